@@ -1,0 +1,1 @@
+//! A durable store: a deterministic state machine in memory under a journal of its own.

@@ -1,0 +1,1 @@
+//! The escrow ledger and the branch barrier, as a pure state machine.

@@ -1,0 +1,1 @@
+//! Two-phase commit and sagas for any set of services: driver, ports, recovery.

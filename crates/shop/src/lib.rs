@@ -1,0 +1,1 @@
+//! The shop: orders, stock and payment behind the public HTTP contract.
