@@ -1,1 +1,229 @@
 //! A keyed table whose snapshots cost nothing while they are being written out.
+//!
+//! ```text
+//!   index: hash(key) ─► slot number          (5 bytes a row, never part of a snapshot)
+//!   pages: [Arc<[row; 128]>, Arc<[row; 128]>, …]
+//!                │
+//!   freeze() ────┴─► Frozen: clones the Arcs, not the rows
+//! ```
+//!
+//! A state machine that serves while its snapshot is written needs a picture of itself that stands still. [`Table::freeze`]
+//! hands one out by cloning one pointer for every 128 rows; a row changed afterwards copies its page once (copy on write).
+//! Iteration runs in slot order: it depends on the history of operations alone, never on a hash seed, so that replaying a
+//! journal gives the same order again.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// Rows in a page: the unit of copy on write.
+const PAGE: usize = 128;
+
+type Page<K, V> = Arc<Vec<Option<(K, V)>>>;
+
+/// A map from `K` to `V` that can be [frozen](Table::freeze).
+#[derive(Debug)]
+pub struct Table<K, V> {
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    pages: Vec<Page<K, V>>,
+    free: Vec<u32>,
+}
+
+/// A consistent picture of a [`Table`], cheap to take and safe to read from another thread.
+#[derive(Debug, Clone)]
+pub struct Frozen<K, V> {
+    pages: Vec<Page<K, V>>,
+    len: usize,
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { index: HashTable::new(), hasher: DefaultHashBuilder::default(), pages: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            index: self.index.clone(),
+            hasher: self.hasher.clone(),
+            pages: self.pages.clone(),
+            free: self.free.clone(),
+        }
+    }
+}
+
+impl<K, V> Table<K, V> {
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The rows in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        rows(&self.pages)
+    }
+
+    /// A picture of the table as it is now. Costs one pointer per 128 rows.
+    pub fn freeze(&self) -> Frozen<K, V> {
+        Frozen { pages: self.pages.clone(), len: self.len() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
+    fn find(&self, key: &K) -> Option<u32> {
+        let hash = self.hasher.hash_one(key);
+        self.index.find(hash, |&slot| key_at(&self.pages, slot) == Some(key)).copied()
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        let (page, row) = place(self.find(key)?);
+        self.pages.get(page)?.get(row)?.as_ref().map(|(_, value)| value)
+    }
+
+    /// The value under `key`, to change. Copies its page if a [`Frozen`] still looks at it.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let (page, row) = place(self.find(key)?);
+        Arc::make_mut(self.pages.get_mut(page)?).get_mut(row)?.as_mut().map(|(_, value)| value)
+    }
+
+    /// Whether there is a value under `key`.
+    pub fn contains(&self, key: &K) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Puts `value` under `key` and returns what was there.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        if let Some(present) = self.get_mut(&key) {
+            return Some(std::mem::replace(present, value));
+        }
+        let slot = self.vacant_slot();
+        let hash = self.hasher.hash_one(&key);
+        let (page, row) = place(slot);
+        Arc::make_mut(&mut self.pages[page])[row] = Some((key, value));
+        let (pages, hasher) = (&self.pages, &self.hasher);
+        self.index.insert_unique(hash, slot, |&slot| match key_at(pages, slot) {
+            Some(key) => hasher.hash_one(key),
+            None => 0,
+        });
+        None
+    }
+
+    /// Takes the value under `key` out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let hash = self.hasher.hash_one(key);
+        let pages = &self.pages;
+        let entry = self.index.find_entry(hash, |&slot| key_at(pages, slot) == Some(key)).ok()?;
+        let (slot, _) = entry.remove();
+        let (page, row) = place(slot);
+        let taken = Arc::make_mut(&mut self.pages[page])[row].take();
+        self.free.push(slot);
+        taken.map(|(_, value)| value)
+    }
+
+    fn vacant_slot(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        let full = self.pages.last().is_none_or(|page| page.len() == PAGE);
+        if full {
+            self.pages.push(Arc::new(Vec::with_capacity(PAGE)));
+        }
+        let page = self.pages.len() - 1;
+        let rows = Arc::make_mut(&mut self.pages[page]);
+        rows.push(None);
+        let slot = page * PAGE + rows.len() - 1;
+        u32::try_from(slot).expect("limits keep every table far below 2^32 rows")
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> FromIterator<(K, V)> for Table<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(rows: I) -> Self {
+        let mut table = Self::default();
+        for (key, value) in rows {
+            table.insert(key, value);
+        }
+        table
+    }
+}
+
+impl<K, V> Frozen<K, V> {
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rows in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        rows(&self.pages)
+    }
+}
+
+fn rows<K, V>(pages: &[Page<K, V>]) -> impl Iterator<Item = (&K, &V)> {
+    pages.iter().flat_map(|page| page.iter().flatten().map(|(key, value)| (key, value)))
+}
+
+fn place(slot: u32) -> (usize, usize) {
+    (slot as usize / PAGE, slot as usize % PAGE)
+}
+
+fn key_at<K, V>(pages: &[Page<K, V>], slot: u32) -> Option<&K> {
+    let (page, row) = place(slot);
+    pages.get(page)?.get(row)?.as_ref().map(|(key, _)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map_and_a_frozen_picture_stands_still(
+            operations in prop::collection::vec((0u8..3, 0u16..400, any::<u32>()), 0..2000),
+            freeze_at in 0usize..2000,
+        ) {
+            let mut table = Table::default();
+            let mut model = BTreeMap::new();
+            let mut picture = None;
+            for (at, (operation, key, value)) in operations.into_iter().enumerate() {
+                if at == freeze_at {
+                    picture = Some((table.freeze(), model.clone()));
+                }
+                match operation {
+                    0 => prop_assert_eq!(table.insert(key, value), model.insert(key, value)),
+                    1 => prop_assert_eq!(table.remove(&key), model.remove(&key)),
+                    _ => {
+                        if let Some(present) = table.get_mut(&key) { *present ^= value; }
+                        if let Some(present) = model.get_mut(&key) { *present ^= value; }
+                    }
+                }
+                prop_assert_eq!(table.get(&key), model.get(&key));
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let sorted: BTreeMap<_, _> = table.iter().map(|(k, v)| (*k, *v)).collect();
+            prop_assert_eq!(sorted, model);
+            if let Some((frozen, then)) = picture {
+                let sorted: BTreeMap<_, _> = frozen.iter().map(|(k, v)| (*k, *v)).collect();
+                prop_assert_eq!(frozen.len(), then.len());
+                prop_assert_eq!(sorted, then);
+            }
+        }
+    }
+}
