@@ -1,0 +1,83 @@
+//! Every maximum of Settle in one place. Nothing is unbounded; the relations between the limits are asserted at compile time.
+
+/// Bytes in a [`Name`](crate::Name).
+pub const MAX_NAME_BYTES: usize = 23;
+/// Steps in one transaction.
+pub const MAX_STEPS: usize = 16;
+/// Bytes of one step's payload.
+pub const MAX_PAYLOAD_BYTES: usize = 32 * 1024;
+/// Bytes of the application's context of a transaction.
+pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
+/// Bytes of free text: a refusal's detail, an operator's reason.
+pub const MAX_TEXT_BYTES: usize = 1024;
+/// Entries (accounts touched) in one branch of a ledger.
+pub const MAX_ENTRIES: usize = 512;
+/// The largest amount, price or balance: every JSON reader holds it exactly.
+pub const MAX_AMOUNT: i64 = (1 << 53) - 1;
+/// Accounts or orders in one `batch_init`.
+pub const MAX_BATCH: u64 = 1_000_000;
+/// Lines (different items) of one order.
+pub const MAX_ORDER_LINES: usize = 500;
+/// Bytes of an idempotency key as a client sends it.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Idempotency keys that a service remembers; the oldest go first.
+pub const MAX_IDEMPOTENCY_KEYS: usize = 100_000;
+
+/// Transactions in flight in one instance, before callers queue.
+pub const MAX_IN_FLIGHT: usize = 500;
+/// Callers that queue behind the transactions in flight; more are refused as overload.
+pub const MAX_QUEUED: usize = 5_000;
+/// How long a caller queues at most. Milliseconds.
+pub const QUEUE_DEADLINE_MS: u64 = 2_000;
+
+/// Transactions in the window of the adaptive choice.
+pub const POLICY_WINDOW: usize = 100;
+/// Abort rate, in percent of the window, from which sagas are used.
+pub const POLICY_SAGA_FROM_PERCENT: usize = 10;
+/// Abort rate, in percent of the window, from which two-phase commit is used again.
+pub const POLICY_TWO_PHASE_UNTIL_PERCENT: usize = 5;
+
+/// Unknown answers in a row that open a breaker.
+pub const BREAKER_FAILURES: u32 = 5;
+/// How long an open breaker waits before it lets one probe through. Milliseconds.
+pub const BREAKER_COOL_DOWN_MS: u64 = 30_000;
+
+/// How long an instance's lease lasts without being renewed. Milliseconds.
+pub const LEASE_MS: u64 = 5_000;
+/// How often a lease is renewed. Milliseconds.
+pub const LEASE_RENEWAL_MS: u64 = 1_500;
+
+/// How old a prepared branch is before its participant asks the log what became of it. Milliseconds.
+pub const TERMINATION_AGE_MS: u64 = 60_000;
+/// How old an executed branch is before its participant asks whether it stands. Milliseconds.
+pub const EXECUTED_AGE_MS: u64 = 5_000;
+/// Branches asked about in one question.
+pub const MAX_TERMINATION_BATCH: usize = 10_000;
+
+/// Final branches that a participant remembers however old they are.
+pub const KEPT_BRANCHES: usize = 100_000;
+/// Finished transactions that a log remembers however old they are.
+pub const KEPT_TRANSACTIONS: usize = 100_000;
+/// How old a transaction is before its final branches, and itself, may be forgotten beyond those kept. Milliseconds. A message
+/// delayed for longer than this finds its transaction expired.
+pub const MIN_RETENTION_MS: u64 = 10_000;
+/// How long final branches and finished transactions are kept at most. Milliseconds.
+pub const RETENTION_MS: u64 = 60 * 60 * 1000;
+
+/// Dead letters shown in one answer.
+pub const SHOWN_DEAD_LETTERS: usize = 10;
+/// Transactions listed in one answer.
+pub const MAX_PAGE: usize = 1_000;
+
+const _: () = {
+    assert!(MAX_STEPS <= u8::MAX as usize, "a step's position is one byte");
+    assert!(MAX_NAME_BYTES < u8::MAX as usize, "a name's length is one byte");
+    assert!(POLICY_TWO_PHASE_UNTIL_PERCENT < POLICY_SAGA_FROM_PERCENT, "the choice must not flap");
+    assert!(2 * LEASE_RENEWAL_MS < LEASE_MS, "one lost renewal must not lose the lease");
+    assert!(MIN_RETENTION_MS < RETENTION_MS);
+    assert!(QUEUE_DEADLINE_MS < MIN_RETENTION_MS, "a queued transaction must not expire before it starts");
+    assert!(EXECUTED_AGE_MS <= TERMINATION_AGE_MS);
+    assert!(MAX_AMOUNT as i128 * MAX_BATCH as i128 <= i128::MAX / 2, "sums over all accounts are taken in 128 bits");
+    assert!(MAX_ORDER_LINES <= MAX_ENTRIES, "every order fits in a branch");
+    assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
+};

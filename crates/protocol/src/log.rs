@@ -1,0 +1,593 @@
+//! The transaction log as a pure state machine: where a decision becomes one.
+//!
+//! | record    | Stage                | Decide(Commit)    | Decide(Abort)       | Finish   | Ask (by a participant) |
+//! |-----------|----------------------|-------------------|---------------------|----------|------------------------|
+//! | none      | → staged             | not staged        | → tombstone         | -        | → tombstone: Aborted   |
+//! | staged    | ok (a repeat)        | → decided Commit  | → decided Abort     | -        | Pending                |
+//! | decided d | d = Abort: refused   | d                 | d                   | finished | d                      |
+//! | finished d| refused              | d                 | d                   | ok       | d                      |
+//! | forgotten | refused (expired)    | not staged        | Abort               | -        | Forgotten              |
+//!
+//! The record is looked at *before* the epoch, and the epoch before anything is changed: a repeat is a repeat even for a fenced
+//! owner, but nobody changes anything under an old epoch. A *tombstone* is a record decided Abort that was never staged; a late
+//! stage fails on it. A log that lives in the application's own database applies its part (the claim of an order, the order's
+//! `paid`) in the same atomic step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use table::{Frozen, Table};
+
+use crate::ids::{Epoch, Name, Timestamp, TransactionId};
+use crate::message::{Refusal, Verb};
+use crate::simulation::{Mutation, mark, mutated};
+use crate::transaction::{Cause, Decision, Transaction};
+
+/// A change of the log. Time is handed in by whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogCommand {
+    /// An instance starts: raises its epoch, which fences whatever ran under its name before.
+    Register {
+        /// The instance.
+        instance: Name,
+        /// Now, by the instance's clock.
+        now: Timestamp,
+        /// How long its lease lasts. Milliseconds; `u64::MAX`: for ever, for a log that only one process can open.
+        lease: u64,
+    },
+    /// An instance lives on.
+    Renew {
+        /// The instance, under its epoch.
+        writer: Writer,
+        /// Now, by the instance's clock.
+        now: Timestamp,
+        /// How long its lease lasts from now. Milliseconds.
+        lease: u64,
+    },
+    /// Takes the unfinished transactions of an instance whose lease lapsed, and raises that instance's epoch.
+    TakeOver {
+        /// Who takes.
+        writer: Writer,
+        /// Whose.
+        from: Name,
+        /// Now, by the taker's clock.
+        now: Timestamp,
+    },
+    /// Inserts the transaction if absent.
+    Stage {
+        /// The owner.
+        writer: Writer,
+        /// The transaction.
+        transaction: Arc<Transaction>,
+    },
+    /// Decides by compare-and-set.
+    Decide {
+        /// The owner.
+        writer: Writer,
+        /// The transaction.
+        id: TransactionId,
+        /// What to decide, if nothing is decided yet.
+        decision: Decision,
+        /// Now.
+        now: Timestamp,
+    },
+    /// Every participant has acknowledged the decision.
+    Finish {
+        /// The owner.
+        writer: Writer,
+        /// The transactions.
+        ids: Vec<TransactionId>,
+        /// Now.
+        now: Timestamp,
+    },
+    /// A branch will not acknowledge: its transaction is stuck.
+    Park {
+        /// The owner.
+        writer: Writer,
+        /// The transaction.
+        id: TransactionId,
+        /// What would not go through.
+        letter: DeadLetter,
+    },
+    /// An operator has settled a branch by hand.
+    Resolve {
+        /// The transaction.
+        id: TransactionId,
+        /// Who, why and when.
+        resolution: Resolution,
+    },
+    /// A participant asks what became of its open branches.
+    Ask {
+        /// Their transactions.
+        ids: Vec<TransactionId>,
+        /// Now.
+        now: Timestamp,
+    },
+    /// Forgets finished transactions, oldest first: those that finished before `finished_before`, and those beyond `keep` that
+    /// finished before `spare_since`.
+    Forget {
+        /// However few there are, forget those that finished before this.
+        finished_before: Timestamp,
+        /// How many to remember.
+        keep: usize,
+        /// However many there are, remember those that finished, or were born, at or after this.
+        spare_since: Timestamp,
+    },
+}
+
+/// An instance under an epoch: who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// The instance.
+    pub instance: Name,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// What the log answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogReply {
+    /// The instance writes under this epoch from now on.
+    Registered(Epoch),
+    /// Done.
+    Done,
+    /// The transactions now belong to the taker; so many.
+    Taken(u64),
+    /// The lease of that instance has not lapsed.
+    StillAlive,
+    /// The transaction is in the log.
+    Staged,
+    /// It is not, and will not be.
+    StageRefused(StageRefusal),
+    /// The decision that stands, and whether it stands since just now.
+    Decided {
+        /// The decision.
+        decision: Decision,
+        /// Whether this very command made it.
+        first: bool,
+    },
+    /// A commit of a transaction that the log does not know.
+    NotStaged,
+    /// The epoch is old: another instance has taken over.
+    Fenced,
+    /// What became of the transactions asked about, in their order.
+    Verdicts(Vec<Verdict>),
+    /// There is no such transaction, or nothing of it to resolve.
+    NotFound,
+    /// That step's branch is no dead letter: there is nothing to settle by hand.
+    NotStuck,
+}
+
+/// Why a stage was refused. The transaction is not in the log, or is decided Abort.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageRefusal {
+    /// The application's own data refused it, for instance because the order has changed.
+    Application(Refusal),
+    /// Another instance has taken over.
+    Fenced,
+    /// It is older than what the log remembers.
+    Expired,
+    /// It has been decided already: a tombstone.
+    Decided,
+}
+
+/// What became of a transaction, told to a participant that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Committed: capture; an executed branch stands.
+    Committed,
+    /// Aborted: release, or compensate.
+    Aborted,
+    /// Not decided yet, or its decision is still on its way: ask again.
+    Pending,
+    /// Finished and forgotten, or never staged: a prepared branch is released, an executed one stands.
+    Forgotten,
+}
+
+/// A branch whose participant will not acknowledge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Which step's.
+    pub step: u8,
+    /// What it will not acknowledge.
+    pub verb: Verb,
+    /// Attempts when it was written.
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    pub error: Box<str>,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// What an operator did about a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// Which step's.
+    pub step: u8,
+    /// Who.
+    pub operator: Box<str>,
+    /// Why this is right.
+    pub reason: Box<str>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One transaction in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The transaction; without its payloads once finished; `None` in a tombstone.
+    pub transaction: Option<Arc<Transaction>>,
+    /// Who drives it.
+    pub owner: Option<Name>,
+    /// What was decided, and when.
+    pub decided: Option<(Decision, Timestamp)>,
+    /// When every participant had acknowledged.
+    pub finished: Option<Timestamp>,
+    /// Dead letters, oldest first, resolved ones included.
+    pub letters: Vec<DeadLetter>,
+    /// What operators did.
+    pub resolutions: Vec<Resolution>,
+}
+
+/// Where a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Staged, not decided.
+    Undecided,
+    /// Decided, not acknowledged by everyone.
+    Settling,
+    /// A branch is a dead letter.
+    Stuck,
+    /// Decided and acknowledged.
+    Finished,
+}
+
+impl Record {
+    /// The decision, if one stands.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decided.as_ref().map(|(decision, _)| decision)
+    }
+
+    /// The dead letters that nobody has resolved.
+    pub fn open_letters(&self) -> impl Iterator<Item = &DeadLetter> {
+        let open = self.finished.is_none();
+        let unresolved = |letter: &&DeadLetter| !self.resolutions.iter().any(|done| done.step == letter.step);
+        self.letters.iter().filter(move |_| open).filter(unresolved)
+    }
+
+    /// Where the transaction stands.
+    pub fn standing(&self) -> Standing {
+        if self.finished.is_some() {
+            Standing::Finished
+        } else if self.open_letters().next().is_some() {
+            Standing::Stuck
+        } else if self.decided.is_some() {
+            Standing::Settling
+        } else {
+            Standing::Undecided
+        }
+    }
+}
+
+/// An instance as the log knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The epoch under which it may append.
+    pub epoch: Epoch,
+    /// When its lease lapses; `None` once it was taken over.
+    pub expires: Option<Timestamp>,
+}
+
+/// The log's state.
+#[derive(Debug, Clone, Default)]
+pub struct LogState {
+    records: Table<TransactionId, Record>,
+    /// Not finished. Its order is that of the ids, and so of birth.
+    open: BTreeMap<TransactionId, ()>,
+    /// Finished ones and tombstones, in the order in which they became so.
+    finished: VecDeque<TransactionId>,
+    instances: BTreeMap<Name, Lease>,
+    /// Transactions born at or before this and without a record are forgotten.
+    floor: Timestamp,
+}
+
+/// A picture of a [`LogState`] that stands still.
+#[derive(Debug)]
+pub struct FrozenLog {
+    /// The records.
+    pub records: Frozen<TransactionId, Record>,
+    /// The instances.
+    pub instances: BTreeMap<Name, Lease>,
+    /// The finished transactions in their order.
+    pub finished: VecDeque<TransactionId>,
+    /// The floor.
+    pub floor: Timestamp,
+}
+
+impl LogState {
+    /// Carries a command out. Returns the answer and whether anything changed.
+    pub fn apply(&mut self, command: &LogCommand) -> (LogReply, bool) {
+        match command {
+            LogCommand::Register { instance, now, lease } => {
+                let entry = self.instances.entry(*instance).or_insert(Lease { epoch: Epoch(0), expires: None });
+                entry.epoch.0 += 1;
+                entry.expires = Some(now.plus(*lease));
+                (LogReply::Registered(entry.epoch), true)
+            }
+            LogCommand::Renew { writer, now, lease } => {
+                if self.is_fenced(writer) {
+                    return (LogReply::Fenced, false);
+                }
+                if let Some(entry) = self.instances.get_mut(&writer.instance) {
+                    entry.expires = Some(now.plus(*lease));
+                }
+                (LogReply::Done, true)
+            }
+            LogCommand::TakeOver { writer, from, now } => self.take_over(writer, from, *now),
+            LogCommand::Stage { writer, transaction } => self.stage(writer, transaction),
+            LogCommand::Decide { writer, id, decision, now } => self.decide(writer, *id, decision, *now),
+            LogCommand::Finish { writer, ids, now } => self.finish(writer, ids, *now),
+            LogCommand::Park { writer, id, letter } => {
+                if self.is_fenced(writer) {
+                    return (LogReply::Fenced, false);
+                }
+                match self.records.get_mut(id) {
+                    Some(record) if record.finished.is_none() => {
+                        record.letters.retain(|old| old.step != letter.step);
+                        record.letters.push(letter.clone());
+                        (LogReply::Done, true)
+                    }
+                    _ => (LogReply::NotFound, false),
+                }
+            }
+            LogCommand::Resolve { id, resolution } => match self.records.get_mut(id) {
+                None => (LogReply::NotFound, false),
+                Some(record) => {
+                    if !record.open_letters().any(|letter| letter.step == resolution.step) {
+                        return (LogReply::NotStuck, false);
+                    }
+                    record.resolutions.push(resolution.clone());
+                    (LogReply::Done, true)
+                }
+            },
+            LogCommand::Ask { ids, now } => {
+                let mut changed = false;
+                let verdicts = ids.iter().map(|&id| self.ask(id, *now, &mut changed)).collect();
+                (LogReply::Verdicts(verdicts), changed)
+            }
+            LogCommand::Forget { finished_before, keep, spare_since } => {
+                let before = self.finished.len();
+                self.forget(*finished_before, *keep, *spare_since);
+                (LogReply::Done, self.finished.len() != before)
+            }
+        }
+    }
+
+    fn is_fenced(&self, writer: &Writer) -> bool {
+        let current = self.instances.get(&writer.instance).map(|lease| lease.epoch);
+        current != Some(writer.epoch) && !mutated(Mutation::UnfencedAppend)
+    }
+
+    fn take_over(&mut self, writer: &Writer, from: &Name, now: Timestamp) -> (LogReply, bool) {
+        if self.is_fenced(writer) {
+            return (LogReply::Fenced, false);
+        }
+        let Some(lease) = self.instances.get_mut(from) else { return (LogReply::NotFound, false) };
+        let alive = lease.expires.is_some_and(|expires| now <= expires);
+        if alive && !mutated(Mutation::TakesOverTheLiving) {
+            return (LogReply::StillAlive, false);
+        }
+        mark("log.take_over");
+        lease.epoch.0 += 1;
+        lease.expires = None;
+        let mut taken = 0;
+        for id in self.open.keys() {
+            if let Some(record) = self.records.get_mut(id)
+                && record.owner.as_ref() == Some(from)
+            {
+                record.owner = Some(writer.instance);
+                taken += 1;
+            }
+        }
+        (LogReply::Taken(taken), true)
+    }
+
+    /// Whether a stage of this transaction would be accepted. A log that lives with the application's data asks before it
+    /// carries out the application's part.
+    pub fn check_stage(&self, writer: &Writer, id: TransactionId) -> StageCheck {
+        match self.records.get(&id) {
+            Some(record) if record.decided.is_none() => StageCheck::Repeat,
+            Some(_) => StageCheck::Refused(StageRefusal::Decided),
+            None if id.birth() <= self.floor => StageCheck::Refused(StageRefusal::Expired),
+            None if self.is_fenced(writer) => StageCheck::Refused(StageRefusal::Fenced),
+            None => StageCheck::Fresh,
+        }
+    }
+
+    fn stage(&mut self, writer: &Writer, transaction: &Arc<Transaction>) -> (LogReply, bool) {
+        match self.check_stage(writer, transaction.id) {
+            StageCheck::Repeat => (LogReply::Staged, false),
+            StageCheck::Refused(refusal) => {
+                mark("log.stage_refused");
+                (LogReply::StageRefused(refusal), false)
+            }
+            StageCheck::Fresh => {
+                let record = Record {
+                    transaction: Some(Arc::clone(transaction)),
+                    owner: Some(writer.instance),
+                    decided: None,
+                    finished: None,
+                    letters: Vec::new(),
+                    resolutions: Vec::new(),
+                };
+                self.records.insert(transaction.id, record);
+                self.open.insert(transaction.id, ());
+                (LogReply::Staged, true)
+            }
+        }
+    }
+
+    fn decide(&mut self, writer: &Writer, id: TransactionId, decision: &Decision, now: Timestamp) -> (LogReply, bool) {
+        if let Some(standing) = self.records.get(&id).and_then(Record::decision)
+            && !mutated(Mutation::DecideWithoutCompareAndSet)
+        {
+            if !standing.agrees(decision) {
+                mark("log.decided_otherwise");
+            }
+            return (LogReply::Decided { decision: standing.clone(), first: false }, false);
+        }
+        if self.is_fenced(writer) {
+            mark("log.decide_fenced");
+            return (LogReply::Fenced, false);
+        }
+        match self.records.get_mut(&id) {
+            Some(record) => {
+                record.decided = Some((decision.clone(), now));
+                (LogReply::Decided { decision: decision.clone(), first: true }, true)
+            }
+            None if decision.is_commit() => (LogReply::NotStaged, false),
+            None => {
+                let changed = id.birth() > self.floor;
+                if changed {
+                    self.entomb(id, decision.clone(), now);
+                }
+                (LogReply::Decided { decision: decision.clone(), first: changed }, changed)
+            }
+        }
+    }
+
+    /// Remembers as aborted what was never staged, so that a late stage fails.
+    fn entomb(&mut self, id: TransactionId, decision: Decision, now: Timestamp) {
+        mark("log.tombstone");
+        let record = Record {
+            transaction: None,
+            owner: None,
+            decided: Some((decision, now)),
+            finished: Some(now),
+            letters: Vec::new(),
+            resolutions: Vec::new(),
+        };
+        self.records.insert(id, record);
+        self.finished.push_back(id);
+    }
+
+    fn finish(&mut self, writer: &Writer, ids: &[TransactionId], now: Timestamp) -> (LogReply, bool) {
+        if self.is_fenced(writer) {
+            return (LogReply::Fenced, false);
+        }
+        let mut changed = false;
+        for id in ids {
+            if let Some(record) = self.records.get_mut(id)
+                && record.decided.is_some()
+                && record.finished.is_none()
+            {
+                record.finished = Some(now);
+                record.transaction = record.transaction.as_ref().map(|whole| Arc::new(whole.without_payloads()));
+                self.open.remove(id);
+                self.finished.push_back(*id);
+                changed = true;
+            }
+        }
+        (LogReply::Done, changed)
+    }
+
+    fn ask(&mut self, id: TransactionId, now: Timestamp, changed: &mut bool) -> Verdict {
+        match self.records.get(&id) {
+            Some(record) => match record.decision() {
+                None => Verdict::Pending,
+                Some(Decision::Commit) => Verdict::Committed,
+                Some(Decision::Abort(_)) => Verdict::Aborted,
+            },
+            None if id.birth() <= self.floor => Verdict::Forgotten,
+            None => {
+                if !mutated(Mutation::NoTombstone) {
+                    self.entomb(id, Decision::Abort(Cause::NeverStaged), now);
+                    *changed = true;
+                }
+                Verdict::Aborted
+            }
+        }
+    }
+
+    fn forget(&mut self, finished_before: Timestamp, keep: usize, spare_since: Timestamp) {
+        while let Some(id) = self.finished.front().copied() {
+            let finished = self.records.get(&id).and_then(|record| record.finished).unwrap_or_default();
+            let old = finished < finished_before;
+            let surplus = self.finished.len() > keep && finished < spare_since && id.birth() < spare_since;
+            if !old && !surplus {
+                return;
+            }
+            self.finished.pop_front();
+            self.records.remove(&id);
+            self.floor = self.floor.max(id.birth());
+        }
+    }
+
+    /// The record of a transaction.
+    pub fn get(&self, id: TransactionId) -> Option<&Record> {
+        self.records.get(&id)
+    }
+
+    /// The transactions that are not finished, oldest birth first.
+    pub fn open(&self) -> impl Iterator<Item = (TransactionId, &Record)> {
+        self.open.keys().filter_map(|id| Some((*id, self.records.get(id)?)))
+    }
+
+    /// Finished transactions and tombstones, the latest first.
+    pub fn finished(&self) -> impl Iterator<Item = (TransactionId, &Record)> {
+        self.finished.iter().rev().filter_map(|id| Some((*id, self.records.get(id)?)))
+    }
+
+    /// How many transactions are not finished.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The instances and their leases.
+    pub fn instances(&self) -> &BTreeMap<Name, Lease> {
+        &self.instances
+    }
+
+    /// Transactions born at or before this, and without a record, are forgotten.
+    pub fn floor(&self) -> Timestamp {
+        self.floor
+    }
+
+    /// A picture that stands still.
+    pub fn freeze(&self) -> FrozenLog {
+        FrozenLog {
+            records: self.records.freeze(),
+            instances: self.instances.clone(),
+            finished: self.finished.clone(),
+            floor: self.floor,
+        }
+    }
+
+    /// Rebuilds the state from what a picture held.
+    pub fn thaw(
+        records: Vec<(TransactionId, Record)>,
+        instances: BTreeMap<Name, Lease>,
+        finished: VecDeque<TransactionId>,
+        floor: Timestamp,
+    ) -> Self {
+        let open = records.iter().filter(|(_, record)| record.finished.is_none()).map(|(id, _)| (*id, ())).collect();
+        Self { records: records.into_iter().collect(), open, finished, instances, floor }
+    }
+}
+
+/// What a stage would meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageCheck {
+    /// Nothing: it would be inserted.
+    Fresh,
+    /// Itself, undecided.
+    Repeat,
+    /// A reason to refuse it.
+    Refused(StageRefusal),
+}

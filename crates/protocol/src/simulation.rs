@@ -1,0 +1,159 @@
+//! Switches for the simulator: deliberate bugs, and marks that show which rare paths a run has reached.
+//!
+//! Without the feature `simulation` every function here is an empty constant and costs nothing; production never compiles it in.
+
+use crate::barrier::Memory;
+use crate::message::Verb;
+
+/// A deliberate bug, each of which the simulator must catch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// Barrier: an abort that finds nothing leaves nothing, so that a late prepare holds for ever.
+    AbortOfNothingLeavesNoPoison,
+    /// Barrier: an inquiry that finds nothing leaves nothing, so that a late prepare makes recovery's abort wrong.
+    InquiryLeavesNoPoison,
+    /// Barrier: a compensation that finds nothing leaves nothing, so that a late execute stays.
+    CompensationOfNothingLeavesNoPoison,
+    /// Barrier: a late abort refunds what was sold.
+    LateAbortRefundsACommit,
+    /// Barrier: a commit after an abort deducts anew.
+    CommitAfterAbortCaptures,
+    /// Barrier: a repeated execute charges again.
+    ExecuteChargesAgain,
+    /// Ledger: the business rule is asked before the barrier.
+    PredicateBeforeBarrier,
+    /// Ledger: a prepared branch is released by a time-out.
+    ReleaseByTimeout,
+    /// Ledger: the floor rises over branches that are not final.
+    FloorRisesOverOpenBranches,
+    /// Coordinator: commits before the stage is durable.
+    CommitBeforeStageIsDurable,
+    /// Coordinator: sends aborts, and answers, on a deadline before the decision is durable.
+    AbortBeforeIrrevocable,
+    /// Coordinator: takes a missing vote for a yes.
+    UnknownVoteIsYes,
+    /// Coordinator: takes an unknown for a final no, and never releases that branch.
+    UnknownIsNo,
+    /// Saga: answers before the commit decision is durable.
+    SagaAnswersBeforeDurable,
+    /// Saga: compensates only what was surely done.
+    CompensatesOnlyWhatIsKnown,
+    /// Saga recovery: aborts with the two-phase command.
+    SagaAbortedWithTwoPhaseCommand,
+    /// Coordinator: retries exhausted are called finished.
+    ExhaustedIsFinished,
+    /// Log: decides without compare-and-set.
+    DecideWithoutCompareAndSet,
+    /// Log: does not check the epoch of an append.
+    UnfencedAppend,
+    /// Log: asked about a transaction it doesn't know, says aborted but leaves no tombstone.
+    NoTombstone,
+    /// Recovery: takes over transactions whose owner's lease stands.
+    TakesOverTheLiving,
+    /// Recovery: guesses commit when someone is out of reach.
+    RecoveryGuesses,
+    /// Shop: a checkout claims an order without looking whether it changed.
+    ClaimIgnoresVersion,
+    /// Shop: a claim expires, and the next checkout charges again.
+    ClaimExpires,
+    /// Shop: the order is marked paid in a write of its own behind the decision.
+    PaidApartFromDecision,
+}
+
+impl Mutation {
+    /// Every mutation.
+    pub const ALL: [Self; 25] = [
+        Self::AbortOfNothingLeavesNoPoison,
+        Self::InquiryLeavesNoPoison,
+        Self::CompensationOfNothingLeavesNoPoison,
+        Self::LateAbortRefundsACommit,
+        Self::CommitAfterAbortCaptures,
+        Self::ExecuteChargesAgain,
+        Self::PredicateBeforeBarrier,
+        Self::ReleaseByTimeout,
+        Self::FloorRisesOverOpenBranches,
+        Self::CommitBeforeStageIsDurable,
+        Self::AbortBeforeIrrevocable,
+        Self::UnknownVoteIsYes,
+        Self::UnknownIsNo,
+        Self::SagaAnswersBeforeDurable,
+        Self::CompensatesOnlyWhatIsKnown,
+        Self::SagaAbortedWithTwoPhaseCommand,
+        Self::ExhaustedIsFinished,
+        Self::DecideWithoutCompareAndSet,
+        Self::UnfencedAppend,
+        Self::NoTombstone,
+        Self::TakesOverTheLiving,
+        Self::RecoveryGuesses,
+        Self::ClaimIgnoresVersion,
+        Self::ClaimExpires,
+        Self::PaidApartFromDecision,
+    ];
+}
+
+#[cfg(feature = "simulation")]
+mod switched {
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
+
+    use super::Mutation;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+        static MARKS: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// Switches one deliberate bug on, for this thread.
+    pub fn activate(mutation: Option<Mutation>) {
+        ACTIVE.set(mutation);
+    }
+
+    /// Whether this deliberate bug is on.
+    pub fn mutated(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+
+    /// Counts that a rare path was reached.
+    pub fn mark(name: &str) {
+        MARKS.with_borrow_mut(|marks| match marks.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                marks.insert(name.to_owned(), 1);
+            }
+        });
+    }
+
+    /// The marks reached on this thread since the last call, with their counts.
+    pub fn take_marks() -> BTreeMap<String, u64> {
+        MARKS.take()
+    }
+}
+
+#[cfg(feature = "simulation")]
+pub use switched::{activate, mark, mutated, take_marks};
+
+/// Whether a deliberate bug is on: never, outside of the simulator.
+#[cfg(not(feature = "simulation"))]
+#[inline(always)]
+pub const fn mutated(_: Mutation) -> bool {
+    false
+}
+
+/// Counts that a rare path was reached: nothing, outside of the simulator.
+#[cfg(not(feature = "simulation"))]
+#[inline(always)]
+pub const fn mark(_: &str) {}
+
+/// Marks a cell of the barrier's table as reached.
+#[inline(always)]
+pub(crate) fn mark_barrier(memory: Memory, verb: Verb) {
+    if cfg!(feature = "simulation") {
+        let row = match memory {
+            Memory::None => "none".to_owned(),
+            Memory::Forgotten => "forgotten".to_owned(),
+            Memory::Known(state) => format!("{state:?}").to_lowercase(),
+        };
+        mark(&format!("barrier.{row}.{verb}"));
+    }
+}
