@@ -1,0 +1,684 @@
+//! The driver: carries the coordinators' effects out, and hands what comes of them back in.
+//!
+//! ```text
+//!   begin ──► admission ──► Coordinator::begin ──► effects ─┬─► Log        (stage, decide, finish, park)
+//!                                ▲                          ├─► Transport  (commands)
+//!                                │ events                   └─► waiters    (the outcome)
+//!                                └───────────────────────────── callbacks, tick
+//! ```
+//!
+//! Nothing here decides about money: the coordinator does. No thread and no timer is started here either; whoever owns an engine
+//! calls [`Engine::tick`] every few milliseconds while it is busy. So the simulator can drive it, alone, on one thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use protocol::breaker::Breaker;
+use protocol::coordinator::Failure;
+use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, MAX_TERMINATION_BATCH, QUEUE_DEADLINE_MS};
+use protocol::log::{DeadLetter, LogCommand, LogReply, Resolution, Verdict, Writer};
+use protocol::message::bounded;
+use protocol::policy::Policy;
+use protocol::transaction::Oversized;
+use protocol::{
+    BranchId, Coordinator, Decision, Effect, Epoch, Event, Name, Outcome, Pacing, Payload, Protocol, Reply, Step,
+    Timestamp, Transaction, TransactionId, Verb,
+};
+
+use crate::admission::{Admission, Capacity};
+use crate::definition::{BadDefinition, Choice, Definition};
+use crate::observe::{Observation, Observer};
+use crate::ports::{Clock, Done, Log, LogError, LogQuery, Transport};
+
+/// How an engine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The name of this instance. Two instances of one name fence each other.
+    pub instance: Name,
+    /// How long its lease lasts without being renewed, in milliseconds. `u64::MAX`: for ever, for a log that only one process can
+    /// open; then nothing is renewed, and an idle instance writes nothing.
+    pub lease: u64,
+    /// Transactions in flight.
+    pub in_flight: usize,
+    /// Callers that may queue behind them.
+    pub queued: usize,
+    /// How long they may. Milliseconds.
+    pub queue_deadline: u64,
+    /// The seed of ids and jitter. Must differ from instance to instance and from start to start.
+    pub seed: u64,
+}
+
+impl Options {
+    /// The defaults, with a lease, for the instance of this name.
+    pub fn new(instance: Name) -> Self {
+        use std::hash::{BuildHasher, Hasher};
+        Self {
+            instance,
+            lease: LEASE_MS,
+            in_flight: MAX_IN_FLIGHT,
+            queued: MAX_QUEUED,
+            queue_deadline: QUEUE_DEADLINE_MS,
+            // The standard library seeds its hashers from the operating system's randomness.
+            seed: std::hash::RandomState::new().build_hasher().finish(),
+        }
+    }
+
+    /// The same for a log that only this process can open.
+    #[must_use]
+    pub fn sole(mut self) -> Self {
+        self.lease = u64::MAX;
+        self
+    }
+}
+
+/// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TurnedAway {
+    /// Too many transactions are in flight and too many callers queue, or the instance is shutting down.
+    #[error("overloaded: try again later")]
+    Overloaded,
+    /// A participant's breaker is open.
+    #[error("service `{0}` is unavailable")]
+    Unavailable(Name),
+    /// The instance does not serve yet: it has not registered with its log.
+    #[error("this instance has not recovered yet")]
+    NotReady,
+    /// There is no definition of that name, or a step is for a service that it doesn't name.
+    #[error("no definition `{0}` with these services")]
+    Undefined(Name),
+    /// The transaction exceeds a limit.
+    #[error(transparent)]
+    Oversized(#[from] Oversized),
+}
+
+/// What becomes of a request to execute a transaction.
+pub type Executed = Result<(TransactionId, Outcome), TurnedAway>;
+
+pub(crate) struct Defined {
+    pub(crate) definition: Definition,
+    policy: Mutex<Policy>,
+}
+
+/// One transaction that this engine drives.
+pub(crate) struct Live {
+    pub(crate) id: TransactionId,
+    definition: Name,
+    protocol: Protocol,
+    writer: Writer,
+    began: u64,
+    /// It holds a place among the transactions in flight until it is answered.
+    admitted: bool,
+    /// When it wants to be woken. Milliseconds; `u64::MAX`: never.
+    wake: AtomicU64,
+    state: Mutex<LiveState>,
+}
+
+struct LiveState {
+    coordinator: Coordinator,
+    waiters: Vec<Done<Outcome>>,
+    outcome: Option<Outcome>,
+    /// Waits for another owner's decision until then.
+    relinquished: Option<Timestamp>,
+}
+
+type Shard = Mutex<BTreeMap<TransactionId, Arc<Live>>>;
+const SHARDS: usize = 16;
+
+/// Drives the transactions of one instance.
+pub struct Engine {
+    pub(crate) options: Options,
+    pub(crate) log: Arc<dyn Log>,
+    transport: Arc<dyn Transport>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
+    definitions: BTreeMap<Name, Defined>,
+    breakers: BTreeMap<Name, Mutex<Breaker>>,
+    admission: Admission,
+    shards: [Shard; SHARDS],
+    entropy: AtomicU64,
+    /// The epoch this engine appends under; 0 before it has registered.
+    pub(crate) epoch: AtomicU64,
+    finished: Mutex<Vec<TransactionId>>,
+    pub(crate) recovery: Mutex<crate::recovery::Recovering>,
+    pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
+    draining: AtomicBool,
+}
+
+impl Engine {
+    /// Makes an engine. It turns everyone away until it has [registered](Engine::register) with its log.
+    ///
+    /// # Errors
+    /// If a definition can't work.
+    pub fn new(
+        options: Options,
+        definitions: Vec<Definition>,
+        log: Arc<dyn Log>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, BadDefinition> {
+        let mut defined = BTreeMap::new();
+        let mut breakers = BTreeMap::new();
+        for definition in definitions {
+            definition.check()?;
+            for service in &definition.services {
+                if !transport.knows(service) {
+                    return Err(BadDefinition::UnknownService { definition: definition.name, service: *service });
+                }
+                breakers.entry(*service).or_insert_with(Mutex::default);
+            }
+            let name = definition.name;
+            if defined.insert(name, Defined { definition, policy: Mutex::default() }).is_some() {
+                return Err(BadDefinition::Twice(name));
+            }
+        }
+        let capacity =
+            Capacity { in_flight: options.in_flight, queued: options.queued, queue_deadline: options.queue_deadline };
+        Ok(Arc::new(Self {
+            entropy: AtomicU64::new(options.seed),
+            options,
+            log,
+            transport,
+            clock,
+            observer,
+            definitions: defined,
+            breakers,
+            admission: Admission::new(capacity),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            epoch: AtomicU64::new(0),
+            finished: Mutex::default(),
+            recovery: Mutex::default(),
+            upkeep: Mutex::default(),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// Executes a transaction: `done` is called once with what became of it.
+    ///
+    /// `context` is the application's note, for a log that lives with the application's data.
+    pub fn execute(self: &Arc<Self>, definition: Name, steps: Vec<Step>, context: Payload, done: Done<Executed>) {
+        let engine = Arc::clone(self);
+        let start = move |admitted: bool| {
+            if !admitted {
+                return engine.turn_away(definition, TurnedAway::Overloaded, done);
+            }
+            match engine.plan(definition, steps, context) {
+                Ok((transaction, pacing)) => engine.begin(transaction, pacing, done),
+                Err(why) => {
+                    engine.admission.leave();
+                    engine.turn_away(definition, why, done);
+                }
+            }
+        };
+        self.admission.enter(self.clock.now(), Box::new(start));
+    }
+
+    fn turn_away(&self, definition: Name, why: TurnedAway, done: Done<Executed>) {
+        self.observer.observe(&Observation::TurnedAway { definition, why: &why });
+        done(Err(why));
+    }
+
+    fn plan(&self, name: Name, steps: Vec<Step>, context: Payload) -> Result<(Transaction, Pacing), TurnedAway> {
+        let defined = self.definitions.get(&name).ok_or(TurnedAway::Undefined(name))?;
+        let definition = &defined.definition;
+        if steps.iter().any(|step| !definition.services.contains(&step.service)) {
+            return Err(TurnedAway::Undefined(name));
+        }
+        if self.epoch.load(Ordering::Acquire) == 0 {
+            return Err(TurnedAway::NotReady);
+        }
+        let now = self.clock.now();
+        let mut breakers: Vec<_> =
+            steps.iter().filter_map(|step| Some((step.service, self.breakers.get(&step.service)?))).collect();
+        if let Some((service, _)) = breakers.iter().find(|(_, breaker)| !breaker.lock().would_admit(now)) {
+            return Err(TurnedAway::Unavailable(*service));
+        }
+        let any_open = breakers.iter().any(|(_, breaker)| breaker.lock().is_open());
+        breakers.retain(|(_, breaker)| !breaker.lock().admit(now));
+        if let Some((service, _)) = breakers.first() {
+            return Err(TurnedAway::Unavailable(*service));
+        }
+        let protocol = match definition.protocol {
+            Choice::TwoPhase => Protocol::TwoPhase,
+            Choice::Saga => Protocol::Saga,
+            Choice::Auto => defined.policy.lock().choose(any_open),
+        };
+        let transaction = Transaction {
+            id: self.new_id(now),
+            definition: name,
+            protocol,
+            order: definition.order,
+            recovery: definition.recovery,
+            steps,
+            context,
+        };
+        transaction.check()?;
+        Ok((transaction, definition.pacing))
+    }
+
+    /// A fresh transaction id.
+    fn new_id(&self, now: Timestamp) -> TransactionId {
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&self.random().to_le_bytes());
+        random[8..].copy_from_slice(&self.random().to_le_bytes());
+        TransactionId::new(now, random)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014) over an atomic counter: no lock, and the same seed gives the same numbers.
+    fn random(&self) -> u64 {
+        let mut z =
+            self.entropy.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn writer(&self) -> Writer {
+        Writer { instance: self.options.instance, epoch: Epoch(self.epoch.load(Ordering::Acquire)) }
+    }
+
+    pub(crate) fn pacing(&self, definition: &Name) -> Pacing {
+        self.definitions.get(definition).map(|defined| defined.definition.pacing).unwrap_or_default()
+    }
+
+    fn begin(self: &Arc<Self>, transaction: Transaction, pacing: Pacing, done: Done<Executed>) {
+        let transaction = Arc::new(transaction);
+        let (id, definition, protocol) = (transaction.id, transaction.definition, transaction.protocol);
+        self.observer.observe(&Observation::Began { id, definition, protocol });
+        let mut effects = Vec::with_capacity(8);
+        let coordinator = Coordinator::begin(transaction, pacing, self.clock.now(), &mut effects);
+        let waiter: Done<Outcome> = Box::new(move |outcome| done(Ok((id, outcome))));
+        let live = self.adopt(coordinator, true, vec![waiter]);
+        self.carry_out(&live, effects);
+    }
+
+    /// Puts a coordinator among the live ones.
+    pub(crate) fn adopt(&self, coordinator: Coordinator, admitted: bool, waiters: Vec<Done<Outcome>>) -> Arc<Live> {
+        let transaction = coordinator.transaction();
+        let wake = coordinator.next_wake().map_or(u64::MAX, |at| at.0);
+        let live = Arc::new(Live {
+            id: transaction.id,
+            definition: transaction.definition,
+            protocol: transaction.protocol,
+            writer: self.writer(),
+            began: self.clock.micros(),
+            admitted,
+            wake: AtomicU64::new(wake),
+            state: Mutex::new(LiveState { coordinator, waiters, outcome: None, relinquished: None }),
+        });
+        self.shard(live.id).lock().insert(live.id, Arc::clone(&live));
+        live
+    }
+
+    fn shard(&self, id: TransactionId) -> &Shard {
+        &self.shards[usize::from(id.as_bytes()[15]) % SHARDS]
+    }
+
+    pub(crate) fn live(&self, id: TransactionId) -> Option<Arc<Live>> {
+        self.shard(id).lock().get(&id).cloned()
+    }
+
+    /// Hands an event to a coordinator and carries out what comes of it.
+    pub(crate) fn handle(self: &Arc<Self>, live: &Arc<Live>, event: Event) {
+        let mut effects = Vec::new();
+        {
+            let mut state = live.state.lock();
+            let (now, entropy) = (self.clock.now(), self.random());
+            state.coordinator.handle(now, event, entropy, &mut effects);
+            let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
+            live.wake.store(wake, Ordering::Relaxed);
+        }
+        self.carry_out(live, effects);
+    }
+
+    /// Carries effects out, in their order, with no lock held: a port may call back at once, on this very thread.
+    pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Stage => self.stage(live),
+                Effect::Send { step, verb, attempt: _ } => self.send(live, step, verb),
+                Effect::Decide(decision) => self.decide(live, decision),
+                Effect::Answer(outcome) => self.answer(live, outcome),
+                Effect::Finish => self.finished.lock().push(live.id),
+                Effect::DeadLetter { step, verb, attempts, why } => self.dead_letter(live, (step, verb), attempts, why),
+                Effect::Alarm { step, verb, state } => {
+                    let Some(service) = self.service(live, step) else { continue };
+                    let branch = BranchId { transaction: live.id, step };
+                    tracing::error!(transaction = %live.id, step, %service, %verb, ?state,
+                        "the participant's branch contradicts the protocol; nothing was changed. \
+                         Look at the transaction with `settle tx show`");
+                    self.observer.observe(&Observation::Violation { branch, service, verb, state });
+                }
+                Effect::Relinquish => self.relinquish(live),
+            }
+        }
+        if live.state.lock().coordinator.is_over() && live.state.lock().relinquished.is_none() {
+            self.shard(live.id).lock().remove(&live.id);
+            self.recovery.lock().active.remove(&live.id);
+        }
+    }
+
+    fn stage(self: &Arc<Self>, live: &Arc<Live>) {
+        let transaction = Arc::clone(live.state.lock().coordinator.transaction());
+        let command = LogCommand::Stage { writer: live.writer, transaction };
+        let (engine, of) = (Arc::clone(self), Arc::clone(live));
+        let staged = move |answer: Result<LogReply, LogError>| {
+            let event = match answer {
+                Ok(LogReply::Staged) => Event::Staged(Ok(())),
+                Ok(LogReply::StageRefused(refusal)) => Event::Staged(Err(refusal)),
+                Ok(_) | Err(_) => Event::StageUnknown,
+            };
+            engine.handle(&of, event);
+        };
+        self.log.append(command, Box::new(staged));
+    }
+
+    fn decide(self: &Arc<Self>, live: &Arc<Live>, decision: Decision) {
+        let command = LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.clock.now() };
+        let (engine, of) = (Arc::clone(self), Arc::clone(live));
+        let readable = move |answer: Result<LogReply, LogError>| {
+            let event = match answer {
+                Ok(LogReply::Decided { decision, .. }) => Event::Decided(decision),
+                Ok(LogReply::NotStaged) => Event::NotStaged,
+                Ok(LogReply::Fenced) => Event::Fenced,
+                Ok(_) | Err(_) => Event::DecideUnknown,
+            };
+            engine.handle(&of, event);
+        };
+        let (engine, of) = (Arc::clone(self), Arc::clone(live));
+        let durable = move |answer: Result<LogReply, LogError>| match answer {
+            Ok(LogReply::Decided { decision, .. }) => {
+                // No news, unless the flush was faster than the call that told us.
+                engine.handle(&of, Event::Decided(decision));
+                engine.handle(&of, Event::DecisionDurable);
+            }
+            Ok(_) => {}
+            Err(_) => engine.handle(&of, Event::DecideUnknown),
+        };
+        self.log.decide(command, Box::new(readable), Box::new(durable));
+    }
+
+    fn service(&self, live: &Live, step: u8) -> Option<Name> {
+        let state = live.state.lock();
+        state.coordinator.transaction().steps.get(usize::from(step)).map(|step| step.service)
+    }
+
+    fn send(self: &Arc<Self>, live: &Arc<Live>, step: u8, verb: Verb) {
+        let (service, command) = {
+            let state = live.state.lock();
+            let transaction = state.coordinator.transaction();
+            let service = transaction.steps.get(usize::from(step)).map(|step| step.service);
+            match (service, transaction.command(step, verb)) {
+                (Some(service), Some(command)) => (service, command),
+                _ => return,
+            }
+        };
+        let (engine, of, branch, sent) = (Arc::clone(self), Arc::clone(live), command.branch, self.clock.micros());
+        let replied = move |reply: Reply| {
+            let micros = engine.clock.micros().saturating_sub(sent);
+            engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply, micros });
+            engine.tell_breaker(&service, &reply);
+            engine.handle(&of, Event::Replied { step, verb, reply });
+        };
+        self.transport.send(&service, command, Box::new(replied));
+    }
+
+    fn tell_breaker(&self, service: &Name, reply: &Reply) {
+        let Some(breaker) = self.breakers.get(service) else { return };
+        let mut breaker = breaker.lock();
+        let trips = breaker.trips();
+        match reply {
+            Reply::Unknown(_) => breaker.on_unknown(self.clock.now()),
+            Reply::Done(_) | Reply::Refused(_) | Reply::Violation(_) => breaker.on_answer(),
+        }
+        if breaker.trips() != trips {
+            drop(breaker);
+            tracing::warn!(%service, "breaker opened: transactions that need the service are turned away");
+            self.observer.observe(&Observation::BreakerOpened { service: *service });
+        }
+    }
+
+    fn answer(&self, live: &Live, outcome: Outcome) {
+        let waiters = {
+            let mut state = live.state.lock();
+            state.outcome = Some(outcome.clone());
+            std::mem::take(&mut state.waiters)
+        };
+        let (id, definition, protocol) = (live.id, live.definition, live.protocol);
+        let micros = self.clock.micros().saturating_sub(live.began);
+        self.observer.observe(&Observation::Answered { id, definition, protocol, outcome: &outcome, micros });
+        if live.admitted {
+            self.learn(definition, &outcome);
+            self.admission.leave();
+        }
+        for waiter in waiters {
+            waiter(outcome.clone());
+        }
+    }
+
+    /// Takes an outcome into the adaptive choice. A conflict in the application's own data says nothing about the participants.
+    fn learn(&self, definition: Name, outcome: &Outcome) {
+        let Some(defined) = self.definitions.get(&definition) else { return };
+        let aborted = match outcome {
+            Outcome::Committed => false,
+            Outcome::Refused { .. } | Outcome::RolledBack { .. } => true,
+            Outcome::Conflict(_) | Outcome::InDoubt => return,
+        };
+        let mut policy = defined.policy.lock();
+        let switches = policy.switches();
+        policy.record(aborted);
+        if policy.switches() != switches && defined.definition.protocol == Choice::Auto {
+            let protocol = policy.choose(false);
+            drop(policy);
+            tracing::info!(%definition, %protocol, "the abort rate changed the protocol");
+            self.observer.observe(&Observation::Switched { definition, protocol });
+        }
+    }
+
+    fn dead_letter(&self, live: &Arc<Live>, (step, verb): (u8, Verb), attempts: u32, why: Failure) {
+        let Some(service) = self.service(live, step) else { return };
+        let error = match why {
+            Failure::Unknown(unknown) => format!("{service} {unknown}"),
+            Failure::Violation(state) => format!("{service} says that the branch is {state:?}"),
+        };
+        tracing::error!(transaction = %live.id, step, %service, %verb, attempts, error,
+            "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
+        let branch = BranchId { transaction: live.id, step };
+        self.observer.observe(&Observation::DeadLetter { branch, service, verb, error: &error });
+        let letter = DeadLetter { step, verb, attempts, error: bounded(&error).into(), at: self.clock.now() };
+        let command = LogCommand::Park { writer: live.writer, id: live.id, letter };
+        self.log.append(command, Box::new(|_| {}));
+    }
+
+    /// Another owner has the transaction: what it decides is looked up until then.
+    fn relinquish(&self, live: &Live) {
+        let mut state = live.state.lock();
+        let now = self.clock.now();
+        state.relinquished = Some(now.plus(2 * LEASE_MS));
+        live.wake.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Wakes whoever is due, flushes the finished, renews the lease, sweeps. Call it every few milliseconds while
+    /// [busy](Engine::is_busy), and every second or so otherwise.
+    pub fn tick(self: &Arc<Self>) {
+        let now = self.clock.now();
+        self.admission.expire(now);
+        let mut due = Vec::new();
+        for shard in &self.shards {
+            due.extend(shard.lock().values().filter(|live| live.wake.load(Ordering::Relaxed) <= now.0).cloned());
+        }
+        for live in due {
+            let relinquished = live.state.lock().relinquished;
+            match relinquished {
+                Some(until) => self.look_up(&live, until, now),
+                None => self.handle(&live, Event::Wake),
+            }
+        }
+        self.flush_finished();
+        self.keep_up(now);
+    }
+
+    /// Asks the log what another owner has decided.
+    fn look_up(self: &Arc<Self>, live: &Arc<Live>, until: Timestamp, now: Timestamp) {
+        live.wake.store(now.plus(50).0, Ordering::Relaxed);
+        let (engine, of) = (Arc::clone(self), Arc::clone(live));
+        let found = move |answer: Result<crate::LogAnswer, LogError>| {
+            let outcome = match answer {
+                Ok(crate::LogAnswer::Transaction(Some(record))) => record.decision().map(Outcome::from),
+                // Fenced, and never staged: nobody can stage it any more.
+                Ok(crate::LogAnswer::Transaction(None)) => Some(Outcome::RolledBack { step: None }),
+                Ok(_) | Err(_) => None,
+            };
+            let outcome = outcome.or_else(|| (engine.clock.now() >= until).then_some(Outcome::InDoubt));
+            if let Some(outcome) = outcome
+                && engine.shard(of.id).lock().remove(&of.id).is_some()
+            {
+                engine.recovery.lock().active.remove(&of.id);
+                if !of.state.lock().coordinator.is_answered() {
+                    engine.answer(&of, outcome);
+                }
+            }
+        };
+        self.log.read(LogQuery::Transaction(live.id), Box::new(found));
+    }
+
+    fn flush_finished(&self) {
+        let ids = std::mem::take(&mut *self.finished.lock());
+        if !ids.is_empty() {
+            let command = LogCommand::Finish { writer: self.writer(), ids, now: self.clock.now() };
+            self.log.append(command, Box::new(|_| {}));
+        }
+    }
+
+    /// Whether anything is under way that a tick could move.
+    pub fn is_busy(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.lock().is_empty())
+            || !self.finished.lock().is_empty()
+            || self.admission.load().1 > 0
+            || self.is_recovering()
+    }
+
+    /// Admits nobody from now on. Poll [`is_busy`](Engine::is_busy) to learn when everything has been settled.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.admission.drain();
+    }
+
+    /// Whether [`drain`](Engine::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Transactions in flight, and callers queued behind them.
+    pub fn load(&self) -> (usize, usize) {
+        self.admission.load()
+    }
+
+    /// How many transactions this engine drives, those behind their answer included.
+    pub fn live_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// The state of a transaction's coordinator, if this engine drives it.
+    pub fn state_of(&self, id: TransactionId) -> Option<&'static str> {
+        self.live(id).map(|live| live.state.lock().coordinator.state())
+    }
+
+    /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back
+    /// if it drives no such transaction.
+    ///
+    /// # Errors
+    /// `done`, unused.
+    pub fn watch(&self, id: TransactionId, done: Done<Outcome>) -> Result<(), Done<Outcome>> {
+        let Some(live) = self.live(id) else { return Err(done) };
+        let mut state = live.state.lock();
+        match state.outcome.clone() {
+            Some(outcome) => {
+                drop(state);
+                done(outcome);
+            }
+            None => state.waiters.push(done),
+        }
+        Ok(())
+    }
+
+    /// Tries everything that is left of a transaction at once. Whether this engine drives it.
+    pub fn retry(self: &Arc<Self>, id: TransactionId) -> bool {
+        let live = self.live(id);
+        if let Some(live) = &live {
+            self.handle(live, Event::Retry);
+        }
+        live.is_some()
+    }
+
+    /// Records that an operator has settled a branch by hand, and counts it as acknowledged.
+    pub fn resolve(
+        self: &Arc<Self>,
+        id: TransactionId,
+        resolution: Resolution,
+        done: Done<Result<LogReply, LogError>>,
+    ) {
+        let (engine, step) = (Arc::clone(self), resolution.step);
+        let resolved = move |answer: Result<LogReply, LogError>| {
+            if let Ok(LogReply::Done) = answer
+                && let Some(live) = engine.live(id)
+            {
+                engine.handle(&live, Event::Resolved { step });
+            }
+            done(answer);
+        };
+        self.log.append(LogCommand::Resolve { id, resolution }, Box::new(resolved));
+    }
+
+    /// A participant asks what became of its open branches: at most [`MAX_TERMINATION_BATCH`] at a time; the answers are in order.
+    pub fn ask(&self, mut ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
+        ids.truncate(MAX_TERMINATION_BATCH);
+        let answered = move |answer: Result<LogReply, LogError>| {
+            done(match answer {
+                Ok(LogReply::Verdicts(verdicts)) => Ok(verdicts),
+                Ok(other) => Err(LogError(format!("an unexpected answer: {other:?}"))),
+                Err(error) => Err(error),
+            });
+        };
+        self.log.append(LogCommand::Ask { ids, now: self.clock.now() }, Box::new(answered));
+    }
+
+    /// The services and whether their breakers are open, with how often each has opened.
+    pub fn breakers(&self) -> Vec<(Name, bool, u64)> {
+        let state = |(name, breaker): (&Name, &Mutex<Breaker>)| {
+            let breaker = breaker.lock();
+            (*name, breaker.is_open(), breaker.trips())
+        };
+        self.breakers.iter().map(state).collect()
+    }
+
+    /// The protocol that the next transaction of a definition would use, and the abort rate in percent.
+    pub fn current_protocol(&self, definition: &Name) -> Option<(Protocol, usize)> {
+        let defined = self.definitions.get(definition)?;
+        let policy = defined.policy.lock();
+        let protocol = match defined.definition.protocol {
+            Choice::TwoPhase => Protocol::TwoPhase,
+            Choice::Saga => Protocol::Saga,
+            Choice::Auto => policy.choose(self.breakers.values().any(|breaker| breaker.lock().is_open())),
+        };
+        Some((protocol, policy.abort_percent()))
+    }
+
+    /// The transactions that this engine drives, for [`crate::recovery`].
+    pub(crate) fn drives(&self, id: TransactionId) -> bool {
+        self.shard(id).lock().contains_key(&id)
+    }
+}
+
+/// Transactions forgotten by the pool of finished ones on shutdown are found by recovery, as decided ones: nothing is lost.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.flush_finished();
+    }
+}
+
+/// For use in [`crate::recovery`] only.
+pub(crate) type Pending = VecDeque<(TransactionId, protocol::recovery::Resume, Arc<Transaction>)>;

@@ -1,0 +1,113 @@
+//! What can be observed, for metrics, traces and logs. The orchestrator itself exports nothing.
+
+use protocol::{BranchId, BranchState, Name, Outcome, Protocol, Reply, TransactionId, Verb};
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Observation<'a> {
+    /// A transaction began.
+    Began {
+        /// Its id.
+        id: TransactionId,
+        /// Its definition.
+        definition: Name,
+        /// The protocol it uses.
+        protocol: Protocol,
+    },
+    /// Its caller was answered.
+    Answered {
+        /// Its id.
+        id: TransactionId,
+        /// Its definition.
+        definition: Name,
+        /// The protocol it used.
+        protocol: Protocol,
+        /// What the caller heard.
+        outcome: &'a Outcome,
+        /// From its begin. Microseconds.
+        micros: u64,
+    },
+    /// A caller was turned away before anything began.
+    TurnedAway {
+        /// The definition.
+        definition: Name,
+        /// Why.
+        why: &'a crate::TurnedAway,
+    },
+    /// A participant answered, or did not.
+    Replied {
+        /// Whose branch.
+        branch: BranchId,
+        /// The service.
+        service: Name,
+        /// What it was asked.
+        verb: Verb,
+        /// What it said.
+        reply: &'a Reply,
+        /// From the sending. Microseconds.
+        micros: u64,
+    },
+    /// A participant's answer contradicts the protocol: a bug or lost data. A person must look.
+    Violation {
+        /// Whose branch.
+        branch: BranchId,
+        /// The service.
+        service: Name,
+        /// What it was asked.
+        verb: Verb,
+        /// What the branch is.
+        state: BranchState,
+    },
+    /// A branch became a dead letter.
+    DeadLetter {
+        /// Whose branch.
+        branch: BranchId,
+        /// The service.
+        service: Name,
+        /// What it would not acknowledge.
+        verb: Verb,
+        /// Why.
+        error: &'a str,
+    },
+    /// A breaker opened.
+    BreakerOpened {
+        /// The service.
+        service: Name,
+    },
+    /// A definition changed its protocol.
+    Switched {
+        /// The definition.
+        definition: Name,
+        /// The protocol from now on.
+        protocol: Protocol,
+    },
+    /// Recovery found so many transactions of this instance to take up.
+    Recovering {
+        /// How many.
+        transactions: usize,
+    },
+    /// Another instance's lease had lapsed, and its transactions are now ours.
+    TookOver {
+        /// Whose.
+        from: Name,
+        /// How many.
+        transactions: u64,
+    },
+    /// Another instance has taken ours.
+    Fenced,
+}
+
+/// Takes observations. Called on the hot path: count, and return.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn observe(&self, observation: &Observation<'_>);
+}
+
+/// Observes nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn observe(&self, _: &Observation<'_>) {}
+}

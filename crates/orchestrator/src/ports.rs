@@ -1,0 +1,139 @@
+//! What the orchestrator needs of the world. An adapter implements these; nothing else touches a socket, a disk or a clock.
+//!
+//! The ports take callbacks instead of returning futures: a store that completes a batch of 64 commands on one thread calls 64
+//! functions, and wakes nobody. It also lets the simulator drive the very same engine on one thread.
+
+use protocol::log::{Lease, LogCommand, LogReply, Record, Standing};
+use protocol::{Command, Name, Reply, Timestamp, TransactionId};
+
+/// A callback that is called exactly once.
+pub type Done<T> = Box<dyn FnOnce(T) + Send>;
+
+/// Nobody knows whether the log carried the command out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the transaction log gave no answer: {0}")]
+pub struct LogError(pub String);
+
+/// The transaction log: [`protocol::log::LogState`] kept durable.
+///
+/// Contract, checked by [`crate::conformance`]: commands of one caller are applied in the order of the calls; each is applied at most
+/// once, never retried blindly; an answer is given once everything it rests on is durable (save the `readable` one of a decision);
+/// an error means *unknown*.
+pub trait Log: Send + Sync + 'static {
+    /// Applies a command; `done` is called when it is durable.
+    fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>);
+
+    /// Applies a decision. Both are called with the answer: `readable` as soon as the decision is the one that stands, `durable` once it
+    /// is flushed. Either may come first.
+    fn decide(
+        &self,
+        command: LogCommand,
+        readable: Done<Result<LogReply, LogError>>,
+        durable: Done<Result<LogReply, LogError>>,
+    );
+
+    /// Reads what is durable.
+    fn read(&self, query: LogQuery, done: Done<Result<LogAnswer, LogError>>);
+}
+
+/// A question to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogQuery {
+    /// Every unfinished transaction, and the instances.
+    Open,
+    /// One transaction.
+    Transaction(TransactionId),
+    /// Transactions by where they stand, the latest first.
+    Listing {
+        /// Where they stand; `None`: anywhere.
+        standing: Option<Standing>,
+        /// How many at most.
+        limit: usize,
+    },
+}
+
+/// The log's answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogAnswer {
+    /// To [`LogQuery::Open`].
+    Open {
+        /// The unfinished transactions, oldest first.
+        records: Vec<(TransactionId, Record)>,
+        /// The instances.
+        instances: Vec<(Name, Lease)>,
+    },
+    /// To [`LogQuery::Transaction`].
+    Transaction(Option<Box<Record>>),
+    /// To [`LogQuery::Listing`].
+    Listing(Vec<(TransactionId, Record)>),
+}
+
+/// Answers a query from the state. For adapters that hold a [`protocol::log::LogState`] in memory.
+pub fn answer(state: &protocol::log::LogState, query: LogQuery) -> LogAnswer {
+    let owned = |(id, record): (TransactionId, &Record)| (id, record.clone());
+    match query {
+        LogQuery::Open => LogAnswer::Open {
+            records: state.open().map(owned).collect(),
+            instances: state.instances().iter().map(|(name, lease)| (*name, *lease)).collect(),
+        },
+        LogQuery::Transaction(id) => LogAnswer::Transaction(state.get(id).cloned().map(Box::new)),
+        LogQuery::Listing { standing, limit } => {
+            let mut found: Vec<_> = state.open().collect();
+            found.reverse();
+            let wanted = |(_, record): &(TransactionId, &Record)| standing.is_none_or(|s| record.standing() == s);
+            LogAnswer::Listing(
+                found.into_iter().chain(state.finished()).filter(wanted).take(limit).map(owned).collect(),
+            )
+        }
+    }
+}
+
+/// The way to the participants.
+pub trait Transport: Send + Sync + 'static {
+    /// Whether the service can be addressed at all.
+    fn knows(&self, service: &Name) -> bool;
+
+    /// Sends a command to a service. `done` is called exactly once: with the participant's answer, or with
+    /// [`Reply::Unknown`] when none came in the transport's own time-out. Messages may be lost, doubled, and overtake each other.
+    fn send(&self, service: &Name, command: Command, done: Done<Reply>);
+}
+
+/// A participant: a service's own part, in this process or behind a transport.
+pub trait Participant: Send + Sync + 'static {
+    /// Carries a command out, as [`protocol::barrier`] says, and answers when that is durable.
+    fn handle(&self, command: Command, done: Done<Reply>);
+}
+
+/// Time.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since the Unix epoch. May differ from other machines' clocks; need not be monotonic across restarts.
+    fn now(&self) -> Timestamp;
+
+    /// Microseconds since any fixed point: monotonic, for measuring.
+    fn micros(&self) -> u64;
+}
+
+/// The machine's clock: the wall clock at start-up, carried on by the monotonic one, so that a step of the wall clock moves no deadline.
+#[derive(Debug)]
+pub struct SystemClock {
+    started: std::time::Instant,
+    epoch_millis: u64,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let epoch_millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        Self { started: std::time::Instant::now(), epoch_millis }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.epoch_millis).plus(self.micros() / 1000)
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
