@@ -271,6 +271,7 @@ impl OrderBook {
         let mut lines = std::mem::take(&mut order.lines).into_vec();
         // Units of one item at another price stand in a line of their own: one line would lie about what they cost.
         let same = lines.iter().position(|line| line.item == added.item && line.price == added.price);
+        let full = lines.len() >= MAX_ORDER_LINES;
         let refused = match same.and_then(|at| lines.get_mut(at)) {
             Some(line) if line.quantity.checked_add(added.quantity).is_none_or(|sum| sum > MAX_AMOUNT) => {
                 Some(OrdersReply::Overflow)
@@ -279,7 +280,7 @@ impl OrderBook {
                 line.quantity += added.quantity;
                 None
             }
-            None if lines.len() >= MAX_ORDER_LINES => Some(OrdersReply::TooManyLines),
+            None if full => Some(OrdersReply::TooManyLines),
             None => {
                 lines.push(added);
                 None
