@@ -31,7 +31,7 @@ use protocol::{
 use crate::admission::{Admission, Capacity};
 use crate::definition::{BadDefinition, Choice, Definition};
 use crate::observe::{Observation, Observer};
-use crate::ports::{Clock, Done, Log, LogError, LogQuery, Transport};
+use crate::ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Transport};
 
 /// How an engine runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +126,8 @@ struct LiveState {
 
 type Shard = Mutex<BTreeMap<TransactionId, Arc<Live>>>;
 const SHARDS: usize = 16;
+/// How often the log is asked for the decision of a transaction that another owner has. Milliseconds.
+const LOOK_UP_EVERY_MS: u64 = 50;
 
 /// Drives the transactions of one instance.
 pub struct Engine {
@@ -523,26 +525,38 @@ impl Engine {
 
     /// Asks the log what another owner has decided.
     fn look_up(self: &Arc<Self>, live: &Arc<Live>, until: Timestamp, now: Timestamp) {
-        live.wake.store(now.plus(50).0, Ordering::Relaxed);
-        let (engine, of) = (Arc::clone(self), Arc::clone(live));
-        let found = move |answer: Result<crate::LogAnswer, LogError>| {
-            let outcome = match answer {
-                Ok(crate::LogAnswer::Transaction(Some(record))) => record.decision().map(Outcome::from),
-                // Fenced, and never staged: nobody can stage it any more.
-                Ok(crate::LogAnswer::Transaction(None)) => Some(Outcome::RolledBack { step: None }),
-                Ok(_) | Err(_) => None,
-            };
-            let outcome = outcome.or_else(|| (engine.clock.now() >= until).then_some(Outcome::InDoubt));
-            if let Some(outcome) = outcome
-                && engine.shard(of.id).lock().remove(&of.id).is_some()
-            {
-                engine.recovery.lock().active.remove(&of.id);
-                if !of.state.lock().coordinator.is_answered() {
-                    engine.answer(&of, outcome);
-                }
+        live.wake.store(now.plus(LOOK_UP_EVERY_MS).0, Ordering::Relaxed);
+        let (engine, of, id) = (Arc::clone(self), Arc::clone(live), live.id);
+        let found = move |answer: Result<LogAnswer, LogError>| match answer {
+            Ok(LogAnswer::Transaction(Some(record))) => {
+                engine.conclude(&of, record.decision().map(Outcome::from), until);
             }
+            // Never staged, or finished and forgotten: asking makes sure that it is not staged from now on.
+            Ok(LogAnswer::Transaction(None)) => {
+                let asking = Arc::clone(&engine);
+                let asked = move |answer: Result<Vec<Verdict>, LogError>| {
+                    let verdict = answer.ok().and_then(|verdicts| verdicts.first().copied());
+                    let aborted = verdict == Some(Verdict::Aborted);
+                    engine.conclude(&of, aborted.then_some(Outcome::RolledBack { step: None }), until);
+                };
+                asking.ask(vec![id], Box::new(asked));
+            }
+            Ok(_) | Err(_) => engine.conclude(&of, None, until),
         };
         self.log.read(LogQuery::Transaction(live.id), Box::new(found));
+    }
+
+    /// Lets a relinquished transaction go: with its outcome, or in doubt if that is not known in time.
+    fn conclude(&self, live: &Live, outcome: Option<Outcome>, until: Timestamp) {
+        let outcome = outcome.or_else(|| (self.clock.now() >= until).then_some(Outcome::InDoubt));
+        if let Some(outcome) = outcome
+            && self.shard(live.id).lock().remove(&live.id).is_some()
+        {
+            self.recovery.lock().active.remove(&live.id);
+            if !live.state.lock().coordinator.is_answered() {
+                self.answer(live, outcome);
+            }
+        }
     }
 
     fn flush_finished(&self) {
@@ -673,7 +687,6 @@ impl Engine {
     }
 }
 
-/// Transactions forgotten by the pool of finished ones on shutdown are found by recovery, as decided ones: nothing is lost.
 impl Drop for Engine {
     fn drop(&mut self) {
         self.flush_finished();

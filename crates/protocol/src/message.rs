@@ -172,6 +172,12 @@ impl Refusal {
     /// The reason of a branch that had been aborted before anything came for it.
     pub const ABORTED: Name = Name::literal("aborted");
 
+    /// Whether this only says that the branch is forgotten. That is no vote: it may be forgotten because another owner committed it
+    /// behind the back of a stalled one. Only the log knows.
+    pub fn is_expiry(&self) -> bool {
+        self.code == Self::EXPIRED
+    }
+
     /// Makes a refusal; a `detail` that is too long is cut.
     pub fn new(code: Name, detail: &str) -> Self {
         Self { code, detail: bounded(detail).into() }

@@ -185,7 +185,7 @@ impl Saga {
                     common.send(step + 1, Verb::Execute, now, out);
                 }
             }
-            (State::Executing, Verb::Execute, Reply::Refused(refusal)) => {
+            (State::Executing, Verb::Execute, Reply::Refused(refusal)) if !refusal.is_expiry() => {
                 mark("saga.refused");
                 common.settle(step);
                 self.refused.push(step);
@@ -217,7 +217,7 @@ impl Saga {
                 common.violated((step, verb), state, now, out);
             }
             (State::Over | State::Relinquished, ..) => {}
-            // An unknown, or an answer that doesn't belong to the question.
+            // An unknown, an expired branch, or an answer that doesn't belong to the question.
             _ => common.retry_later(step, now, entropy),
         }
     }

@@ -174,7 +174,7 @@ impl TwoPhase {
                 common.settle(step);
                 self.count_votes(common, out);
             }
-            (State::Voting { .. }, Verb::Prepare, Reply::Refused(refusal)) => {
+            (State::Voting { .. }, Verb::Prepare, Reply::Refused(refusal)) if !refusal.is_expiry() => {
                 mark("two_phase.refused");
                 common.settle(step);
                 self.decide(Decision::Abort(Cause::Refused { step, refusal }), true, out);
@@ -230,7 +230,7 @@ impl TwoPhase {
                 common.retry_later(step, now, entropy);
             }
             (State::Over | State::Relinquished, ..) => {}
-            // An unknown, or an answer that doesn't belong to the question.
+            // An unknown, an expired branch, or an answer that doesn't belong to the question.
             _ => common.retry_later(step, now, entropy),
         }
     }
