@@ -125,6 +125,12 @@ pub enum StoreError {
     /// The store was closed before the command was applied: it had no effect.
     #[error("the store is closed")]
     Closed,
+    /// The snapshot asked for could not be taken; the journal goes on without it.
+    #[error("a snapshot could not be taken: {why}")]
+    Snapshot {
+        /// What the disk refused.
+        why: Arc<str>,
+    },
     /// The command cannot be encoded; it had no effect.
     #[error("the command cannot be encoded: {why}")]
     Encode {
@@ -150,11 +156,18 @@ pub(crate) struct Damage {
 
 impl Damage {
     pub(crate) fn new(offset: u64, found: impl Into<String>) -> Self {
-        Damage { offset, found: found.into() }
+        Damage {
+            offset,
+            found: found.into(),
+        }
     }
 
     pub(crate) fn within(self, file: &std::path::Path) -> OpenError {
-        OpenError::Damaged { file: file.to_owned(), offset: self.offset, found: self.found }
+        OpenError::Damaged {
+            file: file.to_owned(),
+            offset: self.offset,
+            found: self.found,
+        }
     }
 }
 

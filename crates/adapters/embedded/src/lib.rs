@@ -119,7 +119,8 @@ impl std::fmt::Debug for Options {
 impl Options {
     fn check(&self) -> Result<(), OpenError> {
         let (least, most) = (64 << 10, 1 << 30);
-        if !(least..=most).contains(&self.segment_bytes) || self.segment_bytes % 512 != 0 {
+        if !(least..=most).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(512)
+        {
             return Err(OpenError::Option {
                 option: "segment_bytes",
                 why: format!(

@@ -35,9 +35,14 @@ impl FolderLock {
                     Ok(_) if pid.trim().parse::<u32>().is_ok() => format!("process {}", pid.trim()),
                     _ => "another process".to_owned(),
                 };
-                return Err(OpenError::InUse { folder: folder.to_owned(), holder });
+                return Err(OpenError::InUse {
+                    folder: folder.to_owned(),
+                    holder,
+                });
             }
-            Err(TryLockError::Error(source)) => return Err(io_error(&path, "lock the lock file")(source)),
+            Err(TryLockError::Error(source)) => {
+                return Err(io_error(&path, "lock the lock file")(source));
+            }
         }
         file.set_len(0)
             .and_then(|()| file.rewind())

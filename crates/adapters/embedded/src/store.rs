@@ -22,6 +22,9 @@ use crate::{Machine, OpenError, Opened, Options, Statistics, StoreError, journal
 /// Called once, when everything its command depends on is durable or never will be.
 type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// Called once, with the reason, when the store stops.
+type StopHook = Box<dyn FnOnce(&str) + Send>;
+
 /// A machine kept in a folder. A clone is another handle to the same store; the store is closed by
 /// [`close`](Store::close) or with its last handle.
 ///
@@ -34,13 +37,18 @@ pub struct Store<M: Machine> {
 
 impl<M: Machine> Clone for Store<M> {
     fn clone(&self) -> Self {
-        Store { handle: self.handle.clone() }
+        Store {
+            handle: self.handle.clone(),
+        }
     }
 }
 
 impl<M: Machine> std::fmt::Debug for Store<M> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Store").field("folder", &self.handle.shared.folder).finish_non_exhaustive()
+        formatter
+            .debug_struct("Store")
+            .field("folder", &self.handle.shared.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +109,7 @@ struct Queue<M: Machine> {
     /// Whether the flusher sleeps, so that somebody has to wake it.
     asleep: bool,
     snapshot: Snapshot,
-    on_stop: Vec<Box<dyn FnOnce(&str) + Send>>,
+    on_stop: Vec<StopHook>,
 }
 
 /// How things stand with snapshots.
@@ -117,7 +125,7 @@ struct Snapshot {
     journal_bytes: u64,
     /// How many were tried and given up, and why the last one was.
     failures: u64,
-    why: Option<Arc<str>>,
+    why: Arc<str>,
 }
 
 impl<M: Machine> Store<M> {
@@ -137,7 +145,11 @@ impl<M: Machine> Store<M> {
         options.check()?;
         std::fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
         let lock = FolderLock::take(folder)?;
-        let Recovered { machine, writer, opened } = recovery::recover::<M>(folder, &options)?;
+        let Recovered {
+            machine,
+            writer,
+            opened,
+        } = recovery::recover::<M>(folder, &options)?;
         let batch_limit = usize::try_from(options.segment_bytes / 4)
             .expect("a segment's size is checked to be at most 1 GiB");
         let shared = Arc::new(Shared {
@@ -167,12 +179,25 @@ impl<M: Machine> Store<M> {
             batch_limit,
             snapshot_bytes: options.snapshot_bytes,
         });
-        let flusher = Flusher { shared: shared.clone(), writer, snapshot: None, _lock: lock };
+        let flusher = Flusher {
+            shared: shared.clone(),
+            writer,
+            snapshot: None,
+            _lock: lock,
+        };
         let thread = thread::Builder::new()
             .name(format!("flush-{}", M::NAME))
             .spawn(move || flusher.run())
             .map_err(io_error(folder, "start a thread for the store in it"))?;
-        Ok((Store { handle: Arc::new(Handle { shared, flusher: Mutex::new(Some(thread)) }) }, opened))
+        Ok((
+            Store {
+                handle: Arc::new(Handle {
+                    shared,
+                    flusher: Mutex::new(Some(thread)),
+                }),
+            },
+            opened,
+        ))
     }
 
     /// Applies a command at once, on this thread, and calls `done` with the reply once it is durable,
@@ -272,23 +297,21 @@ impl<M: Machine> Store<M> {
     /// covers.
     ///
     /// # Errors
-    /// [`StoreError::Closed`], or [`StoreError::Stopped`] saying what the disk refused; the store itself
-    /// goes on after a failed snapshot, see [`stopped`](Store::stopped).
+    /// [`StoreError::Snapshot`]: the disk refused something, and the store goes on without the snapshot.
+    /// [`StoreError::Closed`] and [`StoreError::Stopped`].
     pub fn snapshot(&self) -> Result<u64, StoreError> {
         let shared = &*self.handle.shared;
         let mut queue = shared.queue.lock();
         let (target, failures) = (queue.applied, queue.snapshot.failures);
         loop {
             queue.check()?;
-            if target > 0 && queue.snapshot.covered >= target {
+            if queue.snapshot.covered >= target {
                 return Ok(queue.snapshot.covered);
             }
-            if target == 0 {
-                return Ok(0);
-            }
             if queue.snapshot.failures > failures {
-                let why = queue.snapshot.why.clone().unwrap_or_else(|| "unknown".into());
-                return Err(StoreError::Stopped { why });
+                return Err(StoreError::Snapshot {
+                    why: queue.snapshot.why.clone(),
+                });
             }
             queue.snapshot.wanted = true;
             if std::mem::take(&mut queue.asleep) {
@@ -386,7 +409,10 @@ impl<M: Machine> Handle<M> {
             // The last handle may be dropped by a callback; the flusher then ends without being awaited.
             if flusher.thread().id() != thread::current().id() {
                 let ended = flusher.join();
-                debug_assert!(ended.is_ok(), "the flusher catches every panic of a callback");
+                debug_assert!(
+                    ended.is_ok(),
+                    "the flusher catches every panic of a callback"
+                );
             }
         }
     }
@@ -424,14 +450,17 @@ impl<M: Machine> Queue<M> {
         self.check()?;
         if self.open.payload.len() >= limit {
             let fresh = std::mem::take(&mut self.used);
-            self.full.push_back(std::mem::replace(&mut self.open, fresh));
+            self.full
+                .push_back(std::mem::replace(&mut self.open, fresh));
         }
         let payload = &mut self.open.payload;
         let start = payload.len();
         payload.extend_from_slice(&[0; RECORD_HEADER]);
         if let Err(error) = postcard::serialize_with_flavor(command, Tail(payload)) {
             payload.truncate(start);
-            return Err(StoreError::Encode { why: error.to_string() });
+            return Err(StoreError::Encode {
+                why: error.to_string(),
+            });
         }
         let body = start + RECORD_HEADER;
         let bytes = payload.len() - body;
@@ -443,8 +472,11 @@ impl<M: Machine> Queue<M> {
         // A panic may leave the state half changed, so nothing may be read from it or added to it again.
         let Ok(applied) = catch_unwind(AssertUnwindSafe(|| self.machine.apply(command))) else {
             self.open.payload.truncate(start);
-            let why: Arc<str> =
-                format!("the machine \"{}\" panicked while it applied a command", M::NAME).into();
+            let why: Arc<str> = format!(
+                "the machine \"{}\" panicked while it applied a command",
+                M::NAME
+            )
+            .into();
             self.phase = Phase::Stopped(why.clone());
             return Err(StoreError::Stopped { why });
         };
@@ -455,6 +487,16 @@ impl<M: Machine> Queue<M> {
             self.open.payload.truncate(start);
         }
         Ok(applied.reply)
+    }
+
+    /// From here on nobody is answered anything but why. The first reason stands.
+    fn stop(&mut self, why: &str) -> Arc<str> {
+        if let Phase::Stopped(why) = &self.phase {
+            return why.clone();
+        }
+        let why: Arc<str> = why.into();
+        self.phase = Phase::Stopped(why.clone());
+        why
     }
 
     /// Whether everything applied is durable.
@@ -469,7 +511,10 @@ impl<M: Machine> Queue<M> {
         } else if let Some(batch) = self.full.back_mut() {
             batch.waiters.push(waiter);
         } else {
-            debug_assert!(self.flushing, "what is not durable is pending or being flushed");
+            debug_assert!(
+                self.flushing,
+                "what is not durable is pending or being flushed"
+            );
             self.late.push(waiter);
         }
     }
@@ -537,7 +582,12 @@ impl<M: Machine> Flusher<M> {
                 Task::Snapshot(frozen, sequence) => self.begin_snapshot(frozen, sequence),
                 Task::Close => match self.close() {
                     Ok(()) => break,
-                    Err(error) => self.stop(&format!("the journal could not be closed: {error}")),
+                    Err(error) => {
+                        self.shared
+                            .queue
+                            .lock()
+                            .stop(&format!("the journal could not be closed: {error}"));
+                    }
                 },
                 Task::Stop(why) => {
                     self.refuse_everyone(&why, Vec::new());
@@ -559,7 +609,8 @@ impl<M: Machine> Flusher<M> {
             if let Phase::Stopped(why) = &queue.phase {
                 return Task::Stop(why.clone());
             }
-            if queue.snapshot_due(self.shared.snapshot_bytes) && matches!(queue.phase, Phase::Open) {
+            if queue.snapshot_due(self.shared.snapshot_bytes) && matches!(queue.phase, Phase::Open)
+            {
                 queue.snapshot.running = true;
                 queue.snapshot.wanted = false;
                 queue.snapshot.journal_bytes = 0;
@@ -590,7 +641,9 @@ impl<M: Machine> Flusher<M> {
                 let mut late = std::mem::take(&mut queue.late);
                 drop(queue);
                 self.shared.progress.notify_all();
-                self.shared.counters.flushed(batch.records, bytes, began.elapsed());
+                self.shared
+                    .counters
+                    .flushed(batch.records, bytes, began.elapsed());
                 self.answer(batch.waiters.drain(..), Ok(()));
                 self.answer(late.drain(..), Ok(()));
                 batch.payload.clear();
@@ -602,8 +655,8 @@ impl<M: Machine> Flusher<M> {
                 }
             }
             Err(error) => {
+                let why = queue.stop(&format!("the journal could not be written: {error}"));
                 drop(queue);
-                let why = self.stop(&format!("the journal could not be written: {error}"));
                 self.refuse_everyone(&why, batch.waiters);
             }
         }
@@ -615,20 +668,12 @@ impl<M: Machine> Flusher<M> {
         for waiter in waiters {
             let outcome = outcome.clone();
             if catch_unwind(AssertUnwindSafe(|| waiter(outcome))).is_err() {
-                self.stop("a callback panicked on the store's thread");
+                self.shared
+                    .queue
+                    .lock()
+                    .stop("a callback panicked on the store's thread");
             }
         }
-    }
-
-    /// From here on nobody is answered anything but why. The first reason stands.
-    fn stop(&self, why: &str) -> Arc<str> {
-        let mut queue = self.shared.queue.lock();
-        if let Phase::Stopped(why) = &queue.phase {
-            return why.clone();
-        }
-        let why: Arc<str> = why.into();
-        queue.phase = Phase::Stopped(why.clone());
-        why
     }
 
     fn refuse_everyone(&self, why: &Arc<str>, mut waiters: Vec<Waiter>) {
@@ -640,7 +685,10 @@ impl<M: Machine> Flusher<M> {
         let hooks = std::mem::take(&mut queue.on_stop);
         drop(queue);
         self.shared.progress.notify_all();
-        self.answer(waiters.into_iter(), Err(StoreError::Stopped { why: why.clone() }));
+        self.answer(
+            waiters.into_iter(),
+            Err(StoreError::Stopped { why: why.clone() }),
+        );
         for hook in hooks {
             // The store has stopped already; there is nothing left a panicking hook could harm.
             let _outcome = catch_unwind(AssertUnwindSafe(|| hook(why)));
@@ -670,7 +718,11 @@ impl<M: Machine> Shared<M> {
         // A panic in the machine's writing must not leave everybody waiting for the snapshot's end.
         let written = catch_unwind(AssertUnwindSafe(|| self.write_snapshot(frozen, sequence)));
         let panicked = || io::Error::other("the machine panicked while it wrote its state");
-        self.snapshot_ended(written.unwrap_or_else(|_| Err(panicked())).map(|()| sequence));
+        self.snapshot_ended(
+            written
+                .unwrap_or_else(|_| Err(panicked()))
+                .map(|()| sequence),
+        );
     }
 
     fn write_snapshot(&self, frozen: M::Frozen, sequence: u64) -> io::Result<()> {
@@ -698,7 +750,7 @@ impl<M: Machine> Shared<M> {
             Ok(covered) => queue.snapshot.covered = covered,
             Err(error) => {
                 queue.snapshot.failures += 1;
-                queue.snapshot.why = Some(format!("a snapshot could not be written: {error}").into());
+                queue.snapshot.why = error.to_string().into();
             }
         }
         // Somebody may have asked for the next one meanwhile.
