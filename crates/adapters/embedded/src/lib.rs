@@ -83,7 +83,7 @@ pub enum Durability {
 pub struct Options {
     /// What "durable" means; [`Durability::Fsync`] unless told.
     pub durability: Durability,
-    /// The size of a journal segment in bytes: 64 KiB to 1 GiB, a multiple of 512; 64 MiB unless
+    /// The size of a journal segment in bytes: 4 KiB to 1 GiB, a multiple of 512; 64 MiB unless
     /// told. A command may take a quarter of it.
     pub segment_bytes: u64,
     /// A snapshot is taken once the journal written since the last one exceeds so many bytes; 128 MiB
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Options {
 
 impl Options {
     fn check(&self) -> Result<(), OpenError> {
-        let (least, most) = (64 << 10, 1 << 30);
+        let (least, most) = (4 << 10, 1 << 30);
         if !(least..=most).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(512)
         {
             return Err(OpenError::Option {
