@@ -576,28 +576,31 @@ enum Task<M: Machine> {
 
 impl<M: Machine> Flusher<M> {
     fn run(mut self) {
-        loop {
+        let stopped = loop {
             match self.next_task() {
                 Task::Flush(batch, sequence) => self.flush(batch, sequence),
                 Task::Snapshot(frozen, sequence) => self.begin_snapshot(frozen, sequence),
-                Task::Close => match self.close() {
-                    Ok(()) => break,
-                    Err(error) => {
-                        self.shared
-                            .queue
-                            .lock()
-                            .stop(&format!("the journal could not be closed: {error}"));
-                    }
-                },
-                Task::Stop(why) => {
-                    self.refuse_everyone(&why, Vec::new());
-                    break;
-                }
+                Task::Close => break None,
+                Task::Stop(why) => break Some(why),
             }
+        };
+        if let Some(why) = stopped {
+            self.shared.refuse_everyone(&why, Vec::new());
         }
         if let Some(snapshot) = self.snapshot.take() {
-            // It has no waiters of its own; how it ended stands in the queue.
+            // How it ended stands in the queue.
             let _ended = snapshot.join();
+        }
+        let queue = self.shared.queue.lock();
+        if matches!(queue.phase, Phase::Stopped(_)) {
+            return;
+        }
+        let next = queue.durable + 1;
+        drop(queue);
+        if let Err(error) = self.writer.close(next) {
+            let why = format!("the journal could not be closed: {error}");
+            let why = self.shared.queue.lock().stop(&why);
+            self.shared.refuse_everyone(&why, Vec::new());
         }
     }
 
@@ -644,8 +647,8 @@ impl<M: Machine> Flusher<M> {
                 self.shared
                     .counters
                     .flushed(batch.records, bytes, began.elapsed());
-                self.answer(batch.waiters.drain(..), Ok(()));
-                self.answer(late.drain(..), Ok(()));
+                self.shared.answer(batch.waiters.drain(..), Ok(()));
+                self.shared.answer(late.drain(..), Ok(()));
                 batch.payload.clear();
                 batch.records = 0;
                 let mut queue = self.shared.queue.lock();
@@ -657,47 +660,9 @@ impl<M: Machine> Flusher<M> {
             Err(error) => {
                 let why = queue.stop(&format!("the journal could not be written: {error}"));
                 drop(queue);
-                self.refuse_everyone(&why, batch.waiters);
+                self.shared.refuse_everyone(&why, batch.waiters);
             }
         }
-    }
-
-    /// Answers in order. A callback that panics must not keep the others from their answer, but it is a
-    /// defect in the program, so the store stops behind it.
-    fn answer(&self, waiters: impl Iterator<Item = Waiter>, outcome: Result<(), StoreError>) {
-        for waiter in waiters {
-            let outcome = outcome.clone();
-            if catch_unwind(AssertUnwindSafe(|| waiter(outcome))).is_err() {
-                self.shared
-                    .queue
-                    .lock()
-                    .stop("a callback panicked on the store's thread");
-            }
-        }
-    }
-
-    fn refuse_everyone(&self, why: &Arc<str>, mut waiters: Vec<Waiter>) {
-        let mut queue = self.shared.queue.lock();
-        waiters.append(&mut queue.late);
-        while let Some(mut batch) = queue.next_batch() {
-            waiters.append(&mut batch.waiters);
-        }
-        let hooks = std::mem::take(&mut queue.on_stop);
-        drop(queue);
-        self.shared.progress.notify_all();
-        self.answer(
-            waiters.into_iter(),
-            Err(StoreError::Stopped { why: why.clone() }),
-        );
-        for hook in hooks {
-            // The store has stopped already; there is nothing left a panicking hook could harm.
-            let _outcome = catch_unwind(AssertUnwindSafe(|| hook(why)));
-        }
-    }
-
-    fn close(&mut self) -> io::Result<()> {
-        let next = self.shared.queue.lock().durable + 1;
-        self.writer.close(next)
     }
 
     fn begin_snapshot(&mut self, frozen: M::Frozen, sequence: u64) {
@@ -714,6 +679,38 @@ impl<M: Machine> Flusher<M> {
 }
 
 impl<M: Machine> Shared<M> {
+    /// Answers in order. A callback that panics must not keep the others from their answer, but it is a
+    /// defect in the program, so the store stops behind it.
+    fn answer(&self, waiters: impl Iterator<Item = Waiter>, outcome: Result<(), StoreError>) {
+        for waiter in waiters {
+            let outcome = outcome.clone();
+            if catch_unwind(AssertUnwindSafe(|| waiter(outcome))).is_err() {
+                self.queue
+                    .lock()
+                    .stop("a callback panicked on the store's thread");
+            }
+        }
+    }
+
+    fn refuse_everyone(&self, why: &Arc<str>, mut waiters: Vec<Waiter>) {
+        let mut queue = self.queue.lock();
+        waiters.append(&mut queue.late);
+        while let Some(mut batch) = queue.next_batch() {
+            waiters.append(&mut batch.waiters);
+        }
+        let hooks = std::mem::take(&mut queue.on_stop);
+        drop(queue);
+        self.progress.notify_all();
+        self.answer(
+            waiters.into_iter(),
+            Err(StoreError::Stopped { why: why.clone() }),
+        );
+        for hook in hooks {
+            // The store has stopped already; there is nothing left a panicking hook could harm.
+            let _outcome = catch_unwind(AssertUnwindSafe(|| hook(why)));
+        }
+    }
+
     fn snapshot(&self, frozen: M::Frozen, sequence: u64) {
         // A panic in the machine's writing must not leave everybody waiting for the snapshot's end.
         let written = catch_unwind(AssertUnwindSafe(|| self.write_snapshot(frozen, sequence)));

@@ -108,14 +108,7 @@ impl Writer {
     /// Writes one batch and makes it durable; says how many bytes of the segment it took. After an
     /// error nothing more may be appended: what is on the disk is then unknown.
     pub(crate) fn append(&mut self, payload: &[u8], sequence: u64) -> io::Result<u64> {
-        format::lay_out(payload, sequence, self.place.version, &mut self.image);
-        let bytes = self.image.len() as u64;
-        if self.position + bytes > self.segment_bytes {
-            self.roll(sequence)?;
-        }
-        write_all_at(&*self.file, &self.image, self.position)?;
-        self.place.sync(&*self.file)?;
-        self.position += bytes;
+        let bytes = self.write(payload, sequence)?;
         if self.spare.is_none() && self.position > self.segment_bytes / 2 {
             let place = self.place.clone();
             let thread = thread::Builder::new().name("journal-spare".to_owned());
@@ -126,10 +119,27 @@ impl Writer {
     }
 
     /// Marks that the store was closed with everything before the mark durable.
-    pub(crate) fn close(&mut self, next: u64) -> io::Result<()> {
-        self.append(&[], next)?;
-        self.join_spare();
+    pub(crate) fn close(mut self, next: u64) -> io::Result<()> {
+        self.write(&[], next)?;
+        if self.join_spare().is_some() {
+            // Left behind, it would only take space: the next start removes it unread.
+            self.place
+                .disk
+                .remove(&self.place.folder.join(SPARE_FILE))?;
+        }
         Ok(())
+    }
+
+    fn write(&mut self, payload: &[u8], sequence: u64) -> io::Result<u64> {
+        format::lay_out(payload, sequence, self.place.version, &mut self.image);
+        let bytes = self.image.len() as u64;
+        if self.position + bytes > self.segment_bytes {
+            self.roll(sequence)?;
+        }
+        write_all_at(&*self.file, &self.image, self.position)?;
+        self.place.sync(&*self.file)?;
+        self.position += bytes;
+        Ok(bytes)
     }
 
     fn roll(&mut self, first: u64) -> io::Result<()> {

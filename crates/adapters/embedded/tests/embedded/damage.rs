@@ -23,6 +23,7 @@ fn store_files(folder: &Path) -> (Files, Files, Map) {
     for key in 10..13 {
         run(&store, put(key, 700)).unwrap();
     }
+    let flushes = store.flush_count();
     run_batch(
         &disk,
         &store,
@@ -32,6 +33,10 @@ fn store_files(folder: &Path) -> (Files, Files, Map) {
             Command::Remove { key: 3 },
             put(15, 600),
         ],
+    );
+    assert!(
+        store.flush_count() <= flushes + 2,
+        "some commands must share a batch"
     );
     let state = store.read(Map::clone).unwrap();
     let killed = files(folder);
