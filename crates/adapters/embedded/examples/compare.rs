@@ -1,7 +1,9 @@
 //! The same work on this store, on fjall and on redb, in one run:
 //! `cargo run --release -p settle-embedded --example compare`
 //!
-//! - *batches*: one caller, 64 records of about 150 bytes each, one durable flush for all of them.
+//! - *batches*: 64 records of about 150 bytes and one durable flush for all of them; then the next 64.
+//! - *two batches*: the same on this store with a second batch applied while the first is flushed. fjall
+//!   and redb hold the caller until their flush is done, so for them it is the same number again.
 //! - *callers*: 64 callers, each with one record at a time, the next once the last is durable. fjall
 //!   and redb have no group commit of their own, so each gets one thread that commits what has piled up,
 //!   which is the best that can be done for them from outside.
@@ -11,6 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -90,9 +93,13 @@ impl Machine for Map {
     }
 }
 
+type Commit = Box<dyn Fn(&[Put]) -> Result<(), Failure> + Send + Sync>;
+
 /// Something that takes a record and tells when it is durable.
 trait Contestant {
     fn put(&self, put: Put, done: Sender<usize>, caller: usize);
+    /// Begins a batch; `done` hears when it is durable.
+    fn put_all(&self, puts: Vec<Put>, done: Sender<usize>) -> Result<(), Failure>;
 }
 
 impl Contestant for Store<Map> {
@@ -104,56 +111,82 @@ impl Contestant for Store<Map> {
             }
         });
     }
+
+    fn put_all(&self, puts: Vec<Put>, done: Sender<usize>) -> Result<(), Failure> {
+        self.submit_all(puts, move |replies| {
+            if replies.iter().all(Result::is_ok) {
+                let _over = done.send(replies.len());
+            }
+        });
+        Ok(())
+    }
 }
 
-/// A thread that commits whatever has piled up.
-struct GroupCommit(Sender<(Put, Sender<usize>, usize)>);
+/// A database, and a thread that commits to it whatever has piled up.
+struct Database {
+    commit: Arc<Commit>,
+    queue: Sender<(Put, Sender<usize>, usize)>,
+}
 
-impl GroupCommit {
-    fn start(
-        commit: impl Fn(&mut dyn Iterator<Item = &Put>) -> Result<(), Failure> + Send + 'static,
-    ) -> Self {
-        let (send, receive): (_, Receiver<(Put, Sender<usize>, usize)>) = mpsc::channel();
+impl Database {
+    fn start(commit: Commit) -> Self {
+        let commit = Arc::new(commit);
+        let (queue, receive): (_, Receiver<(Put, Sender<usize>, usize)>) = mpsc::channel();
+        let database = Database {
+            commit: commit.clone(),
+            queue,
+        };
         std::thread::spawn(move || {
             while let Ok(first) = receive.recv() {
-                let batch: Vec<_> = std::iter::once(first)
-                    .chain(receive.try_iter().take(4 * BATCH))
-                    .collect();
-                if let Err(error) = commit(&mut batch.iter().map(|(put, ..)| put)) {
+                let (mut puts, mut callers) = (Vec::new(), Vec::new());
+                for (put, done, caller) in
+                    std::iter::once(first).chain(receive.try_iter().take(4 * BATCH))
+                {
+                    puts.push(put);
+                    callers.push((done, caller));
+                }
+                if let Err(error) = commit(&puts) {
                     eprintln!("a commit failed: {error}");
                     return;
                 }
-                for (_, done, caller) in batch {
+                for (done, caller) in callers {
                     let _over = done.send(caller);
                 }
             }
         });
-        GroupCommit(send)
+        database
     }
 }
 
-impl Contestant for GroupCommit {
+impl Contestant for Database {
     fn put(&self, put: Put, done: Sender<usize>, caller: usize) {
-        let _over = self.0.send((put, done, caller));
+        let _over = self.queue.send((put, done, caller));
+    }
+
+    fn put_all(&self, puts: Vec<Put>, done: Sender<usize>) -> Result<(), Failure> {
+        (self.commit)(&puts)?;
+        let _over = done.send(puts.len());
+        Ok(())
     }
 }
 
-fn fjall(folder: &Path) -> Result<GroupCommit, Failure> {
+fn fjall(folder: &Path) -> Result<Database, Failure> {
     let database = fjall::Database::builder(folder).open()?;
     let keyspace = database.keyspace("compare", fjall::KeyspaceCreateOptions::default)?;
-    Ok(GroupCommit::start(move |puts| {
+    Ok(Database::start(Box::new(move |puts| {
         let mut batch = database
             .batch()
             .durability(Some(fjall::PersistMode::SyncData));
-        puts.for_each(|put| batch.insert(&keyspace, put.key.to_be_bytes(), &put.value));
+        puts.iter()
+            .for_each(|put| batch.insert(&keyspace, put.key.to_be_bytes(), &put.value));
         Ok(batch.commit()?)
-    }))
+    })))
 }
 
-fn redb(folder: &Path) -> Result<GroupCommit, Failure> {
+fn redb(folder: &Path) -> Result<Database, Failure> {
     const TABLE: redb::TableDefinition<u64, &[u8]> = redb::TableDefinition::new("compare");
     let database = redb::Database::create(folder.join("compare.redb"))?;
-    Ok(GroupCommit::start(move |puts| {
+    Ok(Database::start(Box::new(move |puts| {
         let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(TABLE)?;
@@ -162,21 +195,24 @@ fn redb(folder: &Path) -> Result<GroupCommit, Failure> {
             }
         }
         Ok(transaction.commit()?)
-    }))
+    })))
 }
 
-/// Records per second, one caller committing 64 at a time.
-fn batches(store: &dyn Contestant) -> Result<f64, Failure> {
+/// Records per second, 64 at a time, with so many batches under way at once.
+fn batches(store: &dyn Contestant, under_way: usize) -> Result<f64, Failure> {
     let (done, durable) = mpsc::channel();
-    let (began, mut count) = (Instant::now(), 0u64);
+    let (began, mut begun, mut count) = (Instant::now(), 0u64, 0);
+    let mut next = || {
+        let puts = (begun..begun + BATCH as u64).map(Put::numbered).collect();
+        begun += BATCH as u64;
+        store.put_all(puts, done.clone())
+    };
+    for _ in 1..under_way {
+        next()?;
+    }
     while began.elapsed() < ROUND {
-        for _ in 0..BATCH {
-            store.put(Put::numbered(count), done.clone(), 0);
-            count += 1;
-        }
-        for _ in 0..BATCH {
-            durable.recv_timeout(Duration::from_secs(30))?;
-        }
+        next()?;
+        count += durable.recv_timeout(Duration::from_secs(30))?;
     }
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }
@@ -225,27 +261,29 @@ fn main() -> Result<(), Failure> {
 
     let contestants: [(&str, &dyn Contestant); 3] =
         [("settle", &store), ("fjall", &fjall), ("redb", &redb)];
-    let mut results = vec![(Vec::new(), Vec::new()); contestants.len()];
+    let mut results = vec![[const { Vec::new() }; 3]; contestants.len()];
     for _ in 0..ROUNDS {
-        for ((_, contestant), (in_batches, by_callers)) in contestants.iter().zip(&mut results) {
-            in_batches.push(batches(*contestant)?);
-            by_callers.push(callers(*contestant)?);
+        for ((_, contestant), [one, two, many]) in contestants.iter().zip(&mut results) {
+            one.push(batches(*contestant, 1)?);
+            two.push(batches(*contestant, 2)?);
+            many.push(callers(*contestant)?);
         }
     }
     let medians: Vec<_> = results
         .into_iter()
-        .map(|(one, other)| (median(one), median(other)))
+        .map(|rounds| rounds.map(median))
         .collect();
+    println!("records a second, and this store's lead over each");
     println!(
-        "{:8} {:>14} {:>8} {:>14} {:>8}",
-        "", "batches of 64", "ratio", "64 callers", "ratio"
+        "{:8} {:>22} {:>22} {:>22}",
+        "", "batches of 64", "two batches of 64", "64 callers"
     );
-    for ((name, _), (in_batches, by_callers)) in contestants.iter().zip(&medians) {
-        println!(
-            "{name:8} {in_batches:>12.0}/s {:>8.2} {by_callers:>12.0}/s {:>8.2}",
-            medians[0].0 / in_batches,
-            medians[0].1 / by_callers
-        );
+    for ((name, _), row) in contestants.iter().zip(&medians) {
+        print!("{name:8}");
+        for (rate, ours) in row.iter().zip(&medians[0]) {
+            print!(" {rate:>14.0} x{:>6.2}", ours / rate);
+        }
+        println!();
     }
     let statistics = store.statistics();
     println!(

@@ -101,6 +101,30 @@ fn a_closed_store_opens_with_its_state_and_the_journal_can_be_listed() {
 }
 
 #[test]
+fn commands_submitted_together_are_answered_together_and_flushed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::<Map>::open(folder.path(), small()).unwrap();
+    let submit = |commands: Vec<Command>| {
+        let (tell, hear) = mpsc::channel();
+        store.submit_all(commands, move |replies| tell.send(replies).unwrap());
+        hear.recv().unwrap()
+    };
+    let replies = submit(vec![put(1, 1), put(1, 2), put(9, 5000), put(1, 2)]);
+    assert_eq!(
+        (replies[0].as_ref(), replies[1].as_ref()),
+        (Ok(&None), Ok(&Some(vec![1])))
+    );
+    assert!(matches!(replies[2], Err(StoreError::TooLarge { .. })));
+    assert_eq!(replies[3], Ok(Some(vec![1, 0])));
+    assert_eq!((store.flush_count(), store.durable_sequence()), (1, 2));
+    // Nothing changed, so nothing is flushed.
+    assert_eq!(submit(vec![put(1, 2)]).len(), 1);
+    assert_eq!(store.flush_count(), 1);
+    store.close().unwrap();
+    assert_eq!(submit(vec![put(2, 2)]), [Err(StoreError::Closed)]);
+}
+
+#[test]
 fn snapshots_keep_the_journal_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
@@ -221,7 +245,7 @@ fn what_cannot_be_journalled_is_not_applied() {
 }
 
 /// The map under another name, or in another encoding.
-struct Other<const VERSION: u16>(Map);
+struct Other<const VERSION: u16>;
 
 impl<const V: u16> Machine for Other<V> {
     type Command = Command;
@@ -232,7 +256,7 @@ impl<const V: u16> Machine for Other<V> {
     const VERSION: u16 = V;
 
     fn new() -> Self {
-        Other(Map::new())
+        Other
     }
 
     fn apply(&mut self, _: &Command) -> Applied<()> {
@@ -249,7 +273,7 @@ impl<const V: u16> Machine for Other<V> {
     }
 
     fn read_snapshot(input: &mut dyn io::Read) -> io::Result<Self> {
-        Map::read_snapshot(input).map(Other)
+        Map::read_snapshot(input).map(|_| Other)
     }
 }
 
