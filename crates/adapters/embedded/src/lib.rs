@@ -1,5 +1,27 @@
 //! A durable store: a deterministic state machine in memory under a journal of its own.
-#![doc = ""]
+//!
+//! ```text
+//!  callers' threads                         the store's thread              the disk
+//!  ────────────────                         ──────────────────              ────────
+//!  submit ──► lock ─► apply to the machine
+//!                     encode into the batch ──► take the whole batch
+//!             unlock  (next batch fills)        one write, one flush ──────► journal-….seg
+//!  done(reply) ◄──────────────────────────────── answer everyone in it
+//!
+//!                     freeze (cheap) ◄───────── enough journal?
+//!                        └──────────────────────► a thread of its own ────► snapshot-….snap
+//! ```
+//!
+//! - A [`Machine`] holds the state and decides; it knows nothing of disks.
+//! - A [`Store`] keeps a machine in a folder: whatever it answered is there after the next start. While
+//!   one batch is flushed, the next one is applied, so a flush is shared by all who came meanwhile.
+//! - The [`journal`] is the truth; a snapshot only makes an early part of it needless. Starting reads the
+//!   newest snapshot and applies the journal after it.
+//! - What cannot be written stops the store for good, before anything of it is answered. What cannot be
+//!   read back is refused, with file and offset; the rules are told in [`journal`].
+//!
+//! Two levels of truth: *applied* can be read and may be undone by a crash; *durable* will not be. Each
+//! call says which one it gives.
 
 pub mod disk;
 mod error;

@@ -1,6 +1,100 @@
-//! The journal.
+//! The journal: every command that changed the state, in order, in files that can be judged.
 //!
-//! DOCS
+//! # Files
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `journal-<first>.seg` | a segment: commands from sequence `first` on, up to where the next segment begins |
+//! | `snapshot-<covered>.snap` | the whole state after command `covered`; makes earlier segments needless |
+//! | `spare.tmp`, `snapshot-<covered>.tmp` | unfinished, worth nothing, removed at the next start |
+//! | `LOCK` | locked while a store has the folder open; holds its process id for people to read |
+//!
+//! # Format of a segment
+//!
+//! All numbers are little-endian. A segment is made of sectors of 512 bytes and has its full length from
+//! the start, all zeros, flushed. The first sector is its header; the others hold batches. A batch is
+//! what was made durable by one flush; it begins at a sector and takes whole ones.
+//!
+//! ```text
+//! segment   | header | batch 1 .. 4 | batch 5 | batch 6 .. 9 |          zeros          |
+//!             sector   3 sectors      1 sector  2 sectors
+//!
+//! header    crc32c u32 | magic 8 | format u16 | - u16 | first sequence u64 | segment bytes u64
+//!           | name length u8 | machine's name 64 | zeros              (checksum over all that follows it)
+//!
+//! sector    crc32c u32 | sequence u64 | index u32 | count u32 | version u16 | used u16
+//!           | payload 484 | mark 4                       (checksum over all between it and the mark)
+//!
+//! payload   record | record | ...      of all the batch's sectors, one after the other
+//! record    body length u32 | body: the command in postcard
+//! ```
+//!
+//! Every sector says of which batch it is (`sequence`, that of the batch's first command), which of how
+//! many (`index`, `count`), in which version its commands are encoded, and how many bytes of payload it
+//! holds: 484 in all sectors of a batch but the last. A record's own sequence follows from its place. A
+//! batch of one sector without payload is a *close mark*: the store was closed in good order here.
+//!
+//! # A torn end, or damage?
+//!
+//! A batch that was being written when the power failed is incomplete, and that is no error: nobody was
+//! told that it is durable. A batch that was acknowledged and is no longer whole is a disaster, and must
+//! never be taken for the former. Three things tell them apart.
+//!
+//! **Only one batch is ever in doubt.** A batch is written only after the flush of the one before it has
+//! returned. So whatever was written after a batch vouches for it: a later batch, a close mark, a later
+//! segment, a snapshot that reaches beyond it. Zeros are never taken for the end before the rest of the
+//! segment has been searched for anything later.
+//!
+//! **Every sector can be judged by itself.**
+//!
+//! | the sector is | if | because |
+//! |---|---|---|
+//! | blank | all its bytes are zero | that is what it was before a batch was written there |
+//! | whole | its checksum holds | whatever the mark says: the mark carries nothing |
+//! | unfinished | its checksum fails and its mark is all zeros | a write was begun and did not get to its end |
+//! | damaged | its checksum fails and its mark is not all zeros | it was written to its end and has changed since |
+//!
+//! **One flipped byte cannot turn a whole sector into a blank or unfinished one**: the mark is four bytes,
+//! none of them zero, outside the checksum. A flip in the mark leaves the checksum right, so the sector
+//! is whole; a flip elsewhere leaves the mark, so the sector is damaged. In blank space a flip makes the
+//! sector unfinished, or damaged if it hits the mark; neither can be an acknowledged batch.
+//!
+//! So, where no whole batch begins with the sequence that is due, the end is
+//!
+//! - **torn**, and cut off, if this is the newest segment and each sector from here to the segment's end
+//!   is blank, or unfinished, or a whole sector that stands exactly where the batch that is due would
+//!   have it;
+//! - **damage**, and refused, in every other case: any damaged sector, any whole sector of another
+//!   batch, anything but blank sectors in a segment that another one follows, a journal that ends
+//!   before the newest snapshot or begins after it.
+//!
+//! A batch that is whole is kept even if nobody was told of it: its commands were applied, and whoever
+//! sent them has got no answer to the contrary. It is written again and flushed before the store opens, because after
+//! a failed flush the system may hold it in memory and no longer owe it to the disk.
+//!
+//! ## What is assumed of the disk
+//!
+//! - A write that fails half-way leaves each sector either as it was, or as it was to be, or with its
+//!   beginning written and its end as it was; in any mixture over the sectors, in any order.
+//! - Rewriting neighbouring sectors with the bytes they hold does not harm them.
+//! - What a flush has acknowledged stays, until something damages it; damage that turns several bytes
+//!   of an acknowledged *last* batch into zeros just so that its mark is gone looks torn. Nothing on this disk can
+//!   tell these two apart until something later vouches for the batch; a close does so at once.
+//! - A newest segment, removed by hand together with all it held, is not missed.
+//!
+//! ## Where it is strict
+//!
+//! Damage in a batch that the newest snapshot covers, or in blank space, is refused too when it looks
+//! like damage, although nothing would be lost by going on: a disk that changes bytes is to be replaced
+//! before it holds more of them. There is no option to open a damaged journal: the way back is a copy of
+//! the folder. [`cat`] lists what can still be read before the damage.
+//!
+//! # Segments follow one another
+//!
+//! A segment is prepared as `spare.tmp` by a thread of its own when the present one is half full: zeros
+//! are written and flushed. To begin it, its header is written and flushed, then it gets its
+//! name, then the folder is flushed; only then is a batch written there. So a file with a segment's name
+//! has a whole header or is damaged. Segments are never reused: what is blank was never anything else.
 
 pub(crate) mod format;
 pub(crate) mod reader;
