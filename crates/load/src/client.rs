@@ -154,7 +154,7 @@ impl fmt::Display for Segment<'_> {
 
 /// One connection with at most one request on it; reconnects by itself before the next request.
 ///
-/// Lives inside one tokio runtime. The body of the last answer stays readable until the next request.
+/// Made and used inside one tokio runtime that has its timer and I/O on; it panics outside. The body of the last answer stays readable until the next request.
 pub struct Client {
     target: Arc<Target>,
     timeout: Duration,

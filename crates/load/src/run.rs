@@ -156,23 +156,23 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
         };
         let (connected, ended) = (connected.clone(), ended.clone());
         spawn(format!("load-{number}"), move || {
-            let result = worker.run(&connected, &started);
-            // The receiver is gone only when the run was given up because another worker failed.
-            let _ = ended.send(result);
+            // The receivers are gone only when the run was given up because another worker failed.
+            let (runtime, clients) = match worker.connect() {
+                Ok(ready) => ready,
+                Err(error) => return drop(connected.send(Err(error))),
+            };
+            if connected.send(Ok(())).is_ok()
+                && let Ok(pace) = started.recv()
+            {
+                drop(ended.send(worker.run(&runtime, clients, &pace)));
+            }
         })?;
         starts.push(start);
     }
     drop((connected, ended));
     let broke_off = |_| LoadError::Internal("a worker thread ended early".into());
     for _ in &lives {
-        // A worker that cannot connect says why in its result.
-        if all_connected.recv().is_err() {
-            return Err(all_ended
-                .recv()
-                .map_err(broke_off)?
-                .err()
-                .unwrap_or_else(|| broke_off(mpsc::RecvError)));
-        }
+        all_connected.recv().map_err(broke_off)??;
     }
     let pace = Arc::new(Pace::start(plan.duration, plan.requests, plan.rate));
     for start in starts {
@@ -225,35 +225,41 @@ struct Worker {
 }
 
 impl Worker {
-    /// Connects, says so, waits for the start, and drives its connections to the end of the run.
+    /// Opens this worker's share of the connections, so that no measured request pays for it.
+    fn connect(&self) -> Result<(Runtime, Vec<Client>), LoadError> {
+        let runtime = runtime()?;
+        let clients = runtime.block_on(async {
+            let mut clients = Vec::new();
+            for _ in (self.number..self.plan.connections).step_by(self.plan.threads) {
+                let mut client = Client::new(Arc::clone(&self.plan.target), self.plan.timeout);
+                client.connect().await?;
+                clients.push(client);
+            }
+            Ok::<_, LoadError>(clients)
+        })?;
+        Ok((runtime, clients))
+    }
+
+    /// Drives the connections to the end of the run.
     fn run(
         self,
-        connected: &mpsc::Sender<()>,
-        started: &mpsc::Receiver<Arc<Pace>>,
+        runtime: &Runtime,
+        clients: Vec<Client>,
+        pace: &Arc<Pace>,
     ) -> Result<Tally, LoadError> {
-        let runtime = runtime()?;
-        let plan = &self.plan;
-        let share = (self.number..plan.connections).step_by(plan.threads);
-        let mut clients = Vec::new();
-        for connection in share {
-            let mut client = Client::new(Arc::clone(&plan.target), plan.timeout);
-            runtime.block_on(client.connect())?;
-            clients.push((connection, client));
-        }
-        let gone = |_| LoadError::Internal("the run was given up".into());
-        connected.send(()).map_err(|_| gone(mpsc::RecvError))?;
-        let pace = started.recv().map_err(gone)?;
         let tally = Rc::new(RefCell::new(Tally::new(pace.started())));
-        LocalSet::new().block_on(&runtime, async {
+        LocalSet::new().block_on(runtime, async {
             let mut lanes = tokio::task::JoinSet::new();
-            for (connection, client) in clients {
+            for (place, client) in clients.into_iter().enumerate() {
+                // Its number among all connections: the same choices for the same seed and number of threads.
+                let connection = self.number + place * self.plan.threads;
                 let mut lane = Lane {
                     client,
-                    pace: Arc::clone(&pace),
+                    pace: Arc::clone(pace),
                     tally: Rc::clone(&tally),
                     live: Arc::clone(&self.live),
                     random: fastrand::Rng::with_seed(
-                        plan.random_seed.wrapping_add(connection as u64),
+                        self.plan.random_seed.wrapping_add(connection as u64),
                     ),
                 };
                 let work = Arc::clone(&self.work);
