@@ -179,7 +179,6 @@ impl Tally {
             self.seconds.resize(second + 1, Second::default());
         }
         let seen = self.operations[operation as usize].get_or_insert_with(OperationTally::new);
-        // Auto-resizing histograms hold any value up to u64::MAX / 2: latencies of more than 290,000 years.
         seen.all_latency.saturating_record(latency);
         let second = &mut self.seconds[second];
         second.requests += 1;
@@ -232,13 +231,19 @@ impl Tally {
     }
 }
 
+/// Longer than the longest run; a latency above it counts as this.
+const MAX_LATENCY_US: u64 = 25 * 3600 * 1_000_000;
+
 /// The series stops growing after a day; no run is that long.
 const MAX_SECONDS: usize = 86_400;
 
 impl OperationTally {
     fn new() -> Self {
-        let histogram =
-            || Histogram::new(3).expect("three significant digits are within the allowed 0 to 5");
+        // Bounds and not auto-resizing: `saturating_record` would clip to the size so far instead of growing.
+        let histogram = || {
+            Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)
+                .expect("1 to a day with three significant digits is a valid histogram")
+        };
         Self {
             committed: 0,
             refused: Reasons::default(),
@@ -257,7 +262,7 @@ impl OperationTally {
             (&mut self.all_latency, &other.all_latency),
         ] {
             mine.add(theirs)
-                .expect("auto-resizing histograms take any other");
+                .expect("all histograms have the same bounds");
         }
     }
 
@@ -318,6 +323,19 @@ mod tests {
             (5, 1, 2, 1),
             "a find is a request, but neither sale nor refusal"
         );
+    }
+
+    #[test]
+    fn a_long_latency_is_kept_as_long_as_it_was() {
+        let started = Instant::now();
+        let mut tally = Tally::new(started);
+        for seconds in [0, 3, 30] {
+            let due = started.checked_sub(Duration::from_secs(seconds)).unwrap();
+            tally.record(Operation::Fixed, due, Answer::Accepted, b"");
+        }
+        let latency = &tally.operation(Operation::Fixed).unwrap().committed_latency;
+        assert!(latency.max() >= 29_990_000, "{}", latency.max());
+        assert!((2_990_000..20_000_000).contains(&latency.value_at_quantile(0.5)));
     }
 
     #[test]
