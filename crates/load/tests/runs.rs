@@ -1,4 +1,8 @@
 //! Whole runs against a shop in memory that is right, or wrong in exactly one way.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a broken expectation is a failed test"
+)]
 
 mod common;
 
@@ -380,6 +384,40 @@ fn without_seeding_the_state_found_is_the_start() {
         Err(LoadError::Missing { id, .. }) => assert_eq!(&*id, "200"),
         other => panic!("{other:?}"),
     }
+}
+
+/// A server may close a connection between two requests without a word; nothing was sent, so nothing is lost.
+#[test]
+fn an_idle_connection_that_the_server_closed_is_no_failure() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        // The first connection only shows the run that somebody is there.
+        for number in 0..6 {
+            let (mut connection, _) = listener.accept().unwrap();
+            if number > 0 {
+                assert!(connection.read(&mut [0; 1024]).unwrap() > 0);
+                connection
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .unwrap();
+            }
+        }
+    });
+    let contract = Server::start(Fault::None);
+    // Ten per second: the end of a connection has a tenth of a second to arrive before the next request is due.
+    let flags = "--scenario get:/x --connections 1 --rate 10 --requests 5 --duration 60s";
+    let mut args = contract.args(flags);
+    args.url = url;
+    let report = run(&args).unwrap();
+    server.join().unwrap();
+    let fixed = report.operation(Operation::Fixed).unwrap();
+    assert_eq!(
+        (fixed.committed, fixed.failed),
+        (5, 0),
+        "{:?}",
+        fixed.failed_by
+    );
 }
 
 #[test]
