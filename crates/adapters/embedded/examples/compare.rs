@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use settle_embedded::{Applied, Machine, Options, Store};
+use embedded::{Applied, Machine, Options, Store};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

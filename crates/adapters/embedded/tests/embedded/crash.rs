@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use settle_embedded::{Durability, Machine, Options, Store};
+use embedded::{Durability, Machine, Options, Store};
 
 use crate::support::{Command, Files, Map, TestDisk, files, put, put_files, run, run_batch, small};
 

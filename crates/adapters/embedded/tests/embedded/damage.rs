@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use settle_embedded::{Durability, OpenError, Options, Store, journal};
+use embedded::{Durability, OpenError, Options, Store, journal};
 
 use crate::support::{Command, Files, Map, TestDisk, files, put, put_files, run, run_batch, small};
 

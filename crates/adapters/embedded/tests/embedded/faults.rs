@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use settle_embedded::{Machine, Options, Store, StoreError};
+use embedded::{Machine, Options, Store, StoreError};
 
 use crate::support::{Command, Deed, Map, TestDisk, put, run, small};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use settle_embedded::{Applied, Machine, OpenError, Options, Store, StoreError, journal};
+use embedded::{Applied, Machine, OpenError, Options, Store, StoreError, journal};
 
 use crate::support::{Command, Map, TestDisk, files, put, run, small};
 

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use settle_embedded::disk::{Disk, DiskFile, RealDisk};
-use settle_embedded::{Applied, Machine, Options, Store};
+use embedded::disk::{Disk, DiskFile, RealDisk};
+use embedded::{Applied, Machine, Options, Store};
 
 /// Keys and values; a value never seen before is a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(crate) fn small() -> Options {
 pub(crate) fn run(
     store: &Store<Map>,
     command: Command,
-) -> Result<Option<Vec<u8>>, settle_embedded::StoreError> {
+) -> Result<Option<Vec<u8>>, embedded::StoreError> {
     let (tell, hear) = mpsc::channel();
     store.submit(command, move |outcome| tell.send(outcome).unwrap());
     hear.recv().unwrap()
