@@ -15,9 +15,7 @@ async fn main() -> std::io::Result<()> {
     let port = match std::env::args().nth(1) {
         None => 0,
         Some(text) => text.parse::<u16>().map_err(|_| {
-            std::io::Error::other(format!(
-                "the argument is the port to listen on, 0 to 65535, not {text:?}"
-            ))
+            std::io::Error::other(format!("the argument is the port to listen on, 0 to 65535, not {text:?}"))
         })?,
     };
     let app = axum::Router::new().fallback(|| async {});

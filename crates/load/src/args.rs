@@ -123,9 +123,7 @@ pub struct LoadArgs {
 /// # Errors
 /// A sentence for the user.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let seconds_per_unit = match unit {
         "ms" => 0.001,
@@ -133,14 +131,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         "h" => 3600.0,
         _ => {
-            return Err(format!(
-                "{unit:?} is not a unit of time; write for example 500ms, 10s, 2m or 1h"
-            ));
+            return Err(format!("{unit:?} is not a unit of time; write for example 500ms, 10s, 2m or 1h"));
         }
     };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a time; write for example 500ms or 10s"))?;
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a time; write for example 500ms or 10s"))?;
     Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|e| format!("{text:?}: {e}"))
 }
 
@@ -190,26 +184,14 @@ impl Plan {
         let sizes = Sizes::new(args)?;
         let is_consistency = scenario == Scenario::Consistency;
         if is_consistency && args.rate.is_some() {
-            return Err(LoadError::BadInput(
-                "--rate: the consistency scenario sends everything at once".into(),
-            ));
+            return Err(LoadError::BadInput("--rate: the consistency scenario sends everything at once".into()));
         }
         if is_consistency && args.no_seed {
-            return Err(LoadError::BadInput(
-                "--no-seed: the consistency scenario makes its own accounts".into(),
-            ));
+            return Err(LoadError::BadInput("--no-seed: the consistency scenario makes its own accounts".into()));
         }
-        let default_connections = if is_consistency {
-            sizes.orders.min(10_000)
-        } else {
-            64
-        };
-        let connections = args
-            .connections
-            .unwrap_or(usize::try_from(default_connections).unwrap_or(10_000));
-        let duration = args
-            .duration
-            .unwrap_or(Duration::from_secs(if is_consistency { 60 } else { 10 }));
+        let default_connections = if is_consistency { sizes.orders.min(10_000) } else { 64 };
+        let connections = args.connections.unwrap_or(usize::try_from(default_connections).unwrap_or(10_000));
+        let duration = args.duration.unwrap_or(Duration::from_secs(if is_consistency { 60 } else { 10 }));
         within("--connections", connections, 1, 10_000)?;
         within("--threads", args.threads, 1, 256)?;
         within("--requests", args.requests, 1, 1_000_000_000)?;
@@ -217,26 +199,12 @@ impl Plan {
             within("--rate", rate, 0.1, 1_000_000.0)?;
         }
         let allowed = [
-            (
-                "--duration",
-                duration,
-                Duration::from_millis(1),
-                Duration::from_hours(24),
-                "1ms to 24h",
-            ),
-            (
-                "--timeout",
-                args.timeout,
-                Duration::from_millis(1),
-                Duration::from_mins(10),
-                "1ms to 10m",
-            ),
+            ("--duration", duration, Duration::from_millis(1), Duration::from_hours(24), "1ms to 24h"),
+            ("--timeout", args.timeout, Duration::from_millis(1), Duration::from_mins(10), "1ms to 10m"),
         ];
         for (flag, value, least, most, bounds) in allowed {
             if value < least || value > most {
-                return Err(LoadError::BadInput(format!(
-                    "{flag} {value:?}: it must be {bounds}"
-                )));
+                return Err(LoadError::BadInput(format!("{flag} {value:?}: it must be {bounds}")));
             }
         }
         Ok(Self {
@@ -266,9 +234,7 @@ pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
     if value >= least && value <= most {
         return Ok(value);
     }
-    Err(LoadError::BadInput(format!(
-        "{flag} {value}: it must be {least} to {most}"
-    )))
+    Err(LoadError::BadInput(format!("{flag} {value}: it must be {least} to {most}")))
 }
 
 #[cfg(test)]
@@ -283,9 +249,7 @@ mod tests {
     }
 
     fn plan(flags: &str) -> Result<Plan, LoadError> {
-        let args = Cli::try_parse_from(std::iter::once("load").chain(flags.split_whitespace()))
-            .unwrap()
-            .args;
+        let args = Cli::try_parse_from(std::iter::once("load").chain(flags.split_whitespace())).unwrap().args;
         Plan::new(&args)
     }
 
@@ -293,28 +257,14 @@ mod tests {
     fn defaults_are_a_closed_loop_of_64_for_ten_seconds() {
         let plan = plan("").unwrap();
         assert_eq!((plan.connections, plan.threads, plan.rate), (64, 1, None));
-        assert_eq!(
-            (plan.duration, plan.requests, plan.seeds),
-            (Duration::from_secs(10), 100_000_000, true)
-        );
-        assert_eq!(
-            (plan.sizes.orders, plan.sizes.items, plan.sizes.users),
-            (100_000, 1_000, 1_000)
-        );
+        assert_eq!((plan.duration, plan.requests, plan.seeds), (Duration::from_secs(10), 100_000_000, true));
+        assert_eq!((plan.sizes.orders, plan.sizes.items, plan.sizes.users), (100_000, 1_000, 1_000));
     }
 
     #[test]
     fn consistency_is_a_thousand_orders_at_once() {
         let plan = plan("--scenario consistency").unwrap();
-        assert_eq!(
-            (
-                plan.connections,
-                plan.sizes.orders,
-                plan.sizes.stock,
-                plan.sizes.credit
-            ),
-            (1000, 1000, 100, 1)
-        );
+        assert_eq!((plan.connections, plan.sizes.orders, plan.sizes.stock, plan.sizes.credit), (1000, 1000, 100, 1));
     }
 
     #[test]

@@ -43,16 +43,8 @@ impl Snapshot {
     pub fn alike(ids: &Ids, stock: i64, credit: i64) -> Self {
         Self {
             orders: BTreeMap::new(),
-            items: ids
-                .items
-                .iter()
-                .map(|id| (id.clone(), Item { stock, price: 0 }))
-                .collect(),
-            users: ids
-                .users
-                .iter()
-                .map(|id| (id.clone(), User { credit }))
-                .collect(),
+            items: ids.items.iter().map(|id| (id.clone(), Item { stock, price: 0 })).collect(),
+            users: ids.users.iter().map(|id| (id.clone(), User { credit })).collect(),
         }
     }
 }
@@ -139,59 +131,29 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SoldButUnpaid { order } => write!(
-                f,
-                "order {order}: the checkout was answered 2xx, but it is unpaid"
-            ),
+            Self::SoldButUnpaid { order } => {
+                write!(f, "order {order}: the checkout was answered 2xx, but it is unpaid")
+            }
             Self::RefusedButPaid { order, status } => {
-                write!(
-                    f,
-                    "order {order}: the checkout was answered {status}, but it is paid"
-                )
+                write!(f, "order {order}: the checkout was answered {status}, but it is paid")
             }
             Self::PaidUnasked { order } => {
                 write!(f, "order {order}: no checkout was sent, but it is paid")
             }
-            Self::NoLongerPaid { order } => write!(
-                f,
-                "order {order}: it was paid at the start and no longer is"
-            ),
-            Self::Credit {
-                user,
-                expected,
-                actual,
-                off_by,
-            } => {
-                write!(
-                    f,
-                    "user {user}: credit is {actual} and should be {expected} (off by {off_by:+})"
-                )
+            Self::NoLongerPaid { order } => write!(f, "order {order}: it was paid at the start and no longer is"),
+            Self::Credit { user, expected, actual, off_by } => {
+                write!(f, "user {user}: credit is {actual} and should be {expected} (off by {off_by:+})")
             }
-            Self::Stock {
-                item,
-                expected,
-                actual,
-                off_by,
-            } => {
-                write!(
-                    f,
-                    "item {item}: stock is {actual} and should be {expected} (off by {off_by:+})"
-                )
+            Self::Stock { item, expected, actual, off_by } => {
+                write!(f, "item {item}: stock is {actual} and should be {expected} (off by {off_by:+})")
             }
-            Self::Negative {
-                kind: Kind::Item,
-                id,
-                amount,
-            } => write!(f, "item {id}: stock is below zero ({amount})"),
+            Self::Negative { kind: Kind::Item, id, amount } => write!(f, "item {id}: stock is below zero ({amount})"),
             Self::Negative { kind, id, amount } => {
                 write!(f, "{kind} {id}: credit is below zero ({amount})")
             }
             Self::Vanished { kind, id } => write!(f, "{kind} {id}: it can no longer be found"),
             Self::StartUnknown { kind, id } => {
-                write!(
-                    f,
-                    "{kind} {id}: a paid order names it, but its starting state is not known"
-                )
+                write!(f, "{kind} {id}: a paid order names it, but its starting state is not known")
             }
         }
     }
@@ -243,29 +205,19 @@ pub fn check(start: &Snapshot, answers: &HashMap<Id, Answer>, end: &Snapshot) ->
     for (id, order) in &end.orders {
         let was_paid = start.orders.get(id).is_some_and(|order| order.paid);
         match (answers.get(id), order.paid) {
-            (Some(Answer::Accepted), false) => {
-                verdict.add(Finding::SoldButUnpaid { order: id.clone() })
-            }
+            (Some(Answer::Accepted), false) => verdict.add(Finding::SoldButUnpaid { order: id.clone() }),
             (_, false) if was_paid => verdict.add(Finding::NoLongerPaid { order: id.clone() }),
             (Some(&Answer::Refused(status)), true) if !was_paid => {
-                verdict.add(Finding::RefusedButPaid {
-                    order: id.clone(),
-                    status,
-                });
+                verdict.add(Finding::RefusedButPaid { order: id.clone(), status });
             }
-            (None | Some(Answer::Unsent), true) if !was_paid => {
-                verdict.add(Finding::PaidUnasked { order: id.clone() })
-            }
+            (None | Some(Answer::Unsent), true) if !was_paid => verdict.add(Finding::PaidUnasked { order: id.clone() }),
             _ => {}
         }
     }
     let asked = answers.keys().filter(|&id| !start.orders.contains_key(id));
     for id in start.orders.keys().chain(asked) {
         if !end.orders.contains_key(id) {
-            verdict.add(Finding::Vanished {
-                kind: Kind::Order,
-                id: id.clone(),
-            });
+            verdict.add(Finding::Vanished { kind: Kind::Order, id: id.clone() });
         }
     }
     verdict
@@ -292,18 +244,10 @@ pub fn check_sums(start: &Snapshot, end: &Snapshot) -> Verdict {
     for (id, before) in &start.users {
         let expected = i128::from(before.credit) - spent.remove(id).unwrap_or(0);
         match end.users.get(id).map(|user| i128::from(user.credit)) {
-            None => verdict.add(Finding::Vanished {
-                kind: Kind::User,
-                id: id.clone(),
-            }),
+            None => verdict.add(Finding::Vanished { kind: Kind::User, id: id.clone() }),
             Some(actual) if actual != expected => {
                 let off_by = actual - expected;
-                verdict.add(Finding::Credit {
-                    user: id.clone(),
-                    expected,
-                    actual,
-                    off_by,
-                });
+                verdict.add(Finding::Credit { user: id.clone(), expected, actual, off_by });
             }
             Some(_) => {}
         }
@@ -311,33 +255,19 @@ pub fn check_sums(start: &Snapshot, end: &Snapshot) -> Verdict {
     for (id, before) in &start.items {
         let expected = i128::from(before.stock) - sold.remove(id).unwrap_or(0);
         match end.items.get(id).map(|item| i128::from(item.stock)) {
-            None => verdict.add(Finding::Vanished {
-                kind: Kind::Item,
-                id: id.clone(),
-            }),
+            None => verdict.add(Finding::Vanished { kind: Kind::Item, id: id.clone() }),
             Some(actual) if actual != expected => {
                 let off_by = actual - expected;
-                verdict.add(Finding::Stock {
-                    item: id.clone(),
-                    expected,
-                    actual,
-                    off_by,
-                });
+                verdict.add(Finding::Stock { item: id.clone(), expected, actual, off_by });
             }
             Some(_) => {}
         }
     }
     for id in spent.into_keys() {
-        verdict.add(Finding::StartUnknown {
-            kind: Kind::User,
-            id: id.clone(),
-        });
+        verdict.add(Finding::StartUnknown { kind: Kind::User, id: id.clone() });
     }
     for id in sold.into_keys() {
-        verdict.add(Finding::StartUnknown {
-            kind: Kind::Item,
-            id: id.clone(),
-        });
+        verdict.add(Finding::StartUnknown { kind: Kind::Item, id: id.clone() });
     }
     verdict
 }
@@ -353,20 +283,12 @@ pub fn check_signs(snapshot: &Snapshot) -> Verdict {
     };
     for (id, user) in &snapshot.users {
         if user.credit < 0 {
-            verdict.add(Finding::Negative {
-                kind: Kind::User,
-                id: id.clone(),
-                amount: user.credit.into(),
-            });
+            verdict.add(Finding::Negative { kind: Kind::User, id: id.clone(), amount: user.credit.into() });
         }
     }
     for (id, item) in &snapshot.items {
         if item.stock < 0 {
-            verdict.add(Finding::Negative {
-                kind: Kind::Item,
-                id: id.clone(),
-                amount: item.stock.into(),
-            });
+            verdict.add(Finding::Negative { kind: Kind::Item, id: id.clone(), amount: item.stock.into() });
         }
     }
     verdict
@@ -387,22 +309,13 @@ impl Ids {
     /// The ranges "0" … "n-1" of `batch_init`.
     #[must_use]
     pub fn batch(orders: u64, items: u64, users: u64) -> Self {
-        Self {
-            orders: batch_ids(orders),
-            items: batch_ids(items),
-            users: batch_ids(users),
-        }
+        Self { orders: batch_ids(orders), items: batch_ids(items), users: batch_ids(users) }
     }
 
     /// Adds the users and items that the orders name and the lists do not hold yet.
     pub fn add_named_by(&mut self, orders: &BTreeMap<Id, Order>) {
-        self.users
-            .extend(orders.values().map(|order| order.user_id.clone()));
-        self.items.extend(
-            orders
-                .values()
-                .flat_map(|order| order.items.iter().map(|(item, _)| item.clone())),
-        );
+        self.users.extend(orders.values().map(|order| order.user_id.clone()));
+        self.items.extend(orders.values().flat_map(|order| order.items.iter().map(|(item, _)| item.clone())));
         for list in [&mut self.users, &mut self.items] {
             list.sort_unstable();
             list.dedup();
@@ -416,39 +329,22 @@ mod tests {
     use crate::client::Doubt;
 
     fn order(paid: bool, user: &str, items: &[(&str, i64)], total_cost: i64) -> Order {
-        let items = items
-            .iter()
-            .map(|&(item, quantity)| (item.into(), quantity))
-            .collect();
-        Order {
-            paid,
-            items,
-            user_id: user.into(),
-            total_cost,
-        }
+        let items = items.iter().map(|&(item, quantity)| (item.into(), quantity)).collect();
+        Order { paid, items, user_id: user.into(), total_cost }
     }
 
     /// Two users with 100, two items with 10 in stock at 5 each, three unpaid orders; then order 0 is sold.
     fn sale() -> (Snapshot, HashMap<Id, Answer>, Snapshot) {
         let mut start = Snapshot::alike(&Ids::batch(0, 2, 2), 10, 100);
-        start
-            .orders
-            .insert("0".into(), order(false, "1", &[("0", 1), ("1", 1)], 10));
-        start
-            .orders
-            .insert("1".into(), order(false, "0", &[("1", 2)], 10));
-        start
-            .orders
-            .insert("2".into(), order(false, "0", &[("1", 2)], 10));
+        start.orders.insert("0".into(), order(false, "1", &[("0", 1), ("1", 1)], 10));
+        start.orders.insert("1".into(), order(false, "0", &[("1", 2)], 10));
+        start.orders.insert("2".into(), order(false, "0", &[("1", 2)], 10));
         let mut end = start.clone();
         end.orders.get_mut("0").unwrap().paid = true;
         end.users.get_mut("1").unwrap().credit = 90;
         end.items.get_mut("0").unwrap().stock = 9;
         end.items.get_mut("1").unwrap().stock = 9;
-        let answers = HashMap::from([
-            ("0".into(), Answer::Accepted),
-            ("1".into(), Answer::Refused(409)),
-        ]);
+        let answers = HashMap::from([("0".into(), Answer::Accepted), ("1".into(), Answer::Refused(409))]);
         (start, answers, end)
     }
 
@@ -463,10 +359,7 @@ mod tests {
         let (start, answers, end) = sale();
         let verdict = check(&start, &answers, &end);
         assert!(verdict.is_clean(), "{:?}", verdict.findings);
-        assert_eq!(
-            (verdict.newly_paid, verdict.money, verdict.units),
-            (1, 10, 2)
-        );
+        assert_eq!((verdict.newly_paid, verdict.money, verdict.units), (1, 10, 2));
         assert_eq!((verdict.orders, verdict.items, verdict.users), (3, 2, 2));
     }
 
@@ -474,41 +367,19 @@ mod tests {
     fn an_answer_that_the_order_contradicts_is_named() {
         let (start, mut answers, mut end) = sale();
         answers.insert("2".into(), Answer::Accepted);
-        assert_eq!(
-            findings(&start, &answers, &end),
-            [Finding::SoldButUnpaid { order: "2".into() }]
-        );
+        assert_eq!(findings(&start, &answers, &end), [Finding::SoldButUnpaid { order: "2".into() }]);
         answers.insert("0".into(), Answer::Refused(424));
         answers.remove("2");
-        assert_eq!(
-            findings(&start, &answers, &end),
-            [Finding::RefusedButPaid {
-                order: "0".into(),
-                status: 424
-            }]
-        );
+        assert_eq!(findings(&start, &answers, &end), [Finding::RefusedButPaid { order: "0".into(), status: 424 }]);
         for unasked in [None, Some(Answer::Unsent)] {
             answers.remove("0");
             answers.extend(unasked.map(|answer| ("0".into(), answer)));
-            assert_eq!(
-                findings(&start, &answers, &end),
-                [Finding::PaidUnasked { order: "0".into() }]
-            );
+            assert_eq!(findings(&start, &answers, &end), [Finding::PaidUnasked { order: "0".into() }]);
         }
         answers.insert("0".into(), Answer::Unknown(Doubt::Lost));
-        assert_eq!(
-            findings(&start, &answers, &end),
-            [],
-            "an unknown answer may have been carried out"
-        );
+        assert_eq!(findings(&start, &answers, &end), [], "an unknown answer may have been carried out");
         end.orders.remove("1");
-        assert_eq!(
-            findings(&start, &answers, &end),
-            [Finding::Vanished {
-                kind: Kind::Order,
-                id: "1".into()
-            }]
-        );
+        assert_eq!(findings(&start, &answers, &end), [Finding::Vanished { kind: Kind::Order, id: "1".into() }]);
     }
 
     #[test]
@@ -519,18 +390,8 @@ mod tests {
         assert_eq!(
             findings(&start, &answers, &end),
             [
-                Finding::Credit {
-                    user: "1".into(),
-                    expected: 90,
-                    actual: 80,
-                    off_by: -10
-                },
-                Finding::Stock {
-                    item: "1".into(),
-                    expected: 9,
-                    actual: 10,
-                    off_by: 1
-                },
+                Finding::Credit { user: "1".into(), expected: 90, actual: 80, off_by: -10 },
+                Finding::Stock { item: "1".into(), expected: 9, actual: 10, off_by: 1 },
             ]
         );
         end.users.remove("1");
@@ -538,14 +399,8 @@ mod tests {
         assert_eq!(
             findings(&start, &answers, &end),
             [
-                Finding::Vanished {
-                    kind: Kind::User,
-                    id: "1".into()
-                },
-                Finding::Vanished {
-                    kind: Kind::Item,
-                    id: "1".into()
-                },
+                Finding::Vanished { kind: Kind::User, id: "1".into() },
+                Finding::Vanished { kind: Kind::Item, id: "1".into() },
             ]
         );
     }
@@ -554,25 +409,11 @@ mod tests {
     fn an_order_paid_before_the_run_charges_nothing_again() {
         let (start, mut answers, end) = sale();
         let again = end.clone();
-        assert_eq!(
-            findings(&end, &answers, &again),
-            [],
-            "asking for a paid order again is answered 2xx"
-        );
+        assert_eq!(findings(&end, &answers, &again), [], "asking for a paid order again is answered 2xx");
         answers.insert("0".into(), Answer::Refused(409));
-        assert_eq!(
-            findings(&end, &answers, &again),
-            [],
-            "it may stay paid whatever the answer"
-        );
-        let unpaid = Snapshot {
-            orders: start.orders,
-            ..again
-        };
-        assert_eq!(
-            findings(&end, &answers, &unpaid),
-            [Finding::NoLongerPaid { order: "0".into() }]
-        );
+        assert_eq!(findings(&end, &answers, &again), [], "it may stay paid whatever the answer");
+        let unpaid = Snapshot { orders: start.orders, ..again };
+        assert_eq!(findings(&end, &answers, &unpaid), [Finding::NoLongerPaid { order: "0".into() }]);
     }
 
     #[test]
@@ -585,19 +426,9 @@ mod tests {
         assert_eq!(
             findings(&start, &answers, &end),
             [
-                Finding::Negative {
-                    kind: Kind::User,
-                    id: "0".into(),
-                    amount: -3
-                },
-                Finding::StartUnknown {
-                    kind: Kind::User,
-                    id: "1".into()
-                },
-                Finding::StartUnknown {
-                    kind: Kind::Item,
-                    id: "0".into()
-                },
+                Finding::Negative { kind: Kind::User, id: "0".into(), amount: -3 },
+                Finding::StartUnknown { kind: Kind::User, id: "1".into() },
+                Finding::StartUnknown { kind: Kind::Item, id: "0".into() },
             ]
         );
     }
@@ -607,15 +438,11 @@ mod tests {
         let mut start = Snapshot::alike(&Ids::batch(0, 0, 1), 0, i64::MAX);
         let mut end = start.clone();
         for number in 0..300 {
-            end.orders
-                .insert(number.to_string().into(), order(true, "0", &[], i64::MAX));
+            end.orders.insert(number.to_string().into(), order(true, "0", &[], i64::MAX));
         }
         let verdict = check(&start, &HashMap::new(), &end);
         assert_eq!(verdict.money, i128::from(i64::MAX) * 300);
-        assert_eq!(
-            (verdict.findings_total, verdict.findings.len()),
-            (301, MAX_FINDINGS)
-        );
+        assert_eq!((verdict.findings_total, verdict.findings.len()), (301, MAX_FINDINGS));
         start.users.clear();
         assert_eq!(check_sums(&start, &end).findings_total, 1);
     }

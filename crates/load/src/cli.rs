@@ -99,10 +99,7 @@ pub fn audit_over_http(args: &AuditArgs) -> Result<Verdict, LoadError> {
             "nothing to audit: say how many --orders, --items or --users there are".into(),
         ));
     }
-    let reading = Reading {
-        connections: 64,
-        timeout: args.timeout,
-    };
+    let reading = Reading { connections: 64, timeout: args.timeout };
     let now = runtime()?.block_on(audit::fetch(&target, &mut ids, reading))?;
     Ok(match (args.stock, args.credit) {
         (Some(stock), Some(credit)) => {

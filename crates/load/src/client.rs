@@ -87,47 +87,24 @@ impl Target {
     /// # Errors
     /// [`LoadError::BadInput`] when the URL is not plain `http` or its host has no address.
     pub fn new(url: &str) -> Result<Self, LoadError> {
-        let bad = |why: &str| {
-            LoadError::BadInput(format!(
-                "--url {url:?}: {why}; an example: http://127.0.0.1:8000"
-            ))
-        };
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or_else(|| bad("it must start with http:// (there is no TLS)"))?;
+        let bad = |why: &str| LoadError::BadInput(format!("--url {url:?}: {why}; an example: http://127.0.0.1:8000"));
+        let rest = url.strip_prefix("http://").ok_or_else(|| bad("it must start with http:// (there is no TLS)"))?;
         let (host, base_path) = match rest.find('/') {
             Some(slash) => (&rest[..slash], rest[slash..].trim_end_matches('/')),
             None => (rest, ""),
         };
-        let is_plain = |text: &str| {
-            text.bytes()
-                .all(|b| b.is_ascii_graphic() && !b"?#@".contains(&b))
-        };
+        let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !b"?#@".contains(&b));
         if host.is_empty() || !is_plain(host) || !is_plain(base_path) {
-            return Err(bad(
-                "it must be a host, an optional port and an optional path",
-            ));
+            return Err(bad("it must be a host, an optional port and an optional path"));
         }
-        let has_port = host
-            .rsplit(']')
-            .next()
-            .is_some_and(|after_ipv6| after_ipv6.contains(':'));
-        let authority = if has_port {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
+        let has_port = host.rsplit(']').next().is_some_and(|after_ipv6| after_ipv6.contains(':'));
+        let authority = if has_port { host.to_owned() } else { format!("{host}:80") };
         let address = authority
             .to_socket_addrs()
             .map_err(|e| bad(&format!("its host cannot be looked up ({e})")))?
             .next()
             .ok_or_else(|| bad("its host has no address"))?;
-        Ok(Self {
-            url: url.to_owned(),
-            address,
-            host: host.to_owned(),
-            base_path: base_path.to_owned(),
-        })
+        Ok(Self { url: url.to_owned(), address, host: host.to_owned(), base_path: base_path.to_owned() })
     }
 }
 
@@ -142,11 +119,7 @@ impl fmt::Display for Segment<'_> {
             return f.write_str(self.0);
         }
         for byte in self.0.bytes() {
-            if is_plain(byte) {
-                write!(f, "{}", char::from(byte))?
-            } else {
-                write!(f, "%{byte:02X}")?
-            }
+            if is_plain(byte) { write!(f, "{}", char::from(byte))? } else { write!(f, "%{byte:02X}")? }
         }
         Ok(())
     }
@@ -186,12 +159,7 @@ impl Client {
     /// [`LoadError::Unreachable`] when no attempt succeeds within the time limit.
     pub async fn connect(&mut self) -> Result<(), LoadError> {
         let deadline = Instant::now() + self.timeout;
-        self.connect_by(deadline)
-            .await
-            .map_err(|cause| LoadError::Unreachable {
-                url: self.target.url.clone(),
-                cause,
-            })
+        self.connect_by(deadline).await.map_err(|cause| LoadError::Unreachable { url: self.target.url.clone(), cause })
     }
 
     /// Sends `GET path` (the path with its leading slash) and waits for the whole answer.
@@ -214,12 +182,8 @@ impl Client {
 
     fn build(&mut self, method: &str, path: fmt::Arguments<'_>, tail: &str) {
         self.request.clear();
-        write!(
-            self.request,
-            "{method} {}{path} HTTP/1.1\r\nhost: {}{tail}",
-            self.target.base_path, self.target.host
-        )
-        .expect("writing to a Vec cannot fail");
+        write!(self.request, "{method} {}{path} HTTP/1.1\r\nhost: {}{tail}", self.target.base_path, self.target.host)
+            .expect("writing to a Vec cannot fail");
     }
 
     async fn send(&mut self) -> Answer {
@@ -255,12 +219,7 @@ impl Client {
 
     async fn connect_by(&mut self, deadline: Instant) -> Result<(), std::io::Error> {
         loop {
-            let attempt = within(
-                &mut self.guard,
-                deadline,
-                TcpStream::connect(self.target.address),
-            )
-            .await;
+            let attempt = within(&mut self.guard, deadline, TcpStream::connect(self.target.address)).await;
             let error = match attempt {
                 Some(Ok(stream)) => match stream.set_nodelay(true) {
                     Ok(()) => {
@@ -291,11 +250,7 @@ fn is_closed_or_out_of_step(stream: &TcpStream) -> bool {
 ///
 /// `guard` is one timer for the life of the connection. It is moved only when it fires, not at every request:
 /// arming a timer per request would cost more than the request's own bookkeeping.
-async fn within<T>(
-    guard: &mut Pin<Box<Sleep>>,
-    deadline: Instant,
-    work: impl Future<Output = T>,
-) -> Option<T> {
+async fn within<T>(guard: &mut Pin<Box<Sleep>>, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -319,11 +274,7 @@ struct Complete {
     reusable: bool,
 }
 
-async fn exchange(
-    stream: &mut TcpStream,
-    request: &[u8],
-    received: &mut Vec<u8>,
-) -> Result<Complete, Doubt> {
+async fn exchange(stream: &mut TcpStream, request: &[u8], received: &mut Vec<u8>) -> Result<Complete, Doubt> {
     received.clear();
     stream.write_all(request).await.map_err(|_| Doubt::Lost)?;
     let head = loop {
@@ -338,14 +289,9 @@ async fn exchange(
     let start = head.bytes;
     let has_body = head.status != 204 && head.status != 304;
     match head.length {
-        Length::Fixed(_) | Length::UntilClose if !has_body => {
-            finish(&head, start..start, received.len() == start)
-        }
+        Length::Fixed(_) | Length::UntilClose if !has_body => finish(&head, start..start, received.len() == start),
         Length::Fixed(length) => {
-            let end = start
-                .checked_add(length)
-                .filter(|&end| end <= MAX_ANSWER_BYTES)
-                .ok_or(Doubt::Malformed)?;
+            let end = start.checked_add(length).filter(|&end| end <= MAX_ANSWER_BYTES).ok_or(Doubt::Malformed)?;
             while received.len() < end {
                 if read_more(stream, received).await? == 0 {
                     return Err(Doubt::Lost);
@@ -371,11 +317,7 @@ async fn exchange(
 }
 
 fn finish(head: &Head, body: Range<usize>, is_in_step: bool) -> Result<Complete, Doubt> {
-    Ok(Complete {
-        status: head.status,
-        body,
-        reusable: head.keep_alive && is_in_step,
-    })
+    Ok(Complete { status: head.status, body, reusable: head.keep_alive && is_in_step })
 }
 
 async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<usize, Doubt> {
@@ -419,10 +361,7 @@ impl Head {
         let mut keep_alive = response.version == Some(1);
         for header in response.headers.iter() {
             let is_token = |token: &str| {
-                header
-                    .value
-                    .split(|&b| b == b',')
-                    .any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+                header.value.split(|&b| b == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
             };
             if header.name.eq_ignore_ascii_case("content-length") {
                 if length != Length::Chunked {
@@ -434,19 +373,10 @@ impl Head {
                     length = Length::Chunked;
                 }
             } else if header.name.eq_ignore_ascii_case("connection") {
-                keep_alive = if keep_alive {
-                    !is_token("close")
-                } else {
-                    is_token("keep-alive")
-                };
+                keep_alive = if keep_alive { !is_token("close") } else { is_token("keep-alive") };
             }
         }
-        Ok(Some(Self {
-            status: response.code.ok_or(Doubt::Malformed)?,
-            bytes,
-            length,
-            keep_alive,
-        }))
+        Ok(Some(Self { status: response.code.ok_or(Doubt::Malformed)?, bytes, length, keep_alive }))
     }
 }
 
@@ -463,22 +393,15 @@ impl Chunks {
         let mut data = Vec::new();
         let mut at = 0;
         loop {
-            let size =
-                match httparse::parse_chunk_size(&encoded[at..]).map_err(|_| Doubt::Malformed)? {
-                    httparse::Status::Partial => return Ok(None),
-                    httparse::Status::Complete((line_bytes, size)) => {
-                        at += line_bytes;
-                        usize::try_from(size)
-                            .ok()
-                            .filter(|&n| n <= MAX_ANSWER_BYTES)
-                            .ok_or(Doubt::Malformed)?
-                    }
-                };
+            let size = match httparse::parse_chunk_size(&encoded[at..]).map_err(|_| Doubt::Malformed)? {
+                httparse::Status::Partial => return Ok(None),
+                httparse::Status::Complete((line_bytes, size)) => {
+                    at += line_bytes;
+                    usize::try_from(size).ok().filter(|&n| n <= MAX_ANSWER_BYTES).ok_or(Doubt::Malformed)?
+                }
+            };
             if size == 0 {
-                return Ok(trailer_bytes(&encoded[at..]).map(|trailer| Self {
-                    data,
-                    bytes: at + trailer,
-                }));
+                return Ok(trailer_bytes(&encoded[at..]).map(|trailer| Self { data, bytes: at + trailer }));
             }
             let end = at + size;
             match encoded.get(end..end + 2) {
@@ -508,9 +431,7 @@ fn trailer_bytes(rest: &[u8]) -> Option<usize> {
     if rest.starts_with(b"\r\n") {
         return Some(2);
     }
-    rest.windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|at| at + 4)
+    rest.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
 #[cfg(test)]
@@ -520,38 +441,18 @@ mod tests {
     #[test]
     fn a_head_tells_how_long_the_body_is_and_whether_the_connection_lives_on() {
         let parse = |text: &str| Head::parse(text.as_bytes());
-        let fixed = parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (fixed.status, fixed.bytes, fixed.keep_alive),
-            (200, 38, true)
-        );
+        let fixed = parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").unwrap().unwrap();
+        assert_eq!((fixed.status, fixed.bytes, fixed.keep_alive), (200, 38, true));
         assert_eq!(fixed.length, Length::Fixed(5));
-        let chunked = parse(
-            "HTTP/1.1 409 No\r\ntransfer-encoding: gzip, Chunked\r\ncontent-length: 9\r\n\r\n",
-        );
+        let chunked = parse("HTTP/1.1 409 No\r\ntransfer-encoding: gzip, Chunked\r\ncontent-length: 9\r\n\r\n");
         assert_eq!(chunked.unwrap().unwrap().length, Length::Chunked);
         let old = parse("HTTP/1.0 200 OK\r\n\r\n").unwrap().unwrap();
         assert_eq!((old.length, old.keep_alive), (Length::UntilClose, false));
-        assert!(
-            parse("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n")
-                .unwrap()
-                .unwrap()
-                .keep_alive
-        );
-        assert!(
-            !parse("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-                .unwrap()
-                .unwrap()
-                .keep_alive
-        );
+        assert!(parse("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n").unwrap().unwrap().keep_alive);
+        assert!(!parse("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap().unwrap().keep_alive);
         assert_eq!(parse("HTTP/1.1 200 OK\r\nConte"), Ok(None));
         assert_eq!(parse("SSH-2.0-what\r\n"), Err(Doubt::Malformed));
-        assert_eq!(
-            parse("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"),
-            Err(Doubt::Malformed)
-        );
+        assert_eq!(parse("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"), Err(Doubt::Malformed));
     }
 
     #[test]
@@ -576,26 +477,11 @@ mod tests {
     #[test]
     fn a_url_is_a_host_a_port_and_a_base_path() {
         let target = Target::new("http://127.0.0.1:8000/shop/").unwrap();
-        assert_eq!(
-            (target.host.as_str(), target.base_path.as_str()),
-            ("127.0.0.1:8000", "/shop")
-        );
+        assert_eq!((target.host.as_str(), target.base_path.as_str()), ("127.0.0.1:8000", "/shop"));
         assert_eq!(target.address, "127.0.0.1:8000".parse().unwrap());
-        assert_eq!(
-            Target::new("http://[::1]").unwrap().address,
-            "[::1]:80".parse().unwrap()
-        );
-        for bad in [
-            "https://127.0.0.1",
-            "127.0.0.1:8000",
-            "http://",
-            "http://a b",
-            "http://127.0.0.1:99999",
-        ] {
-            assert!(
-                matches!(Target::new(bad), Err(LoadError::BadInput(_))),
-                "{bad}"
-            );
+        assert_eq!(Target::new("http://[::1]").unwrap().address, "[::1]:80".parse().unwrap());
+        for bad in ["https://127.0.0.1", "127.0.0.1:8000", "http://", "http://a b", "http://127.0.0.1:99999"] {
+            assert!(matches!(Target::new(bad), Err(LoadError::BadInput(_))), "{bad}");
         }
     }
 }

@@ -62,15 +62,11 @@ pub fn created_id(body: &[u8], field: &str) -> Option<Id> {
 pub fn problem_code(body: &[u8]) -> Option<&str> {
     const KEY: &[u8] = b"\"code\"";
     let at = body.windows(KEY.len()).position(|window| window == KEY)?;
-    let rest = body[at + KEY.len()..]
-        .trim_ascii_start()
-        .strip_prefix(b":")?;
+    let rest = body[at + KEY.len()..].trim_ascii_start().strip_prefix(b":")?;
     let rest = rest.trim_ascii_start().strip_prefix(b"\"")?;
     let end = rest.iter().take(65).position(|&b| b == b'"')?;
     let is_plain = |&b: &u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
-    std::str::from_utf8(&rest[..end])
-        .ok()
-        .filter(|code| !code.is_empty() && code.as_bytes().iter().all(is_plain))
+    std::str::from_utf8(&rest[..end]).ok().filter(|code| !code.is_empty() && code.as_bytes().iter().all(is_plain))
 }
 
 /// The three kinds of thing that the contract keeps, each with its own ids.
@@ -107,16 +103,10 @@ fn amount_of(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| {
             // Beyond 2^53 a float no longer names one integer.
-            number
-                .as_f64()
-                .filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0)
-                .map(
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        reason = "checked above: integral and within 2^53"
-                    )]
-                    |float| float as i64,
-                )
+            number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0).map(
+                #[expect(clippy::cast_possible_truncation, reason = "checked above: integral and within 2^53")]
+                |float| float as i64,
+            )
         }),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
@@ -143,14 +133,12 @@ fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Id, i64)>, D::Error>
                 _ => None,
             })
             .collect(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(item, quantity)| Some((item.as_str().into(), amount_of(quantity)?)))
-            .collect(),
+        Value::Object(map) => {
+            map.iter().map(|(item, quantity)| Some((item.as_str().into(), amount_of(quantity)?))).collect()
+        }
         _ => None,
     };
-    lines
-        .ok_or_else(|| D::Error::custom(format!("{value} is not a list of [item, quantity] pairs")))
+    lines.ok_or_else(|| D::Error::custom(format!("{value} is not a list of [item, quantity] pairs")))
 }
 
 #[cfg(test)]
@@ -159,10 +147,9 @@ mod tests {
 
     #[test]
     fn ids_and_amounts_may_come_as_numbers_or_strings() {
-        let strict: Order = serde_json::from_str(
-            r#"{"order_id":"7","paid":true,"items":[["3",2]],"user_id":"4","total_cost":10}"#,
-        )
-        .unwrap();
+        let strict: Order =
+            serde_json::from_str(r#"{"order_id":"7","paid":true,"items":[["3",2]],"user_id":"4","total_cost":10}"#)
+                .unwrap();
         let loose: Order = serde_json::from_str(
             r#"{"order_id":7,"paid":true,"items":{"3":2.0},"user_id":4,"total_cost":"10","extra":[]}"#,
         )
@@ -171,19 +158,13 @@ mod tests {
         assert_eq!(strict.items, vec![("3".into(), 2)]);
         assert!(serde_json::from_str::<Item>(r#"{"stock":1.5,"price":1}"#).is_err());
         assert!(serde_json::from_str::<User>(r#"{"credit":null}"#).is_err());
-        assert_eq!(
-            created_id(br#"{"order_id":12}"#, "order_id").as_deref(),
-            Some("12")
-        );
+        assert_eq!(created_id(br#"{"order_id":12}"#, "order_id").as_deref(), Some("12"));
         assert_eq!(created_id(b"oops", "order_id"), None);
     }
 
     #[test]
     fn the_code_of_a_refusal_is_found_without_reading_json() {
-        assert_eq!(
-            problem_code(br#"{"status":409,"code": "insufficient_stock","x":1}"#),
-            Some("insufficient_stock")
-        );
+        assert_eq!(problem_code(br#"{"status":409,"code": "insufficient_stock","x":1}"#), Some("insufficient_stock"));
         assert_eq!(problem_code(b"Out of stock"), None);
         assert_eq!(problem_code(br#"{"code":"#), None);
         assert_eq!(problem_code(br#"{"code":"two words"}"#), None);

@@ -52,9 +52,7 @@ pub enum LoadError {
     #[error("{0}")]
     BadInput(String),
     /// Nobody answers at the address.
-    #[error(
-        "cannot connect to {url}: {cause}; start the server first, or give its address with --url"
-    )]
+    #[error("cannot connect to {url}: {cause}; start the server first, or give its address with --url")]
     Unreachable {
         /// The URL as given.
         url: String,

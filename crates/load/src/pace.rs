@@ -44,19 +44,8 @@ impl Pace {
     #[must_use]
     pub fn start(duration: Duration, limit: u64, rate: Option<f64>) -> Self {
         let start = Instant::now();
-        let open = rate.map(|rate| OpenLoop {
-            rate,
-            due: Semaphore::new(0),
-            overdue: AtomicU64::new(0),
-        });
-        Self {
-            start,
-            end: start + duration,
-            limit,
-            taken: AtomicU64::new(0),
-            stopped: AtomicBool::new(false),
-            open,
-        }
+        let open = rate.map(|rate| OpenLoop { rate, due: Semaphore::new(0), overdue: AtomicU64::new(0) });
+        Self { start, end: start + duration, limit, taken: AtomicU64::new(0), stopped: AtomicBool::new(false), open }
     }
 
     /// When the run started.
@@ -88,9 +77,7 @@ impl Pace {
     /// was busy. Known once [`Self::release_when_due`] has returned.
     #[must_use]
     pub fn overdue(&self) -> u64 {
-        self.open
-            .as_ref()
-            .map_or(0, |open| open.overdue.load(Ordering::Relaxed))
+        self.open.as_ref().map_or(0, |open| open.overdue.load(Ordering::Relaxed))
     }
 
     /// Releases the requests of an open loop as they fall due; returns when the run is over (at once for a closed
@@ -107,29 +94,20 @@ impl Pace {
             if due > released {
                 // A stalled machine could owe more than a semaphore holds; the rest follows in the next round.
                 let step = (due - released).min(1 << 20);
-                open.due
-                    .add_permits(usize::try_from(step).unwrap_or(1 << 20));
+                open.due.add_permits(usize::try_from(step).unwrap_or(1 << 20));
                 released += step;
             }
-            let wait = (self.start + open.due_after(released))
-                .min(self.end)
-                .saturating_duration_since(Instant::now());
+            let wait = (self.start + open.due_after(released)).min(self.end).saturating_duration_since(Instant::now());
             std::thread::sleep(wait.clamp(PACER_STEP, PACER_SLICE));
         }
         // The last ones released must still be sent, if there is time.
-        while self.taken.load(Ordering::Relaxed) < released
-            && Instant::now() < self.end
-            && !self.is_stopped()
-        {
+        while self.taken.load(Ordering::Relaxed) < released && Instant::now() < self.end && !self.is_stopped() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !self.is_stopped() {
             let last_moment = (self.end - self.start).saturating_sub(Duration::from_nanos(1));
             let due = open.due_by(last_moment).min(self.limit);
-            open.overdue.store(
-                due.saturating_sub(self.taken.load(Ordering::Relaxed)),
-                Ordering::Relaxed,
-            );
+            open.overdue.store(due.saturating_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
         open.due.close();
     }
@@ -141,20 +119,13 @@ impl Pace {
 
 impl OpenLoop {
     fn due_after(&self, number: u64) -> Duration {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "runs are bounded far below 2^53 requests"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "runs are bounded far below 2^53 requests")]
         Duration::from_secs_f64(number as f64 / self.rate)
     }
 
     /// How many requests are due by then: number 0 at once, number k after k / rate seconds.
     fn due_by(&self, elapsed: Duration) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "not negative, far below 2^53"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, far below 2^53")]
         let whole = (elapsed.as_secs_f64() * self.rate) as u64;
         whole + 1
     }
@@ -165,10 +136,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(work)
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
     }
 
     #[test]

@@ -51,12 +51,7 @@ impl Latency {
             max: histogram.max(),
             histogram: histogram
                 .iter_recorded()
-                .map(|bucket| {
-                    (
-                        bucket.value_iterated_to(),
-                        bucket.count_since_last_iteration(),
-                    )
-                })
+                .map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
                 .collect(),
         }
     }
@@ -97,11 +92,7 @@ pub struct OperationReport {
 impl OperationReport {
     fn new(operation: Operation, seen: &OperationTally) -> Self {
         let named = |reasons: &crate::tally::Reasons| {
-            reasons
-                .named()
-                .into_iter()
-                .map(|(reason, count)| Reason { reason, count })
-                .collect()
+            reasons.named().into_iter().map(|(reason, count)| Reason { reason, count }).collect()
         };
         Self {
             operation,
@@ -161,25 +152,13 @@ pub struct Report {
 impl Report {
     /// Puts a report together from what the workers saw and the audit found.
     #[must_use]
-    pub fn new(
-        plan: Plan,
-        started_at: SystemTime,
-        tally: &Tally,
-        overdue: u64,
-        audit: Audit,
-    ) -> Self {
+    pub fn new(plan: Plan, started_at: SystemTime, tally: &Tally, overdue: u64, audit: Audit) -> Self {
         let operations: Vec<_> = Operation::ALL
             .into_iter()
-            .filter_map(|operation| {
-                Some(OperationReport::new(operation, tally.operation(operation)?))
-            })
+            .filter_map(|operation| Some(OperationReport::new(operation, tally.operation(operation)?)))
             .collect();
         let requests = operations.iter().map(|operation| operation.requests).sum();
-        let committed = operations
-            .iter()
-            .filter(|o| o.operation.is_goal())
-            .map(|o| o.committed)
-            .sum();
+        let committed = operations.iter().filter(|o| o.operation.is_goal()).map(|o| o.committed).sum();
         let sales = match &audit {
             Audit::Done(verdict) if plan.scenario == Scenario::Consistency => {
                 Some(Sales::new(plan.sizes.stock, plan.sizes.orders, verdict))
@@ -188,10 +167,7 @@ impl Report {
         };
         let seconds = tally.elapsed.as_secs_f64();
         Self {
-            started_at_unix_ms: started_at
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis(),
+            started_at_unix_ms: started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
             config: plan,
             elapsed_seconds: seconds,
             requests,
@@ -209,9 +185,7 @@ impl Report {
     /// One kind of request; `None` when there was none.
     #[must_use]
     pub fn operation(&self, operation: Operation) -> Option<&OperationReport> {
-        self.operations
-            .iter()
-            .find(|report| report.operation == operation)
+        self.operations.iter().find(|report| report.operation == operation)
     }
 
     /// Whether money or stock is off by one or more, or the consistency scenario did not sell exactly its stock.
@@ -235,10 +209,7 @@ impl Report {
     /// # Errors
     /// [`LoadError::Write`] with the file's name.
     pub fn write_json(&self, path: &Path) -> Result<(), LoadError> {
-        let failed = |cause| LoadError::Write {
-            path: path.display().to_string(),
-            cause,
-        };
+        let failed = |cause| LoadError::Write { path: path.display().to_string(), cause };
         let text = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
         std::fs::write(path, text).map_err(failed)
     }
@@ -261,12 +232,7 @@ impl Report {
             "max ms",
         ]);
         for operation in &self.operations {
-            let counts = [
-                operation.requests,
-                operation.committed,
-                operation.refused,
-                operation.failed,
-            ];
+            let counts = [operation.requests, operation.committed, operation.refused, operation.failed];
             let head = std::iter::once(operation.operation.name().to_owned());
             let first = head.chain(counts.map(|count| count.to_string()));
             table.add_row(first.chain(latency_cells("committed", &operation.committed_latency_us)));
@@ -286,21 +252,13 @@ impl Report {
             self.requests_per_second,
             match self.config.rate {
                 None => format!("closed loop of {} connections", self.config.connections),
-                Some(rate) => format!(
-                    "open loop at {rate} per second, latency from when each request was due"
-                ),
+                Some(rate) => format!("open loop at {rate} per second, latency from when each request was due"),
             }
         ));
         for operation in &self.operations {
-            for (what, reasons) in [
-                ("refused", &operation.refused_by),
-                ("failed", &operation.failed_by),
-            ] {
+            for (what, reasons) in [("refused", &operation.refused_by), ("failed", &operation.failed_by)] {
                 for Reason { reason, count } in reasons {
-                    lines.push(format!(
-                        "{} {what}: {count} × {reason}",
-                        operation.operation.name()
-                    ));
+                    lines.push(format!("{} {what}: {count} × {reason}", operation.operation.name()));
                 }
             }
         }
@@ -318,10 +276,7 @@ impl Report {
         }
         if let Some(sales) = self.sales {
             let word = if sales.is_exact() { "OK" } else { "WRONG" };
-            lines.push(format!(
-                "Consistency {word}: {} orders sold, {} expected",
-                sales.sold, sales.expected
-            ));
+            lines.push(format!("Consistency {word}: {} orders sold, {} expected", sales.sold, sales.expected));
         }
         lines.join("\n")
     }
@@ -330,16 +285,7 @@ impl Report {
 /// What an audit found, in words.
 #[must_use]
 pub fn verdict_text(verdict: &Verdict) -> String {
-    let Verdict {
-        orders,
-        items,
-        users,
-        newly_paid,
-        money,
-        units,
-        findings_total,
-        ..
-    } = verdict;
+    let Verdict { orders, items, users, newly_paid, money, units, findings_total, .. } = verdict;
     let scope = format!(
         "{orders} orders ({newly_paid} newly paid, for {money} of credit and {units} units), {items} items, {users} users"
     );
@@ -351,41 +297,22 @@ pub fn verdict_text(verdict: &Verdict) -> String {
         text.push_str(&format!("\n  {finding}"));
     }
     if verdict.findings_total > PRINTED_FINDINGS as u64 {
-        text.push_str(&format!(
-            "\n  … and {} more",
-            verdict.findings_total - PRINTED_FINDINGS as u64
-        ));
+        text.push_str(&format!("\n  … and {} more", verdict.findings_total - PRINTED_FINDINGS as u64));
     }
     text
 }
 
 fn per_second(count: u64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    if seconds > 0.0 {
-        count as f64 / seconds
-    } else {
-        0.0
-    }
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
 fn latency_cells(of: &str, latency: &Latency) -> Vec<String> {
-    let values = [
-        latency.p50,
-        latency.p90,
-        latency.p99,
-        latency.p999,
-        latency.max,
-    ];
+    let values = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max];
     let as_ms = |us: u64| {
-        if latency.count == 0 {
-            "–".to_owned()
-        } else {
-            format!("{}.{:03}", us / 1000, us % 1000)
-        }
+        if latency.count == 0 { "–".to_owned() } else { format!("{}.{:03}", us / 1000, us % 1000) }
     };
-    std::iter::once(of.to_owned())
-        .chain(values.map(as_ms))
-        .collect()
+    std::iter::once(of.to_owned()).chain(values.map(as_ms)).collect()
 }
 
 /// The line on stderr while a run is going on.
@@ -398,8 +325,7 @@ impl Progress {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             // The template is a constant; the bar's own default is good enough if a new version dislikes it.
             bar.with_style(
-                ProgressStyle::with_template("{spinner} {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
             )
         }))
     }
@@ -418,12 +344,7 @@ impl Progress {
         if self.0.is_none() {
             return;
         }
-        let sum = |count: fn(&Live) -> &AtomicU64| {
-            lives
-                .iter()
-                .map(|l| count(l).load(Ordering::Relaxed))
-                .sum::<u64>()
-        };
+        let sum = |count: fn(&Live) -> &AtomicU64| lives.iter().map(|l| count(l).load(Ordering::Relaxed)).sum::<u64>();
         let elapsed = started.elapsed().as_secs_f64();
         let committed = sum(|live| &live.committed);
         self.say(&format!(

@@ -67,37 +67,19 @@ pub fn run(args: &LoadArgs) -> Result<Report, LoadError> {
 }
 
 pub(crate) fn runtime() -> Result<Runtime, LoadError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| LoadError::Internal(e.to_string()))
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| LoadError::Internal(e.to_string()))
 }
 
 fn reading(plan: &Plan) -> Reading {
-    Reading {
-        connections: READERS,
-        timeout: plan.timeout,
-    }
+    Reading { connections: READERS, timeout: plan.timeout }
 }
 
 /// Reads all that the run is about; every single thing must be there.
 async fn read_start(plan: &Plan, ids: &mut Ids) -> Result<Snapshot, LoadError> {
     let start = audit::fetch(&plan.target, ids, reading(plan)).await?;
-    let missing_order = ids
-        .orders
-        .iter()
-        .find(|&id| !start.orders.contains_key(id))
-        .map(|id| (Kind::Order, id));
-    let missing_item = ids
-        .items
-        .iter()
-        .find(|&id| !start.items.contains_key(id))
-        .map(|id| (Kind::Item, id));
-    let missing_user = ids
-        .users
-        .iter()
-        .find(|&id| !start.users.contains_key(id))
-        .map(|id| (Kind::User, id));
+    let missing_order = ids.orders.iter().find(|&id| !start.orders.contains_key(id)).map(|id| (Kind::Order, id));
+    let missing_item = ids.items.iter().find(|&id| !start.items.contains_key(id)).map(|id| (Kind::Item, id));
+    let missing_user = ids.users.iter().find(|&id| !start.users.contains_key(id)).map(|id| (Kind::User, id));
     match missing_order.or(missing_item).or(missing_user) {
         None => Ok(start),
         Some((kind, id)) => {
@@ -106,11 +88,7 @@ async fn read_start(plan: &Plan, ids: &mut Ids) -> Result<Snapshot, LoadError> {
             } else {
                 "run without --no-seed, or say how many there are with --orders, --items and --users"
             };
-            Err(LoadError::Missing {
-                kind,
-                id: id.clone(),
-                hint,
-            })
+            Err(LoadError::Missing { kind, id: id.clone(), hint })
         }
     }
 }
@@ -126,9 +104,7 @@ async fn audit_end(
     if plan.scenario == Scenario::Mixed {
         ids.orders = answers.keys().cloned().collect();
     }
-    let may_be_at_work = answers
-        .values()
-        .any(|answer| matches!(answer, Answer::Unknown(_)));
+    let may_be_at_work = answers.values().any(|answer| matches!(answer, Answer::Unknown(_)));
     let settled_by = Instant::now() + SETTLE_LIMIT;
     loop {
         let end = audit::fetch(&plan.target, &mut ids, reading(plan)).await?;
@@ -148,12 +124,7 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
     let mut starts = Vec::new();
     for (number, live) in lives.iter().enumerate() {
         let (start, started) = mpsc::channel();
-        let worker = Worker {
-            plan: plan.clone(),
-            number,
-            work: Arc::clone(&work),
-            live: Arc::clone(live),
-        };
+        let worker = Worker { plan: plan.clone(), number, work: Arc::clone(&work), live: Arc::clone(live) };
         let (connected, ended) = (connected.clone(), ended.clone());
         spawn(format!("load-{number}"), move || {
             // The receivers are gone only when the run was given up because another worker failed.
@@ -176,9 +147,7 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
     }
     let pace = Arc::new(Pace::start(plan.duration, plan.requests, plan.rate));
     for start in starts {
-        start
-            .send(Arc::clone(&pace))
-            .map_err(|_| broke_off(mpsc::RecvError))?;
+        start.send(Arc::clone(&pace)).map_err(|_| broke_off(mpsc::RecvError))?;
     }
     let pacer = spawn("load-pacer".into(), {
         let pace = Arc::clone(&pace);
@@ -189,9 +158,7 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
         let result = loop {
             match all_ended.recv_timeout(Duration::from_millis(200)) {
                 Ok(result) => break result,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    progress.show(&lives, pace.started(), plan.duration)
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) => progress.show(&lives, pace.started(), plan.duration),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err(broke_off(mpsc::RecvError));
                 }
@@ -200,20 +167,12 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
         tally.merge(result?);
     }
     pace.stop();
-    pacer
-        .join()
-        .map_err(|_| LoadError::Internal("the pacer panicked".into()))?;
+    pacer.join().map_err(|_| LoadError::Internal("the pacer panicked".into()))?;
     Ok((tally, pace.overdue()))
 }
 
-fn spawn(
-    name: String,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<thread::JoinHandle<()>, LoadError> {
-    thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .map_err(|e| LoadError::Internal(format!("no thread: {e}")))
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, LoadError> {
+    thread::Builder::new().name(name).spawn(body).map_err(|e| LoadError::Internal(format!("no thread: {e}")))
 }
 
 /// One thread of the load generator with its share of the connections.
@@ -241,12 +200,7 @@ impl Worker {
     }
 
     /// Drives the connections to the end of the run.
-    fn run(
-        self,
-        runtime: &Runtime,
-        clients: Vec<Client>,
-        pace: &Arc<Pace>,
-    ) -> Result<Tally, LoadError> {
+    fn run(self, runtime: &Runtime, clients: Vec<Client>, pace: &Arc<Pace>) -> Result<Tally, LoadError> {
         let tally = Rc::new(RefCell::new(Tally::new(pace.started())));
         LocalSet::new().block_on(runtime, async {
             let mut lanes = tokio::task::JoinSet::new();
@@ -258,9 +212,7 @@ impl Worker {
                     pace: Arc::clone(pace),
                     tally: Rc::clone(&tally),
                     live: Arc::clone(&self.live),
-                    random: fastrand::Rng::with_seed(
-                        self.plan.random_seed.wrapping_add(connection as u64),
-                    ),
+                    random: fastrand::Rng::with_seed(self.plan.random_seed.wrapping_add(connection as u64)),
                 };
                 let work = Arc::clone(&self.work);
                 lanes.spawn_local(async move { lane.drive(&work).await });

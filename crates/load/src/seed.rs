@@ -39,14 +39,8 @@ pub async fn prepare(plan: &Plan) -> Result<Prepared, LoadError> {
     client.connect().await?;
     match &plan.scenario {
         Scenario::Fixed { method, path } => {
-            let work = Work::Fixed {
-                method: *method,
-                path: Arc::clone(path),
-            };
-            return Ok(Prepared {
-                work,
-                ids: Ids::default(),
-            });
+            let work = Work::Fixed { method: *method, path: Arc::clone(path) };
+            return Ok(Prepared { work, ids: Ids::default() });
         }
         Scenario::Consistency => return one_by_one(plan).await,
         Scenario::Uniform | Scenario::HotItem | Scenario::SoldOut | Scenario::Mixed => {}
@@ -56,65 +50,32 @@ pub async fn prepare(plan: &Plan) -> Result<Prepared, LoadError> {
         let mut client = Client::new(Arc::clone(&plan.target), BATCH_TIMEOUT.max(plan.timeout));
         let (orders, items, users) = (sizes.orders, sizes.items, sizes.users);
         let (stock, credit, price) = (sizes.stock, sizes.credit, sizes.price);
-        post(
-            &mut client,
-            format_args!("/stock/batch_init/{items}/{stock}/{price}"),
-        )
-        .await?;
-        post(
-            &mut client,
-            format_args!("/payment/batch_init/{users}/{credit}"),
-        )
-        .await?;
+        post(&mut client, format_args!("/stock/batch_init/{items}/{stock}/{price}")).await?;
+        post(&mut client, format_args!("/payment/batch_init/{users}/{credit}")).await?;
         if !is_mixed {
-            post(
-                &mut client,
-                format_args!("/orders/batch_init/{orders}/{items}/{users}/{price}"),
-            )
-            .await?;
+            post(&mut client, format_args!("/orders/batch_init/{orders}/{items}/{users}/{price}")).await?;
         }
     }
     if is_mixed {
         let ids = Ids::batch(0, sizes.items, sizes.users);
-        return Ok(Prepared {
-            work: Work::Mixed {
-                users: ids.users.clone(),
-                items: ids.items.clone(),
-            },
-            ids,
-        });
+        return Ok(Prepared { work: Work::Mixed { users: ids.users.clone(), items: ids.items.clone() }, ids });
     }
     let ids = Ids::batch(sizes.orders, sizes.items, sizes.users);
     let mut sequence = batch_ids(sizes.orders);
     fastrand::Rng::with_seed(plan.random_seed).shuffle(&mut sequence);
-    Ok(Prepared {
-        work: Work::Checkouts(Queue::new(sequence)),
-        ids,
-    })
+    Ok(Prepared { work: Work::Checkouts(Queue::new(sequence)), ids })
 }
 
 /// One item, and an order of one unit for each of many users, with the ordinary endpoints.
 async fn one_by_one(plan: &Plan) -> Result<Prepared, LoadError> {
     let sizes = plan.sizes;
     let mut client = Client::new(Arc::clone(&plan.target), plan.timeout);
-    let item = create(
-        &mut client,
-        format_args!("/stock/item/create/{}", sizes.price),
-        "item_id",
-    )
-    .await?;
+    let item = create(&mut client, format_args!("/stock/item/create/{}", sizes.price), "item_id").await?;
     if sizes.stock > 0 {
-        post(
-            &mut client,
-            format_args!("/stock/add/{}/{}", Segment(&item), sizes.stock),
-        )
-        .await?;
+        post(&mut client, format_args!("/stock/add/{}/{}", Segment(&item), sizes.stock)).await?;
     }
     let left = Rc::new(Cell::new(sizes.orders));
-    let ids = Rc::new(RefCell::new(Ids {
-        items: vec![item.clone()],
-        ..Ids::default()
-    }));
+    let ids = Rc::new(RefCell::new(Ids { items: vec![item.clone()], ..Ids::default() }));
     LocalSet::new()
         .run_until(async {
             let mut seeders = JoinSet::new();
@@ -130,10 +91,7 @@ async fn one_by_one(plan: &Plan) -> Result<Prepared, LoadError> {
         })
         .await?;
     let ids = ids.take();
-    Ok(Prepared {
-        work: Work::Checkouts(Queue::new(ids.orders.clone())),
-        ids,
-    })
+    Ok(Prepared { work: Work::Checkouts(Queue::new(ids.orders.clone())), ids })
 }
 
 /// Makes users with an order each until none is left to make.
@@ -148,18 +106,9 @@ async fn make_orders(
         left.set(after);
         let user = create(&mut client, format_args!("/payment/create_user"), "user_id").await?;
         if credit > 0 {
-            post(
-                &mut client,
-                format_args!("/payment/add_funds/{}/{credit}", Segment(&user)),
-            )
-            .await?;
+            post(&mut client, format_args!("/payment/add_funds/{}/{credit}", Segment(&user))).await?;
         }
-        let order = create(
-            &mut client,
-            format_args!("/orders/create/{}", Segment(&user)),
-            "order_id",
-        )
-        .await?;
+        let order = create(&mut client, format_args!("/orders/create/{}", Segment(&user)), "order_id").await?;
         let path = format_args!("/orders/addItem/{}/{}/1", Segment(&order), Segment(&item));
         post(&mut client, path).await?;
         let mut ids = ids.borrow_mut();
@@ -180,17 +129,10 @@ async fn post(client: &mut Client, path: fmt::Arguments<'_>) -> Result<(), LoadE
         Answer::Unknown(doubt) => format!("by nothing usable ({})", doubt.name()),
         Answer::Unsent => "by nobody: no connection".to_owned(),
     };
-    Err(LoadError::Seed {
-        request: format!("POST {path}"),
-        answer,
-    })
+    Err(LoadError::Seed { request: format!("POST {path}"), answer })
 }
 
-async fn create(
-    client: &mut Client,
-    path: fmt::Arguments<'_>,
-    field: &str,
-) -> Result<Id, LoadError> {
+async fn create(client: &mut Client, path: fmt::Arguments<'_>, field: &str) -> Result<Id, LoadError> {
     post(client, path).await?;
     created_id(client.body(), field).ok_or_else(|| LoadError::Seed {
         request: format!("POST {path}"),

@@ -32,13 +32,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 5] = [
-        Self::Checkout,
-        Self::Create,
-        Self::AddItem,
-        Self::Find,
-        Self::Fixed,
-    ];
+    pub const ALL: [Self; 5] = [Self::Checkout, Self::Create, Self::AddItem, Self::Find, Self::Fixed];
 
     /// The name in tables.
     #[must_use]
@@ -81,10 +75,7 @@ pub struct Reasons(Vec<(u16, String, u64)>);
 impl Reasons {
     fn add(&mut self, status: u16, reason: &str, count: u64) {
         let is_full = self.0.len() >= MAX_REASONS;
-        let known = self
-            .0
-            .iter_mut()
-            .find(|(s, r, _)| *s == status && r == reason);
+        let known = self.0.iter_mut().find(|(s, r, _)| *s == status && r == reason);
         match known {
             Some((_, _, n)) => *n += count,
             None if is_full && (status, reason) != (0, "other") => self.add(0, "other", count),
@@ -169,12 +160,9 @@ impl Tally {
     /// Counts one answer (`body` is read for the reason of a refusal) to a request that was due at `due`.
     pub fn record(&mut self, operation: Operation, due: Instant, answer: Answer, body: &[u8]) {
         let now = Instant::now();
-        let latency =
-            u64::try_from(now.saturating_duration_since(due).as_micros()).unwrap_or(u64::MAX);
+        let latency = u64::try_from(now.saturating_duration_since(due).as_micros()).unwrap_or(u64::MAX);
         self.elapsed = now.saturating_duration_since(self.started);
-        let second = usize::try_from(self.elapsed.as_secs())
-            .unwrap_or(usize::MAX)
-            .min(MAX_SECONDS - 1);
+        let second = usize::try_from(self.elapsed.as_secs()).unwrap_or(usize::MAX).min(MAX_SECONDS - 1);
         if self.seconds.len() <= second {
             self.seconds.resize(second + 1, Second::default());
         }
@@ -190,8 +178,7 @@ impl Tally {
                 second.committed += u64::from(counts);
             }
             Answer::Refused(status) => {
-                seen.refused
-                    .add(status, problem_code(body).unwrap_or(""), 1);
+                seen.refused.add(status, problem_code(body).unwrap_or(""), 1);
                 second.refused += u64::from(counts);
             }
             Answer::Unknown(doubt) => {
@@ -257,12 +244,10 @@ impl OperationTally {
         self.committed += other.committed;
         self.refused.merge(&other.refused);
         self.failed.merge(&other.failed);
-        for (mine, theirs) in [
-            (&mut self.committed_latency, &other.committed_latency),
-            (&mut self.all_latency, &other.all_latency),
-        ] {
-            mine.add(theirs)
-                .expect("all histograms have the same bounds");
+        for (mine, theirs) in
+            [(&mut self.committed_latency, &other.committed_latency), (&mut self.all_latency, &other.all_latency)]
+        {
+            mine.add(theirs).expect("all histograms have the same bounds");
         }
     }
 
@@ -283,46 +268,21 @@ mod tests {
         let mut one = Tally::new(started);
         let mut two = Tally::new(started);
         one.record(Operation::Checkout, started, Answer::Accepted, b"");
-        two.record(
-            Operation::Checkout,
-            started,
-            Answer::Refused(409),
-            br#"{"code":"insufficient_stock"}"#,
-        );
+        two.record(Operation::Checkout, started, Answer::Refused(409), br#"{"code":"insufficient_stock"}"#);
         two.record(Operation::Checkout, started, Answer::Refused(404), b"plain");
-        two.record(
-            Operation::Checkout,
-            started,
-            Answer::Unknown(Doubt::Status(500)),
-            b"",
-        );
+        two.record(Operation::Checkout, started, Answer::Unknown(Doubt::Status(500)), b"");
         two.record(Operation::Find, started, Answer::Unsent, b"");
         one.merge(two);
         let checkout = one.operation(Operation::Checkout).unwrap();
         assert_eq!((checkout.committed, checkout.total()), (1, 4));
-        assert_eq!(
-            checkout.refused.named(),
-            [("404".into(), 1), ("409 insufficient_stock".into(), 1)]
-        );
+        assert_eq!(checkout.refused.named(), [("404".into(), 1), ("409 insufficient_stock".into(), 1)]);
         assert_eq!(checkout.failed.named(), [("500".into(), 1)]);
-        assert_eq!(
-            (checkout.committed_latency.len(), checkout.all_latency.len()),
-            (1, 4)
-        );
+        assert_eq!((checkout.committed_latency.len(), checkout.all_latency.len()), (1, 4));
         assert_eq!(one.operation(Operation::Find).unwrap().failed.total(), 1);
         let series = one.seconds.iter().fold((0, 0, 0, 0), |sum, s| {
-            (
-                sum.0 + s.requests,
-                sum.1 + s.committed,
-                sum.2 + s.refused,
-                sum.3 + s.failed,
-            )
+            (sum.0 + s.requests, sum.1 + s.committed, sum.2 + s.refused, sum.3 + s.failed)
         });
-        assert_eq!(
-            series,
-            (5, 1, 2, 1),
-            "a find is a request, but neither sale nor refusal"
-        );
+        assert_eq!(series, (5, 1, 2, 1), "a find is a request, but neither sale nor refusal");
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! Whole runs against a shop in memory that is right, or wrong in exactly one way.
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test a broken expectation is a failed test"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 mod common;
 
@@ -43,11 +40,7 @@ fn assert_finds(report: &Report, findings: &[Finding]) {
     assert_eq!(verdict(report).findings, findings);
     assert_eq!(report.exit_code(), ExitCode::from(1));
     for finding in findings {
-        assert!(
-            report.to_text().contains(&finding.to_string()),
-            "{}",
-            report.to_text()
-        );
+        assert!(report.to_text().contains(&finding.to_string()), "{}", report.to_text());
     }
 }
 
@@ -56,32 +49,14 @@ fn an_honest_server_sells_each_order_once_and_passes() {
     let server = Server::start(Fault::None);
     let report = small_run(&server, "--threads 2");
     assert_ok(&report);
-    assert_eq!(
-        (server.checkouts(), report.committed, report.requests),
-        (200, 200, 200)
-    );
+    assert_eq!((server.checkouts(), report.committed, report.requests), (200, 200, 200));
     let verdict = verdict(&report);
-    assert_eq!(
-        (verdict.newly_paid, verdict.money, verdict.units),
-        (200, 2_000, 400)
-    );
+    assert_eq!((verdict.newly_paid, verdict.money, verdict.units), (200, 2_000, 400));
     let checkouts = checkouts(&report);
     assert_eq!((checkouts.refused, checkouts.failed), (0, 0));
-    let in_buckets: u64 = checkouts
-        .committed_latency_us
-        .histogram
-        .iter()
-        .map(|(_, count)| count)
-        .sum();
+    let in_buckets: u64 = checkouts.committed_latency_us.histogram.iter().map(|(_, count)| count).sum();
     assert_eq!(in_buckets, 200);
-    assert_eq!(
-        report
-            .seconds
-            .iter()
-            .map(|second| second.committed)
-            .sum::<u64>(),
-        200
-    );
+    assert_eq!(report.seconds.iter().map(|second| second.committed).sum::<u64>(), 200);
 }
 
 #[test]
@@ -91,15 +66,7 @@ fn a_user_charged_twice_is_named_with_the_amount() {
     let (user, cost) = server.payer("17");
     let expected = 1000 - 10 * i128::from(cost);
     let off_by = -i128::from(cost);
-    assert_finds(
-        &report,
-        &[Finding::Credit {
-            user: user.into(),
-            expected,
-            actual: expected + off_by,
-            off_by,
-        }],
-    );
+    assert_finds(&report, &[Finding::Credit { user: user.into(), expected, actual: expected + off_by, off_by }]);
 }
 
 #[test]
@@ -108,14 +75,7 @@ fn a_lost_unit_is_named_with_its_item() {
     let report = small_run(&server, "");
     let item = server.first_item("17");
     match verdict(&report).findings.as_slice() {
-        [
-            Finding::Stock {
-                item: named,
-                expected,
-                actual,
-                off_by: -1,
-            },
-        ] => {
+        [Finding::Stock { item: named, expected, actual, off_by: -1 }] => {
             assert_eq!((&**named, *actual), (item.as_str(), expected - 1));
         }
         other => panic!("{other:?}"),
@@ -126,58 +86,27 @@ fn a_lost_unit_is_named_with_its_item() {
 #[test]
 fn a_sale_that_never_happened_is_named() {
     let server = Server::start(Fault::SayPaid("17"));
-    assert_finds(
-        &small_run(&server, ""),
-        &[Finding::SoldButUnpaid { order: "17".into() }],
-    );
+    assert_finds(&small_run(&server, ""), &[Finding::SoldButUnpaid { order: "17".into() }]);
 }
 
 #[test]
 fn a_refusal_that_was_a_sale_is_named() {
     let server = Server::start(Fault::SayRefused("17"));
     let report = small_run(&server, "");
-    assert_finds(
-        &report,
-        &[Finding::RefusedButPaid {
-            order: "17".into(),
-            status: 400,
-        }],
-    );
-    assert_eq!(
-        checkouts(&report).refused_by,
-        [Reason {
-            reason: "400 rolled_back".into(),
-            count: 1
-        }]
-    );
+    assert_finds(&report, &[Finding::RefusedButPaid { order: "17".into(), status: 400 }]);
+    assert_eq!(checkouts(&report).refused_by, [Reason { reason: "400 rolled_back".into(), count: 1 }]);
 }
 
 #[test]
 fn a_connection_lost_in_mid_answer_is_neither_refused_nor_sent_again() {
-    for (fault, sold) in [
-        (Fault::BreakOff("17"), 200),
-        (Fault::BreakOffUnsold("17"), 199),
-    ] {
+    for (fault, sold) in [(Fault::BreakOff("17"), 200), (Fault::BreakOffUnsold("17"), 199)] {
         let server = Server::start(fault);
         let report = small_run(&server, "");
         assert_ok(&report);
-        assert_eq!(
-            server.checkouts(),
-            200,
-            "sent once each, and the connection was made anew"
-        );
+        assert_eq!(server.checkouts(), 200, "sent once each, and the connection was made anew");
         let checkouts = checkouts(&report);
-        assert_eq!(
-            (checkouts.committed, checkouts.refused, checkouts.failed),
-            (199, 0, 1)
-        );
-        assert_eq!(
-            checkouts.failed_by,
-            [Reason {
-                reason: "connection lost".into(),
-                count: 1
-            }]
-        );
+        assert_eq!((checkouts.committed, checkouts.refused, checkouts.failed), (199, 0, 1));
+        assert_eq!(checkouts.failed_by, [Reason { reason: "connection lost".into(), count: 1 }]);
         assert_eq!(verdict(&report).newly_paid, sold);
     }
 }
@@ -188,17 +117,8 @@ fn a_500_is_no_refusal() {
     let report = small_run(&server, "");
     assert_ok(&report);
     let checkouts = checkouts(&report);
-    assert_eq!(
-        (checkouts.committed, checkouts.refused, checkouts.failed),
-        (199, 0, 1)
-    );
-    assert_eq!(
-        checkouts.failed_by,
-        [Reason {
-            reason: "500".into(),
-            count: 1
-        }]
-    );
+    assert_eq!((checkouts.committed, checkouts.refused, checkouts.failed), (199, 0, 1));
+    assert_eq!(checkouts.failed_by, [Reason { reason: "500".into(), count: 1 }]);
 }
 
 #[test]
@@ -207,11 +127,7 @@ fn sold_out_refuses_about_half_and_leaks_nothing() {
     let report = small_run(&server, "--scenario sold-out");
     assert_ok(&report);
     let checkouts = checkouts(&report);
-    assert!(
-        (70..=100).contains(&checkouts.committed),
-        "{}",
-        checkouts.committed
-    );
+    assert!((70..=100).contains(&checkouts.committed), "{}", checkouts.committed);
     assert_eq!(checkouts.refused_by[0].reason, "409 insufficient_stock");
     assert_eq!(checkouts.refused, 200 - checkouts.committed);
 }
@@ -221,14 +137,7 @@ fn hot_item_sells_two_units_of_item_0_to_everyone() {
     let server = Server::start(Fault::None);
     let report = run(&server.args("--scenario hot-item --orders 200 --users 20")).unwrap();
     assert_ok(&report);
-    assert_eq!(
-        (
-            verdict(&report).items,
-            verdict(&report).units,
-            report.committed
-        ),
-        (1, 400, 200)
-    );
+    assert_eq!((verdict(&report).items, verdict(&report).units, report.committed), (1, 400, 200));
 }
 
 #[test]
@@ -251,11 +160,7 @@ fn mixed_finds_a_double_charge_too() {
     let flags = "--scenario mixed --items 10 --users 20 --requests 500 --duration 60s --price 7";
     let report = run(&server.args(flags)).unwrap();
     match verdict(&report).findings.as_slice() {
-        [
-            Finding::Credit {
-                user, off_by: -14, ..
-            },
-        ] => assert_eq!(**user, *server.payer("3").0),
+        [Finding::Credit { user, off_by: -14, .. }] => assert_eq!(**user, *server.payer("3").0),
         other => panic!("{other:?}"),
     }
 }
@@ -276,10 +181,7 @@ fn consistency_sells_exactly_100() {
     let report = run(&server.args("--scenario consistency --connections 300")).unwrap();
     assert_ok(&report);
     let sales = report.sales.unwrap();
-    assert_eq!(
-        (sales.expected, sales.sold, report.committed),
-        (100, 100, 100)
-    );
+    assert_eq!((sales.expected, sales.sold, report.committed), (100, 100, 100));
     let checkouts = checkouts(&report);
     assert_eq!((checkouts.requests, checkouts.refused), (1000, 900));
     assert_eq!((verdict(&report).money, verdict(&report).units), (100, 100));
@@ -293,14 +195,7 @@ fn a_server_that_sells_101_fails() {
     assert_eq!((sales.expected, sales.sold), (100, 101));
     assert!(!sales.is_exact());
     match verdict(&report).findings.as_slice() {
-        [
-            Finding::Stock {
-                expected: -1,
-                actual: 0,
-                off_by: 1,
-                ..
-            },
-        ] => {}
+        [Finding::Stock { expected: -1, actual: 0, off_by: 1, .. }] => {}
         other => panic!("{other:?}"),
     }
     assert_eq!(report.exit_code(), ExitCode::from(1));
@@ -308,17 +203,11 @@ fn a_server_that_sells_101_fails() {
 
 #[test]
 fn an_open_loop_shows_a_stall_in_every_request_that_was_due_in_it() {
-    let stall = Fault::StallOnce {
-        at: 100,
-        time: Duration::from_millis(300),
-    };
+    let stall = Fault::StallOnce { at: 100, time: Duration::from_millis(300) };
     let server = Server::start(stall);
     let flags = "--scenario get:/fixed --connections 2 --rate 1000 --requests 1000 --duration 30s";
     let report = run(&server.args(flags)).unwrap();
-    let latency = &report
-        .operation(Operation::Fixed)
-        .unwrap()
-        .committed_latency_us;
+    let latency = &report.operation(Operation::Fixed).unwrap().committed_latency_us;
     assert_eq!(latency.count, 1000);
     // 300 requests were due during the stall and waited 150 ms on average. Counted from when they were sent, two
     // would show it (one per connection), and neither p90 nor p99 would move.
@@ -330,17 +219,11 @@ fn an_open_loop_shows_a_stall_in_every_request_that_was_due_in_it() {
 
 #[test]
 fn a_closed_loop_shows_a_stall_once_per_connection() {
-    let stall = Fault::StallOnce {
-        at: 100,
-        time: Duration::from_millis(300),
-    };
+    let stall = Fault::StallOnce { at: 100, time: Duration::from_millis(300) };
     let server = Server::start(stall);
     let flags = "--scenario post:/fixed --connections 2 --requests 1000 --duration 30s";
     let report = run(&server.args(flags)).unwrap();
-    let latency = &report
-        .operation(Operation::Fixed)
-        .unwrap()
-        .committed_latency_us;
+    let latency = &report.operation(Operation::Fixed).unwrap().committed_latency_us;
     let stalled = latency.histogram.iter().filter(|(us, _)| *us >= 250_000);
     let stalled: u64 = stalled.map(|(_, count)| count).sum();
     assert!((1..=2).contains(&stalled), "{stalled} of {latency:?}");
@@ -352,21 +235,10 @@ fn a_run_keeps_to_its_bounds() {
     let server = Server::start(Fault::None);
     let report = small_run(&server, "--requests 50");
     assert_ok(&report);
-    assert_eq!(
-        (
-            server.checkouts(),
-            report.requests,
-            verdict(&report).newly_paid
-        ),
-        (50, 50, 50)
-    );
+    assert_eq!((server.checkouts(), report.requests, verdict(&report).newly_paid), (50, 50, 50));
     let report = run(&server.args("--scenario get:/fixed --duration 200ms")).unwrap();
     assert!(report.requests > 0);
-    assert!(
-        (0.1..2.0).contains(&report.elapsed_seconds),
-        "{}",
-        report.elapsed_seconds
-    );
+    assert!((0.1..2.0).contains(&report.elapsed_seconds), "{}", report.elapsed_seconds);
     let report = run(&server.args("--scenario get:/fixed --rate 100 --duration 300ms")).unwrap();
     assert!((1..=30).contains(&report.requests), "{}", report.requests);
 }
@@ -398,9 +270,7 @@ fn an_idle_connection_that_the_server_closed_is_no_failure() {
             let (mut connection, _) = listener.accept().unwrap();
             if number > 0 {
                 assert!(connection.read(&mut [0; 1024]).unwrap() > 0);
-                connection
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                    .unwrap();
+                connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
             }
         }
     });
@@ -411,12 +281,7 @@ fn an_idle_connection_that_the_server_closed_is_no_failure() {
     args.url = url;
     let report = run(&args).unwrap();
     let fixed = report.operation(Operation::Fixed).unwrap();
-    assert_eq!(
-        (fixed.committed, fixed.failed),
-        (5, 0),
-        "{:?}",
-        fixed.failed_by
-    );
+    assert_eq!((fixed.committed, fixed.failed), (5, 0), "{:?}", fixed.failed_by);
     // Only now: with fewer connections than expected it would wait for the missing ones.
     server.join().unwrap();
 }
@@ -449,18 +314,7 @@ fn the_file_holds_the_whole_run() {
     assert_eq!(json["audit"]["done"]["findings"][0]["finding"], "credit");
     assert_eq!(json["audit"]["done"]["findings"][0]["off_by"], -10);
     assert!(json["started_at_unix_ms"].as_u64().unwrap() > 1_600_000_000_000);
-    let buckets = json["operations"][0]["all_latency_us"]["histogram"]
-        .as_array()
-        .unwrap();
-    assert_eq!(
-        buckets
-            .iter()
-            .map(|bucket| bucket[1].as_u64().unwrap())
-            .sum::<u64>(),
-        200
-    );
-    assert_eq!(
-        json["seconds"][0]["requests"].as_u64().map(|n| n > 0),
-        Some(true)
-    );
+    let buckets = json["operations"][0]["all_latency_us"]["histogram"].as_array().unwrap();
+    assert_eq!(buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum::<u64>(), 200);
+    assert_eq!(json["seconds"][0]["requests"].as_u64().map(|n| n > 0), Some(true));
 }

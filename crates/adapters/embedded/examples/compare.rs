@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use embedded::{Applied, Machine, Options, Store};
+use serde::{Deserialize, Serialize};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,10 +35,7 @@ struct Put {
 
 impl Put {
     fn numbered(number: u64) -> Put {
-        Put {
-            key: number % 100_000,
-            value: vec![number as u8; RECORD],
-        }
+        Put { key: number % 100_000, value: vec![number as u8; RECORD] }
     }
 }
 
@@ -59,10 +56,7 @@ impl Machine for Map {
 
     fn apply(&mut self, command: &Put) -> Applied<u64> {
         self.0.insert(command.key, command.value.clone());
-        Applied {
-            reply: command.key,
-            changed: true,
-        }
+        Applied { reply: command.key, changed: true }
     }
 
     fn freeze(&self) -> Self::Frozen {
@@ -132,16 +126,11 @@ impl Database {
     fn start(commit: Commit) -> Self {
         let commit = Arc::new(commit);
         let (queue, receive): (_, Receiver<(Put, Sender<usize>, usize)>) = mpsc::channel();
-        let database = Database {
-            commit: commit.clone(),
-            queue,
-        };
+        let database = Database { commit: commit.clone(), queue };
         std::thread::spawn(move || {
             while let Ok(first) = receive.recv() {
                 let (mut puts, mut callers) = (Vec::new(), Vec::new());
-                for (put, done, caller) in
-                    std::iter::once(first).chain(receive.try_iter().take(4 * BATCH))
-                {
+                for (put, done, caller) in std::iter::once(first).chain(receive.try_iter().take(4 * BATCH)) {
                     puts.push(put);
                     callers.push((done, caller));
                 }
@@ -174,11 +163,8 @@ fn fjall(folder: &Path) -> Result<Database, Failure> {
     let database = fjall::Database::builder(folder).open()?;
     let keyspace = database.keyspace("compare", fjall::KeyspaceCreateOptions::default)?;
     Ok(Database::start(Box::new(move |puts| {
-        let mut batch = database
-            .batch()
-            .durability(Some(fjall::PersistMode::SyncData));
-        puts.iter()
-            .for_each(|put| batch.insert(&keyspace, put.key.to_be_bytes(), &put.value));
+        let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
+        puts.iter().for_each(|put| batch.insert(&keyspace, put.key.to_be_bytes(), &put.value));
         Ok(batch.commit()?)
     })))
 }
@@ -237,9 +223,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> Result<(), Failure> {
-    let base = tempfile::Builder::new()
-        .prefix("compare-")
-        .tempdir_in(".")?;
+    let base = tempfile::Builder::new().prefix("compare-").tempdir_in(".")?;
     let folder = |name: &str| -> io::Result<std::path::PathBuf> {
         let folder = base.path().join(name);
         std::fs::create_dir_all(&folder)?;
@@ -259,8 +243,7 @@ fn main() -> Result<(), Failure> {
         began.elapsed().as_secs_f64() * 10.0
     );
 
-    let contestants: [(&str, &dyn Contestant); 3] =
-        [("settle", &store), ("fjall", &fjall), ("redb", &redb)];
+    let contestants: [(&str, &dyn Contestant); 3] = [("settle", &store), ("fjall", &fjall), ("redb", &redb)];
     let mut results = vec![[const { Vec::new() }; 3]; contestants.len()];
     for _ in 0..ROUNDS {
         for ((_, contestant), [one, two, many]) in contestants.iter().zip(&mut results) {
@@ -269,15 +252,9 @@ fn main() -> Result<(), Failure> {
             many.push(callers(*contestant)?);
         }
     }
-    let medians: Vec<_> = results
-        .into_iter()
-        .map(|rounds| rounds.map(median))
-        .collect();
+    let medians: Vec<_> = results.into_iter().map(|rounds| rounds.map(median)).collect();
     println!("records a second, and this store's lead over each");
-    println!(
-        "{:8} {:>22} {:>22} {:>22}",
-        "", "batches of 64", "two batches of 64", "64 callers"
-    );
+    println!("{:8} {:>22} {:>22} {:>22}", "", "batches of 64", "two batches of 64", "64 callers");
     for ((name, _), row) in contestants.iter().zip(&medians) {
         print!("{name:8}");
         for (rate, ours) in row.iter().zip(&medians[0]) {

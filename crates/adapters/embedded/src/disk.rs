@@ -32,18 +32,11 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// Writes all of `bytes`, going on after short writes.
-pub(crate) fn write_all_at(
-    file: &dyn DiskFile,
-    mut bytes: &[u8],
-    mut offset: u64,
-) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::WriteZero,
-                    "the disk took no bytes",
-                ));
+                return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes"));
             }
             Ok(written) => {
                 bytes = &bytes[written..];

@@ -156,26 +156,16 @@ pub(crate) struct Damage {
 
 impl Damage {
     pub(crate) fn new(offset: u64, found: impl Into<String>) -> Self {
-        Damage {
-            offset,
-            found: found.into(),
-        }
+        Damage { offset, found: found.into() }
     }
 
     pub(crate) fn within(self, file: &std::path::Path) -> OpenError {
-        OpenError::Damaged {
-            file: file.to_owned(),
-            offset: self.offset,
-            found: self.found,
-        }
+        OpenError::Damaged { file: file.to_owned(), offset: self.offset, found: self.found }
     }
 }
 
 /// Names the file and the deed in an error of the operating system.
-pub(crate) fn io_error(
-    path: &std::path::Path,
-    what: &'static str,
-) -> impl FnOnce(std::io::Error) -> OpenError {
+pub(crate) fn io_error(path: &std::path::Path, what: &'static str) -> impl FnOnce(std::io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { path, what, source }
 }

@@ -141,14 +141,10 @@ impl std::fmt::Debug for Options {
 impl Options {
     fn check(&self) -> Result<(), OpenError> {
         let (least, most) = (4 << 10, 1 << 30);
-        if !(least..=most).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(512)
-        {
+        if !(least..=most).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(512) {
             return Err(OpenError::Option {
                 option: "segment_bytes",
-                why: format!(
-                    "must be {least} to {most} bytes and a multiple of 512, is {}",
-                    self.segment_bytes
-                ),
+                why: format!("must be {least} to {most} bytes and a multiple of 512, is {}", self.segment_bytes),
             });
         }
         if self.snapshot_bytes == 0 {

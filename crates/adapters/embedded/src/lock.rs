@@ -35,10 +35,7 @@ impl FolderLock {
                     Ok(_) if pid.trim().parse::<u32>().is_ok() => format!("process {}", pid.trim()),
                     _ => "another process".to_owned(),
                 };
-                return Err(OpenError::InUse {
-                    folder: folder.to_owned(),
-                    holder,
-                });
+                return Err(OpenError::InUse { folder: folder.to_owned(), holder });
             }
             Err(TryLockError::Error(source)) => {
                 return Err(io_error(&path, "lock the lock file")(source));

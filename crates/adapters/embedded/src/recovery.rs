@@ -48,10 +48,7 @@ struct Tail {
     last: Option<Batch>,
 }
 
-pub(crate) fn recover<M: Machine>(
-    folder: &Path,
-    options: &Options,
-) -> Result<Recovered<M>, OpenError> {
+pub(crate) fn recover<M: Machine>(folder: &Path, options: &Options) -> Result<Recovered<M>, OpenError> {
     let began = Instant::now();
     let listing = Listing::read(folder).map_err(io_error(folder, "list the folder"))?;
     let mut opened = Opened {
@@ -72,15 +69,10 @@ pub(crate) fn recover<M: Machine>(
     // Nothing is damaged: from here on the folder may be changed.
     let disk = &*options.disk;
     for unfinished in &listing.unfinished {
-        disk.remove(unfinished)
-            .map_err(io_error(unfinished, "remove the unfinished file"))?;
+        disk.remove(unfinished).map_err(io_error(unfinished, "remove the unfinished file"))?;
     }
-    journal::drop_covered(
-        disk,
-        folder,
-        opened.sequence.min(opened.snapshot.unwrap_or(0)),
-    )
-    .map_err(io_error(folder, "remove what the snapshot makes needless"))?;
+    journal::drop_covered(disk, folder, opened.sequence.min(opened.snapshot.unwrap_or(0)))
+        .map_err(io_error(folder, "remove what the snapshot makes needless"))?;
     let place = Arc::new(Place {
         folder: folder.to_owned(),
         disk: options.disk.clone(),
@@ -92,28 +84,18 @@ pub(crate) fn recover<M: Machine>(
     let writer = match tail {
         Some(tail) => {
             opened.torn_bytes = tail.end.torn;
-            let file = disk
-                .open(&tail.file)
-                .map_err(io_error(&tail.file, "open the segment"))?;
+            let file = disk.open(&tail.file).map_err(io_error(&tail.file, "open the segment"))?;
             if options.durability == Durability::Fsync {
-                vouch(&*file, &tail)
-                    .map_err(io_error(&tail.file, "make the journal's end durable"))?;
-                disk.sync_folder(folder)
-                    .map_err(io_error(folder, "flush the folder"))?;
+                vouch(&*file, &tail).map_err(io_error(&tail.file, "make the journal's end durable"))?;
+                disk.sync_folder(folder).map_err(io_error(folder, "flush the folder"))?;
             }
             clear(&*file, &tail).map_err(io_error(&tail.file, "clear the journal's torn end"))?;
             Writer::resume(place, file, tail.end.offset, tail.bytes)
         }
-        None => {
-            Writer::begin(place, 1).map_err(io_error(folder, "create the first journal segment"))?
-        }
+        None => Writer::begin(place, 1).map_err(io_error(folder, "create the first journal segment"))?,
     };
     opened.took = began.elapsed();
-    Ok(Recovered {
-        machine,
-        writer,
-        opened,
-    })
+    Ok(Recovered { machine, writer, opened })
 }
 
 /// Applies what the journal holds beyond the snapshot.
@@ -125,19 +107,14 @@ fn replay<M: Machine>(
 ) -> Result<Option<Tail>, OpenError> {
     let covered = opened.sequence;
     let needed = &listing.segments[listing.covered_segments(covered).len()..];
-    let missing =
-        |found: String| Err(Damage::new(0, found).within(&folder.join(segment_file(covered + 1))));
+    let missing = |found: String| Err(Damage::new(0, found).within(&folder.join(segment_file(covered + 1))));
     match needed.first() {
         None if covered == 0 => return Ok(None),
         None => {
-            return missing(
-                "there is a snapshot but no journal after it; a segment is missing".to_owned(),
-            );
+            return missing("there is a snapshot but no journal after it; a segment is missing".to_owned());
         }
         Some(first) if *first > covered + 1 => {
-            return missing(format!(
-                "the journal begins only with sequence {first}; a segment is missing"
-            ));
+            return missing(format!("the journal begins only with sequence {first}; a segment is missing"));
         }
         Some(_) => {}
     }
@@ -156,12 +133,7 @@ fn replay<M: Machine>(
                 Step::End(end) => break end,
             }
         };
-        tail = Some(Tail {
-            file,
-            bytes: segment.length(),
-            end,
-            last,
-        });
+        tail = Some(Tail { file, bytes: segment.length(), end, last });
     }
     if let Some(tail) = tail.as_ref().filter(|tail| tail.end.next <= covered) {
         let found = format!(
@@ -185,11 +157,7 @@ fn apply<M: Machine>(
         let command = journal::decode::<M>(file, batch, record)?;
         if !machine.apply(&command).changed {
             let (file, offset, sequence) = (file.to_owned(), record.offset, record.sequence);
-            return Err(OpenError::Diverged {
-                file,
-                offset,
-                sequence,
-            });
+            return Err(OpenError::Diverged { file, offset, sequence });
         }
         opened.replayed += 1;
         opened.sequence = record.sequence;
@@ -223,9 +191,5 @@ fn clear(file: &dyn DiskFile, tail: &Tail) -> std::io::Result<()> {
         write_all_at(file, &zeros[..piece as usize], tail.end.offset + cleared)?;
         cleared += piece;
     }
-    if cleared > 0 {
-        file.sync_data()
-    } else {
-        Ok(())
-    }
+    if cleared > 0 { file.sync_data() } else { Ok(()) }
 }

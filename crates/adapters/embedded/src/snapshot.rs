@@ -60,14 +60,7 @@ pub(crate) fn write<M: Machine>(
     let checksum = crc32c::crc32c(&header[4..]);
     header[..4].copy_from_slice(&checksum.to_le_bytes());
     write_all_at(&*file, &header, 0)?;
-    let mut blocks = Blocks {
-        file: &*file,
-        offset: HEADER as u64,
-        flushed: 0,
-        number: 0,
-        bytes: 0,
-        block: Vec::new(),
-    };
+    let mut blocks = Blocks { file: &*file, offset: HEADER as u64, flushed: 0, number: 0, bytes: 0, block: Vec::new() };
     M::write_snapshot(frozen, &mut blocks)?;
     blocks.finish()?;
     file.sync_data()?;
@@ -75,12 +68,7 @@ pub(crate) fn write<M: Machine>(
 }
 
 /// Gives a durable snapshot its name.
-pub(crate) fn install(
-    disk: &dyn Disk,
-    folder: &Path,
-    unfinished: &Path,
-    sequence: u64,
-) -> io::Result<()> {
+pub(crate) fn install(disk: &dyn Disk, folder: &Path, unfinished: &Path, sequence: u64) -> io::Result<()> {
     disk.rename(unfinished, &folder.join(snapshot_file(sequence)))?;
     disk.sync_folder(folder)
 }
@@ -160,8 +148,7 @@ pub(crate) fn read<M: Machine>(path: &Path, sequence: u64) -> Result<M, OpenErro
     let mut input = io::BufReader::with_capacity(BLOCK, file);
     let mut header = [0; HEADER];
     let got = read_up_to(&mut input, &mut header).map_err(io_error(path, "read the snapshot"))?;
-    let damaged =
-        |offset: usize, found: String| Err(Damage::new(offset as u64, found).within(path));
+    let damaged = |offset: usize, found: String| Err(Damage::new(offset as u64, found).within(path));
     if got < HEADER {
         return damaged(got, "the file ends within its header".to_owned());
     }
@@ -169,10 +156,7 @@ pub(crate) fn read<M: Machine>(path: &Path, sequence: u64) -> Result<M, OpenErro
         return damaged(4, "this is not the header of a snapshot".to_owned());
     }
     if u32_at(&header, 0) != crc32c::crc32c(&header[4..]) {
-        return damaged(
-            0,
-            "the snapshot's header does not match its checksum".to_owned(),
-        );
+        return damaged(0, "the snapshot's header does not match its checksum".to_owned());
     }
     check_identity(path, &header, FORMAT_AT, FORMAT, NAME_AT, M::NAME)?;
     let written = u64_at(&header, SEQUENCE_AT);
@@ -202,19 +186,12 @@ pub(crate) fn read<M: Machine>(path: &Path, sequence: u64) -> Result<M, OpenErro
     };
     let machine = M::read_snapshot(&mut blocks);
     // A machine may have swallowed an error of the reader, so the reader is asked, not the machine.
-    let leftover = if blocks.fault.is_none() {
-        blocks.drain()
-    } else {
-        0
-    };
+    let leftover = if blocks.fault.is_none() { blocks.drain() } else { 0 };
     match (blocks.fault, machine) {
         (Some(Fault::Damage(damage)), _) => Err(damage.within(path)),
         (Some(Fault::Io(source)), _) => Err(io_error(path, "read the snapshot")(source)),
         (None, Err(error)) => damaged(HEADER, format!("a state that cannot be decoded: {error}")),
-        (None, Ok(_)) if leftover > 0 => damaged(
-            HEADER,
-            format!("{leftover} bytes more than the state takes"),
-        ),
+        (None, Ok(_)) if leftover > 0 => damaged(HEADER, format!("{leftover} bytes more than the state takes")),
         (None, Ok(machine)) => Ok(machine),
     }
 }
@@ -272,9 +249,7 @@ impl<R: Read> BlockReader<R> {
         let footer = length == 0;
         let size = if footer { FOOTER } else { length as usize };
         if size > BLOCK {
-            return Err(self.damage(format!(
-                "a block of {size} bytes; the largest there is has {BLOCK}"
-            )));
+            return Err(self.damage(format!("a block of {size} bytes; the largest there is has {BLOCK}")));
         }
         let mut block = std::mem::take(&mut self.block);
         block.resize(size, 0);
@@ -286,9 +261,7 @@ impl<R: Read> BlockReader<R> {
         }
         if footer {
             if (u64_at(&block, 0), u64_at(&block, 8)) != (self.number, self.bytes) {
-                return Err(
-                    self.damage("a footer that counts other blocks than there are".to_owned())
-                );
+                return Err(self.damage("a footer that counts other blocks than there are".to_owned()));
             }
             self.offset += (BLOCK_HEADER + FOOTER) as u64;
             let more = read_up_to(&mut self.input, &mut [0]).map_err(Fault::Io)?;
@@ -322,20 +295,14 @@ impl<R: Read> BlockReader<R> {
 impl<R: Read> Read for BlockReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.fault.is_some() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the snapshot is damaged",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot is damaged"));
         }
         if self.taken == self.block.len()
             && !self.finished
             && let Err(fault) = self.next_block()
         {
             self.fault = Some(fault);
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the snapshot is damaged",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot is damaged"));
         }
         let given = buffer.len().min(self.block.len() - self.taken);
         buffer[..given].copy_from_slice(&self.block[self.taken..self.taken + given]);

@@ -57,17 +57,12 @@ impl Counters {
     }
 
     pub(crate) fn snapshot(&self, installed: bool) {
-        let counter = if installed {
-            &self.snapshots
-        } else {
-            &self.snapshot_failures
-        };
+        let counter = if installed { &self.snapshots } else { &self.snapshot_failures };
         counter.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn read(&self) -> Statistics {
-        let all =
-            |counters: &[AtomicU64; BUCKETS]| std::array::from_fn(|n| counters[n].load(Relaxed));
+        let all = |counters: &[AtomicU64; BUCKETS]| std::array::from_fn(|n| counters[n].load(Relaxed));
         Statistics {
             flushes: self.flushes.load(Relaxed),
             commands: self.commands.load(Relaxed),

@@ -37,18 +37,13 @@ pub struct Store<M: Machine> {
 
 impl<M: Machine> Clone for Store<M> {
     fn clone(&self) -> Self {
-        Store {
-            handle: self.handle.clone(),
-        }
+        Store { handle: self.handle.clone() }
     }
 }
 
 impl<M: Machine> std::fmt::Debug for Store<M> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Store")
-            .field("folder", &self.handle.shared.folder)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Store").field("folder", &self.handle.shared.folder).finish_non_exhaustive()
     }
 }
 
@@ -137,21 +132,14 @@ impl<M: Machine> Store<M> {
     /// operating system refuses something.
     pub fn open(folder: &Path, options: Options) -> Result<(Store<M>, Opened), OpenError> {
         const {
-            assert!(
-                M::NAME.len() <= crate::journal::format::NAME_LIMIT,
-                "a machine's name has at most 64 bytes"
-            );
+            assert!(M::NAME.len() <= crate::journal::format::NAME_LIMIT, "a machine's name has at most 64 bytes");
         }
         options.check()?;
         std::fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
         let lock = FolderLock::take(folder)?;
-        let Recovered {
-            machine,
-            writer,
-            opened,
-        } = recovery::recover::<M>(folder, &options)?;
-        let batch_limit = usize::try_from(options.segment_bytes / 4)
-            .expect("a segment's size is checked to be at most 1 GiB");
+        let Recovered { machine, writer, opened } = recovery::recover::<M>(folder, &options)?;
+        let batch_limit =
+            usize::try_from(options.segment_bytes / 4).expect("a segment's size is checked to be at most 1 GiB");
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 machine,
@@ -179,25 +167,12 @@ impl<M: Machine> Store<M> {
             batch_limit,
             snapshot_bytes: options.snapshot_bytes,
         });
-        let flusher = Flusher {
-            shared: shared.clone(),
-            writer,
-            snapshot: None,
-            _lock: lock,
-        };
+        let flusher = Flusher { shared: shared.clone(), writer, snapshot: None, _lock: lock };
         let thread = thread::Builder::new()
             .name(format!("flush-{}", M::NAME))
             .spawn(move || flusher.run())
             .map_err(io_error(folder, "start a thread for the store in it"))?;
-        Ok((
-            Store {
-                handle: Arc::new(Handle {
-                    shared,
-                    flusher: Mutex::new(Some(thread)),
-                }),
-            },
-            opened,
-        ))
+        Ok((Store { handle: Arc::new(Handle { shared, flusher: Mutex::new(Some(thread)) }) }, opened))
     }
 
     /// Applies a command at once, on this thread, and calls `done` with the reply once it is durable,
@@ -206,11 +181,7 @@ impl<M: Machine> Store<M> {
     ///
     /// `done` hears [`StoreError`]; of its variants only `Stopped` leaves open whether the command
     /// will be found after the next start.
-    pub fn submit(
-        &self,
-        command: M::Command,
-        done: impl FnOnce(Result<M::Reply, StoreError>) + Send + 'static,
-    ) {
+    pub fn submit(&self, command: M::Command, done: impl FnOnce(Result<M::Reply, StoreError>) + Send + 'static) {
         let shared = &*self.handle.shared;
         let mut queue = shared.queue.lock();
         match queue.apply(&command, shared.batch_limit) {
@@ -239,10 +210,8 @@ impl<M: Machine> Store<M> {
     ) {
         let shared = &*self.handle.shared;
         let mut queue = shared.queue.lock();
-        let mut replies: Vec<_> = commands
-            .into_iter()
-            .map(|command| queue.apply(&command, shared.batch_limit))
-            .collect();
+        let mut replies: Vec<_> =
+            commands.into_iter().map(|command| queue.apply(&command, shared.batch_limit)).collect();
         if queue.is_settled() {
             shared.unlock_and_wake(queue);
             return done(replies);
@@ -250,10 +219,7 @@ impl<M: Machine> Store<M> {
         queue.wait(Box::new(move |outcome| {
             if let Err(error) = outcome {
                 // Of those applied it is not known whether they are durable; the others were refused.
-                replies
-                    .iter_mut()
-                    .filter(|reply| reply.is_ok())
-                    .for_each(|reply| *reply = Err(error.clone()));
+                replies.iter_mut().filter(|reply| reply.is_ok()).for_each(|reply| *reply = Err(error.clone()));
             }
             done(replies);
         }));
@@ -340,9 +306,7 @@ impl<M: Machine> Store<M> {
                 return Ok(queue.snapshot.covered);
             }
             if queue.snapshot.failures > failures {
-                return Err(StoreError::Snapshot {
-                    why: queue.snapshot.why.clone(),
-                });
+                return Err(StoreError::Snapshot { why: queue.snapshot.why.clone() });
             }
             queue.snapshot.wanted = true;
             if std::mem::take(&mut queue.asleep) {
@@ -440,10 +404,7 @@ impl<M: Machine> Handle<M> {
             // The last handle may be dropped by a callback; the flusher then ends without being awaited.
             if flusher.thread().id() != thread::current().id() {
                 let ended = flusher.join();
-                debug_assert!(
-                    ended.is_ok(),
-                    "the flusher catches every panic of a callback"
-                );
+                debug_assert!(ended.is_ok(), "the flusher catches every panic of a callback");
             }
         }
     }
@@ -481,17 +442,14 @@ impl<M: Machine> Queue<M> {
         self.check()?;
         if self.open.payload.len() >= limit {
             let fresh = std::mem::take(&mut self.used);
-            self.full
-                .push_back(std::mem::replace(&mut self.open, fresh));
+            self.full.push_back(std::mem::replace(&mut self.open, fresh));
         }
         let payload = &mut self.open.payload;
         let start = payload.len();
         payload.extend_from_slice(&[0; RECORD_HEADER]);
         if let Err(error) = postcard::serialize_with_flavor(command, Tail(payload)) {
             payload.truncate(start);
-            return Err(StoreError::Encode {
-                why: error.to_string(),
-            });
+            return Err(StoreError::Encode { why: error.to_string() });
         }
         let body = start + RECORD_HEADER;
         let bytes = payload.len() - body;
@@ -503,11 +461,7 @@ impl<M: Machine> Queue<M> {
         // A panic may leave the state half changed, so nothing may be read from it or added to it again.
         let Ok(applied) = catch_unwind(AssertUnwindSafe(|| self.machine.apply(command))) else {
             self.open.payload.truncate(start);
-            let why: Arc<str> = format!(
-                "the machine \"{}\" panicked while it applied a command",
-                M::NAME
-            )
-            .into();
+            let why: Arc<str> = format!("the machine \"{}\" panicked while it applied a command", M::NAME).into();
             self.phase = Phase::Stopped(why.clone());
             return Err(StoreError::Stopped { why });
         };
@@ -542,10 +496,7 @@ impl<M: Machine> Queue<M> {
         } else if let Some(batch) = self.full.back_mut() {
             batch.waiters.push(waiter);
         } else {
-            debug_assert!(
-                self.flushing,
-                "what is not durable is pending or being flushed"
-            );
+            debug_assert!(self.flushing, "what is not durable is pending or being flushed");
             self.late.push(waiter);
         }
     }
@@ -643,8 +594,7 @@ impl<M: Machine> Flusher<M> {
             if let Phase::Stopped(why) = &queue.phase {
                 return Task::Stop(why.clone());
             }
-            if queue.snapshot_due(self.shared.snapshot_bytes) && matches!(queue.phase, Phase::Open)
-            {
+            if queue.snapshot_due(self.shared.snapshot_bytes) && matches!(queue.phase, Phase::Open) {
                 queue.snapshot.running = true;
                 queue.snapshot.wanted = false;
                 queue.snapshot.journal_bytes = 0;
@@ -675,9 +625,7 @@ impl<M: Machine> Flusher<M> {
                 let mut late = std::mem::take(&mut queue.late);
                 drop(queue);
                 self.shared.progress.notify_all();
-                self.shared
-                    .counters
-                    .flushed(batch.records, bytes, began.elapsed());
+                self.shared.counters.flushed(batch.records, bytes, began.elapsed());
                 self.shared.answer(batch.waiters.drain(..), Ok(()));
                 self.shared.answer(late.drain(..), Ok(()));
                 batch.payload.clear();
@@ -716,9 +664,7 @@ impl<M: Machine> Shared<M> {
         for waiter in waiters {
             let outcome = outcome.clone();
             if catch_unwind(AssertUnwindSafe(|| waiter(outcome))).is_err() {
-                self.queue
-                    .lock()
-                    .stop("a callback panicked on the store's thread");
+                self.queue.lock().stop("a callback panicked on the store's thread");
             }
         }
     }
@@ -732,10 +678,7 @@ impl<M: Machine> Shared<M> {
         let hooks = std::mem::take(&mut queue.on_stop);
         drop(queue);
         self.progress.notify_all();
-        self.answer(
-            waiters.into_iter(),
-            Err(StoreError::Stopped { why: why.clone() }),
-        );
+        self.answer(waiters.into_iter(), Err(StoreError::Stopped { why: why.clone() }));
         for hook in hooks {
             // The store has stopped already; there is nothing left a panicking hook could harm.
             let _outcome = catch_unwind(AssertUnwindSafe(|| hook(why)));
@@ -746,11 +689,7 @@ impl<M: Machine> Shared<M> {
         // A panic in the machine's writing must not leave everybody waiting for the snapshot's end.
         let written = catch_unwind(AssertUnwindSafe(|| self.write_snapshot(frozen, sequence)));
         let panicked = || io::Error::other("the machine panicked while it wrote its state");
-        self.snapshot_ended(
-            written
-                .unwrap_or_else(|_| Err(panicked()))
-                .map(|()| sequence),
-        );
+        self.snapshot_ended(written.unwrap_or_else(|_| Err(panicked())).map(|()| sequence));
     }
 
     fn write_snapshot(&self, frozen: M::Frozen, sequence: u64) -> io::Result<()> {

@@ -33,20 +33,12 @@ pub struct Reading {
 ///
 /// # Errors
 /// [`LoadError::Unreadable`] when a read got no usable answer in three attempts.
-pub async fn fetch(
-    target: &Arc<Target>,
-    ids: &mut Ids,
-    reading: Reading,
-) -> Result<Snapshot, LoadError> {
+pub async fn fetch(target: &Arc<Target>, ids: &mut Ids, reading: Reading) -> Result<Snapshot, LoadError> {
     let orders = fetch_kind(target, Kind::Order, &ids.orders, reading).await?;
     ids.add_named_by(&orders);
     let items = fetch_kind(target, Kind::Item, &ids.items, reading).await?;
     let users = fetch_kind(target, Kind::User, &ids.users, reading).await?;
-    Ok(Snapshot {
-        orders,
-        items,
-        users,
-    })
+    Ok(Snapshot { orders, items, users })
 }
 
 async fn fetch_kind<T: DeserializeOwned + 'static>(
@@ -55,11 +47,8 @@ async fn fetch_kind<T: DeserializeOwned + 'static>(
     ids: &[Id],
     reading: Reading,
 ) -> Result<BTreeMap<Id, T>, LoadError> {
-    let work = Rc::new(Work {
-        ids: ids.to_vec(),
-        next: Cell::new(0),
-        found: RefCell::new(Vec::with_capacity(ids.len())),
-    });
+    let work =
+        Rc::new(Work { ids: ids.to_vec(), next: Cell::new(0), found: RefCell::new(Vec::with_capacity(ids.len())) });
     LocalSet::new()
         .run_until(async {
             let mut readers = JoinSet::new();
@@ -82,11 +71,7 @@ struct Work<T> {
     found: RefCell<Vec<(Id, T)>>,
 }
 
-async fn read_all<T: DeserializeOwned>(
-    mut client: Client,
-    kind: Kind,
-    work: Rc<Work<T>>,
-) -> Result<(), LoadError> {
+async fn read_all<T: DeserializeOwned>(mut client: Client, kind: Kind, work: Rc<Work<T>>) -> Result<(), LoadError> {
     while let Some(id) = work.ids.get(work.next.get()) {
         work.next.set(work.next.get() + 1);
         if let Some(value) = read_one(&mut client, kind, id).await? {
@@ -96,33 +81,20 @@ async fn read_all<T: DeserializeOwned>(
     Ok(())
 }
 
-async fn read_one<T: DeserializeOwned>(
-    client: &mut Client,
-    kind: Kind,
-    id: &Id,
-) -> Result<Option<T>, LoadError> {
+async fn read_one<T: DeserializeOwned>(client: &mut Client, kind: Kind, id: &Id) -> Result<Option<T>, LoadError> {
     let mut problem = String::new();
     for _ in 0..READ_ATTEMPTS {
         let segment = Segment(id);
         let answer = match kind {
             Kind::Order => client.get(format_args!("/orders/find/{segment}")).await,
             Kind::Item => client.get(format_args!("/stock/find/{segment}")).await,
-            Kind::User => {
-                client
-                    .get(format_args!("/payment/find_user/{segment}"))
-                    .await
-            }
+            Kind::User => client.get(format_args!("/payment/find_user/{segment}")).await,
         };
         match answer {
             Answer::Refused(404 | 400) => return Ok(None),
             Answer::Accepted => match serde_json::from_slice(client.body()) {
                 Ok(value) => return Ok(Some(value)),
-                Err(e) => {
-                    problem = format!(
-                        "the answer {:?} is not one: {e}",
-                        String::from_utf8_lossy(client.body())
-                    )
-                }
+                Err(e) => problem = format!("the answer {:?} is not one: {e}", String::from_utf8_lossy(client.body())),
             },
             Answer::Refused(status) => problem = format!("answered {status}"),
             Answer::Unknown(Doubt::Status(status)) => problem = format!("answered {status}"),
@@ -130,9 +102,5 @@ async fn read_one<T: DeserializeOwned>(
             Answer::Unsent => problem = "no connection".to_owned(),
         }
     }
-    Err(LoadError::Unreadable {
-        kind,
-        id: id.clone(),
-        problem,
-    })
+    Err(LoadError::Unreadable { kind, id: id.clone(), problem })
 }

@@ -24,10 +24,7 @@ impl Sales {
     /// Counts what the audit saw. That the paid orders are those answered 2xx is the audit's own rule.
     #[must_use]
     pub fn new(stock: i64, orders: u64, verdict: &Verdict) -> Self {
-        Self {
-            expected: orders.min(u64::try_from(stock).unwrap_or(0)),
-            sold: verdict.newly_paid,
-        }
+        Self { expected: orders.min(u64::try_from(stock).unwrap_or(0)), sold: verdict.newly_paid }
     }
 
     /// Whether exactly the stock was sold.

@@ -5,9 +5,5 @@ use crate::tally::Operation;
 
 /// Sends the request until the run is over.
 pub async fn drive(lane: &mut Lane, method: Method, path: &str) {
-    while lane
-        .ask(Operation::Fixed, method, format_args!("{path}"))
-        .await
-        .is_some()
-    {}
+    while lane.ask(Operation::Fixed, method, format_args!("{path}")).await.is_some() {}
 }

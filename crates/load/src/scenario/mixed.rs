@@ -15,8 +15,7 @@ pub async fn drive(lane: &mut Lane, users: &[Id], items: &[Id]) {
         let Some(created) = lane.ask(Operation::Create, Method::Post, path).await else {
             return;
         };
-        let order =
-            created_id(lane.client.body(), "order_id").filter(|_| created == Answer::Accepted);
+        let order = created_id(lane.client.body(), "order_id").filter(|_| created == Answer::Accepted);
         // Without an order there is nothing to go on with; its answer is counted.
         let Some(order) = order else { continue };
         let checkout = fill_and_check_out(lane, &order, items).await;
@@ -36,16 +35,6 @@ async fn fill_and_check_out(lane: &mut Lane, order: &Id, items: &[Id]) -> Option
         let path = format_args!("/orders/addItem/{segment}/{item}/1");
         lane.ask(Operation::AddItem, Method::Post, path).await?;
     }
-    lane.ask(
-        Operation::Find,
-        Method::Get,
-        format_args!("/orders/find/{segment}"),
-    )
-    .await?;
-    lane.ask(
-        Operation::Checkout,
-        Method::Post,
-        format_args!("/orders/checkout/{segment}"),
-    )
-    .await
+    lane.ask(Operation::Find, Method::Get, format_args!("/orders/find/{segment}")).await?;
+    lane.ask(Operation::Checkout, Method::Post, format_args!("/orders/checkout/{segment}")).await
 }

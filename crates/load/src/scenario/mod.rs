@@ -90,14 +90,9 @@ impl FromStr for Scenario {
             Some(_) => return Err("a fixed request is get:/path or post:/path".into()),
         };
         if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(format!(
-                "the path {path:?} must start with / and have no blanks in it"
-            ));
+            return Err(format!("the path {path:?} must start with / and have no blanks in it"));
         }
-        Ok(Self::Fixed {
-            method,
-            path: path.into(),
-        })
+        Ok(Self::Fixed { method, path: path.into() })
     }
 }
 
@@ -109,14 +104,8 @@ impl fmt::Display for Scenario {
             Self::SoldOut => f.write_str("sold-out"),
             Self::Mixed => f.write_str("mixed"),
             Self::Consistency => f.write_str("consistency"),
-            Self::Fixed {
-                method: Method::Get,
-                path,
-            } => write!(f, "get:{path}"),
-            Self::Fixed {
-                method: Method::Post,
-                path,
-            } => write!(f, "post:{path}"),
+            Self::Fixed { method: Method::Get, path } => write!(f, "get:{path}"),
+            Self::Fixed { method: Method::Post, path } => write!(f, "post:{path}"),
         }
     }
 }
@@ -151,27 +140,14 @@ impl Sizes {
     /// [`LoadError::BadInput`] with the flag, its value and what is allowed.
     pub fn new(args: &LoadArgs) -> Result<Self, LoadError> {
         let is_consistency = args.scenario == Scenario::Consistency;
-        let orders = args
-            .orders
-            .unwrap_or(if is_consistency { 1_000 } else { 100_000 });
+        let orders = args.orders.unwrap_or(if is_consistency { 1_000 } else { 100_000 });
         within("--orders", orders, 1, MAX_ACCOUNTS)?;
         let price = within("--price", args.price, 1, MAX_AMOUNT)?;
         let has_one_item = is_consistency || args.scenario == Scenario::HotItem;
         let most_items = if has_one_item { 1 } else { MAX_ACCOUNTS };
-        let items = within(
-            "--items",
-            args.items.unwrap_or(most_items.min(1_000)),
-            1,
-            most_items,
-        )?;
-        let users = args
-            .users
-            .unwrap_or(if is_consistency { orders } else { 1_000 });
-        let users = if is_consistency {
-            within("--users", users, orders, orders)?
-        } else {
-            users
-        };
+        let items = within("--items", args.items.unwrap_or(most_items.min(1_000)), 1, most_items)?;
+        let users = args.users.unwrap_or(if is_consistency { orders } else { 1_000 });
+        let users = if is_consistency { within("--users", users, orders, orders)? } else { users };
         within("--users", users, 1, MAX_ACCOUNTS)?;
         let stock = args.stock.unwrap_or(match args.scenario {
             Scenario::HotItem => hot_item::stock(orders),
@@ -180,24 +156,14 @@ impl Sizes {
             _ => PLENTY,
         });
         // All orders of one user are never more than all orders, of two units each.
-        let spent_at_most = i64::try_from(orders)
-            .unwrap_or(i64::MAX)
-            .saturating_mul(2)
-            .saturating_mul(price);
+        let spent_at_most = i64::try_from(orders).unwrap_or(i64::MAX).saturating_mul(2).saturating_mul(price);
         let credit = args.credit.unwrap_or(match args.scenario {
             Scenario::Consistency => price,
             _ => spent_at_most.clamp(PLENTY, MAX_AMOUNT),
         });
         within("--stock", stock, 0, MAX_AMOUNT)?;
         within("--credit", credit, 0, MAX_AMOUNT)?;
-        Ok(Self {
-            orders,
-            items,
-            users,
-            stock,
-            credit,
-            price,
-        })
+        Ok(Self { orders, items, users, stock, credit, price })
     }
 }
 
@@ -233,16 +199,11 @@ impl Queue {
     /// Hands the orders out in this sequence.
     #[must_use]
     pub fn new(orders: Vec<Id>) -> Self {
-        Self {
-            orders,
-            next: AtomicUsize::new(0),
-        }
+        Self { orders, next: AtomicUsize::new(0) }
     }
 
     fn take(&self) -> Option<Id> {
-        self.orders
-            .get(self.next.fetch_add(1, Ordering::Relaxed))
-            .cloned()
+        self.orders.get(self.next.fetch_add(1, Ordering::Relaxed)).cloned()
     }
 }
 
@@ -284,20 +245,13 @@ impl Lane {
     }
 
     /// Waits for its turn, sends one request and counts the answer; `None` when the run is over.
-    async fn ask(
-        &mut self,
-        operation: Operation,
-        method: Method,
-        path: fmt::Arguments<'_>,
-    ) -> Option<Answer> {
+    async fn ask(&mut self, operation: Operation, method: Method, path: fmt::Arguments<'_>) -> Option<Answer> {
         let due = self.pace.next().await?;
         let answer = match method {
             Method::Get => self.client.get(path).await,
             Method::Post => self.client.post(path).await,
         };
-        self.tally
-            .borrow_mut()
-            .record(operation, due, answer, self.client.body());
+        self.tally.borrow_mut().record(operation, due, answer, self.client.body());
         self.live.requests.fetch_add(1, Ordering::Relaxed);
         if operation.is_goal() {
             let count = match answer {
@@ -322,15 +276,7 @@ mod tests {
 
     #[test]
     fn a_scenario_reads_back_as_it_was_written() {
-        for text in [
-            "uniform",
-            "hot-item",
-            "sold-out",
-            "mixed",
-            "consistency",
-            "get:/health",
-            "post:/a/b?c=d",
-        ] {
+        for text in ["uniform", "hot-item", "sold-out", "mixed", "consistency", "get:/health", "post:/a/b?c=d"] {
             assert_eq!(text.parse::<Scenario>().unwrap().to_string(), text);
         }
         for bad in ["", "Uniform", "put:/x", "get:x", "post:/a b", "get:/\r\n"] {
@@ -341,9 +287,6 @@ mod tests {
     #[test]
     fn a_queue_hands_each_order_out_once() {
         let queue = Queue::new(vec!["a".into(), "b".into()]);
-        assert_eq!(
-            [queue.take(), queue.take(), queue.take()],
-            [Some("a".into()), Some("b".into()), None]
-        );
+        assert_eq!([queue.take(), queue.take(), queue.take()], [Some("a".into()), Some("b".into()), None]);
     }
 }

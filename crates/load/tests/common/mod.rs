@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use clap::Parser;
 use hyper::body::Frame;
-use serde_json::json;
 use load::LoadArgs;
+use serde_json::json;
 
 /// In which way the shop is wrong. An order's fault strikes when that order is checked out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,26 +76,13 @@ type Shared = Arc<Mutex<Shop>>;
 
 impl Server {
     pub(crate) fn start(fault: Fault) -> Self {
-        let shop: Shared = Arc::new(Mutex::new(Shop {
-            fault,
-            ..Shop::default()
-        }));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .unwrap();
+        let shop: Shared = Arc::new(Mutex::new(Shop { fault, ..Shop::default() }));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = router(Arc::clone(&shop));
         runtime.spawn(async move { axum::serve(listener, app).await });
-        Self {
-            url,
-            shop,
-            _runtime: runtime,
-        }
+        Self { url, shop, _runtime: runtime }
     }
 
     /// The flags of a small run against this server, and then `flags`.
@@ -140,10 +127,7 @@ fn router(shop: Shared) -> Router {
         .route("/orders/find/{order}", get(find_order))
         .route("/orders/addItem/{order}/{item}/{quantity}", post(add_item))
         .route("/orders/checkout/{order}", post(checkout))
-        .route(
-            "/orders/batch_init/{n}/{items}/{users}/{price}",
-            post(batch_orders),
-        )
+        .route("/orders/batch_init/{n}/{items}/{users}/{price}", post(batch_orders))
         .route("/stock/item/create/{price}", post(create_item))
         .route("/stock/find/{item}", get(find_item))
         .route("/stock/add/{item}/{amount}", post(add_stock))
@@ -152,22 +136,12 @@ fn router(shop: Shared) -> Router {
         .route("/payment/find_user/{user}", get(find_user))
         .route("/payment/add_funds/{user}/{amount}", post(add_funds))
         .route("/payment/batch_init/{n}/{credit}", post(batch_users))
-        .route(
-            "/fixed",
-            get(|| async { "fixed" }).post(|| async { "fixed" }),
-        )
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::clone(&shop),
-            stall,
-        ))
+        .route("/fixed", get(|| async { "fixed" }).post(|| async { "fixed" }))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shop), stall))
         .with_state(shop)
 }
 
-async fn stall(
-    State(shop): State<Shared>,
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> Response {
+async fn stall(State(shop): State<Shared>, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
     let time = {
         let mut shop = shop.lock().unwrap();
         shop.requests += 1;
@@ -193,26 +167,14 @@ fn refuse(status: u16, code: &str) -> Response {
 }
 
 fn created(field: &str, id: usize, fault: &Fault) -> Response {
-    let id = if *fault == Fault::LooseTypes {
-        json!(id)
-    } else {
-        json!(id.to_string())
-    };
+    let id = if *fault == Fault::LooseTypes { json!(id) } else { json!(id.to_string()) };
     axum::Json(json!({field: id})).into_response()
 }
 
 async fn create_order(State(shop): State<Shared>, Path(user): Path<String>) -> Response {
     let shop = &mut *lock(&shop);
     let id = shop.orders.len();
-    shop.orders.insert(
-        id.to_string(),
-        Order {
-            paid: false,
-            user,
-            items: vec![],
-            total: 0,
-        },
-    );
+    shop.orders.insert(id.to_string(), Order { paid: false, user, items: vec![], total: 0 });
     created("order_id", id, &shop.fault)
 }
 
@@ -222,11 +184,8 @@ async fn find_order(State(shop): State<Shared>, Path(id): Path<String>) -> Respo
         return refuse(404, "order_not_found");
     };
     let body = if shop.fault == Fault::LooseTypes {
-        let items: serde_json::Map<_, _> = order
-            .items
-            .iter()
-            .map(|(item, quantity)| (item.clone(), json!(quantity)))
-            .collect();
+        let items: serde_json::Map<_, _> =
+            order.items.iter().map(|(item, quantity)| (item.clone(), json!(quantity))).collect();
         let user: u64 = order.user.parse().unwrap();
         json!({"paid": order.paid, "items": items, "user_id": user, "total_cost": order.total.to_string()})
     } else {
@@ -236,10 +195,7 @@ async fn find_order(State(shop): State<Shared>, Path(id): Path<String>) -> Respo
     axum::Json(body).into_response()
 }
 
-async fn add_item(
-    State(shop): State<Shared>,
-    Path((id, item, quantity)): Path<(String, String, i64)>,
-) -> Response {
+async fn add_item(State(shop): State<Shared>, Path((id, item, quantity)): Path<(String, String, i64)>) -> Response {
     let shop = &mut *lock(&shop);
     let Some(&(_, price)) = shop.items.get(&item) else {
         return refuse(404, "item_not_found");
@@ -274,10 +230,7 @@ async fn checkout(State(shop): State<Shared>, Path(id): Path<String>) -> Respons
     if order.paid {
         return "Checkout successful".into_response();
     }
-    let is_sold_out = order
-        .items
-        .iter()
-        .any(|(item, units)| shop.items[item].0 < *units);
+    let is_sold_out = order.items.iter().any(|(item, units)| shop.items[item].0 < *units);
     if is_sold_out && (fault != Fault::Oversell || shop.oversold) {
         return refuse(409, "insufficient_stock");
     }
@@ -335,17 +288,9 @@ async fn batch_orders(
     for id in 0..n {
         // Two different items where there are two, and the same one twice where there is one.
         let (one, two) = (id % items, (id / 2 + 1) % items);
-        let lines = if one == two {
-            vec![(one.to_string(), 2)]
-        } else {
-            vec![(one.to_string(), 1), (two.to_string(), 1)]
-        };
-        let order = Order {
-            paid: false,
-            user: (id % users).to_string(),
-            items: lines,
-            total: 2 * price,
-        };
+        let lines =
+            if one == two { vec![(one.to_string(), 2)] } else { vec![(one.to_string(), 1), (two.to_string(), 1)] };
+        let order = Order { paid: false, user: (id % users).to_string(), items: lines, total: 2 * price };
         shop.orders.insert(id.to_string(), order);
     }
     Ok("Batch init for orders successful".into_response())
@@ -365,10 +310,7 @@ async fn find_item(State(shop): State<Shared>, Path(id): Path<String>) -> Respon
     }
 }
 
-async fn add_stock(
-    State(shop): State<Shared>,
-    Path((id, amount)): Path<(String, i64)>,
-) -> Response {
+async fn add_stock(State(shop): State<Shared>, Path((id, amount)): Path<(String, i64)>) -> Response {
     match lock(&shop).items.get_mut(&id) {
         Some((stock, _)) => *stock += amount,
         None => return refuse(404, "item_not_found"),
@@ -376,13 +318,8 @@ async fn add_stock(
     "updated".into_response()
 }
 
-async fn batch_items(
-    State(shop): State<Shared>,
-    Path((n, stock, price)): Path<(usize, i64, i64)>,
-) -> Response {
-    lock(&shop)
-        .items
-        .extend((0..n).map(|id| (id.to_string(), (stock, price))));
+async fn batch_items(State(shop): State<Shared>, Path((n, stock, price)): Path<(usize, i64, i64)>) -> Response {
+    lock(&shop).items.extend((0..n).map(|id| (id.to_string(), (stock, price))));
     "Batch init for stock successful".into_response()
 }
 
@@ -400,10 +337,7 @@ async fn find_user(State(shop): State<Shared>, Path(id): Path<String>) -> Respon
     }
 }
 
-async fn add_funds(
-    State(shop): State<Shared>,
-    Path((id, amount)): Path<(String, i64)>,
-) -> Response {
+async fn add_funds(State(shop): State<Shared>, Path((id, amount)): Path<(String, i64)>) -> Response {
     match lock(&shop).users.get_mut(&id) {
         Some(credit) => *credit += amount,
         None => return refuse(404, "user_not_found"),
@@ -411,12 +345,7 @@ async fn add_funds(
     "updated".into_response()
 }
 
-async fn batch_users(
-    State(shop): State<Shared>,
-    Path((n, credit)): Path<(usize, i64)>,
-) -> Response {
-    lock(&shop)
-        .users
-        .extend((0..n).map(|id| (id.to_string(), credit)));
+async fn batch_users(State(shop): State<Shared>, Path((n, credit)): Path<(usize, i64)>) -> Response {
+    lock(&shop).users.extend((0..n).map(|id| (id.to_string(), credit)));
     "Batch init for users successful".into_response()
 }

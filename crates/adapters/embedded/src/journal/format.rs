@@ -93,9 +93,7 @@ pub(crate) fn judge(sector: &[u8]) -> Sector {
             Sector::Unfinished
         } else {
             Sector::Damaged {
-                found: format!(
-                    "a sector whose checksum is {stored:08x} although its content gives {computed:08x}"
-                ),
+                found: format!("a sector whose checksum is {stored:08x} although its content gives {computed:08x}"),
             }
         };
     }
@@ -110,17 +108,11 @@ pub(crate) fn judge(sector: &[u8]) -> Sector {
     let used = usize::from(header.used);
     let sound = header.sequence > 0
         && header.index < header.count
-        && if last {
-            used <= PAYLOAD && (used > 0 || header.count == 1)
-        } else {
-            used == PAYLOAD
-        };
+        && if last { used <= PAYLOAD && (used > 0 || header.count == 1) } else { used == PAYLOAD };
     if sound {
         Sector::Whole(header)
     } else {
-        Sector::Damaged {
-            found: format!("a sector that contradicts itself: {header:?}"),
-        }
+        Sector::Damaged { found: format!("a sector that contradicts itself: {header:?}") }
     }
 }
 
@@ -142,8 +134,7 @@ pub(crate) fn batch_bytes(payload: usize) -> usize {
 /// Lays a batch out in sectors. An empty payload makes a close mark.
 pub(crate) fn lay_out(payload: &[u8], sequence: u64, version: u16, image: &mut Vec<u8>) {
     let bytes = batch_bytes(payload.len());
-    let count = u32::try_from(bytes / SECTOR)
-        .expect("a batch is smaller than a segment, so has few sectors");
+    let count = u32::try_from(bytes / SECTOR).expect("a batch is smaller than a segment, so has few sectors");
     image.clear();
     image.resize(bytes, 0);
     let mut pieces = payload.chunks(PAYLOAD);
@@ -176,43 +167,25 @@ pub(crate) fn segment_header(name: &str, first: u64, bytes: u64) -> [u8; SECTOR]
 }
 
 /// Checks a segment's first sector against the file's name and length.
-pub(crate) fn check_segment_header(
-    file: &Path,
-    bytes: &[u8],
-    name: &'static str,
-    first: u64,
-) -> Result<(), OpenError> {
+pub(crate) fn check_segment_header(file: &Path, bytes: &[u8], name: &'static str, first: u64) -> Result<(), OpenError> {
     let damaged = |offset, found: String| Err(Damage::new(offset, found).within(file));
     let Some(sector) = bytes.get(..SECTOR) else {
-        return damaged(
-            bytes.len() as u64,
-            "the file ends within its header".to_owned(),
-        );
+        return damaged(bytes.len() as u64, "the file ends within its header".to_owned());
     };
     if sector[4..12] != MAGIC {
         return damaged(4, "this is not the header of a journal segment".to_owned());
     }
     // The checksum stands here in every format there will ever be, so that damage is told from novelty.
     if u32_at(sector, 0) != crc32c::crc32c(&sector[4..]) {
-        return damaged(
-            0,
-            "the segment's header does not match its checksum".to_owned(),
-        );
+        return damaged(0, "the segment's header does not match its checksum".to_owned());
     }
     check_identity(file, sector, FORMAT_AT, FORMAT, NAME_AT - 1, name)?;
     if u64_at(sector, 16) != first {
-        let found = format!(
-            "the header says sequence {}, the file's name says {first}",
-            u64_at(sector, 16)
-        );
+        let found = format!("the header says sequence {}, the file's name says {first}", u64_at(sector, 16));
         return damaged(16, found);
     }
     if u64_at(sector, 24) != bytes.len() as u64 {
-        let found = format!(
-            "the header says {} bytes, the file has {}",
-            u64_at(sector, 24),
-            bytes.len()
-        );
+        let found = format!("the header says {} bytes, the file has {}", u64_at(sector, 24), bytes.len());
         return damaged(24, found);
     }
     Ok(())
@@ -220,8 +193,7 @@ pub(crate) fn check_segment_header(
 
 /// Writes a machine's name with its length before it.
 pub(crate) fn write_name(field: &mut [u8], name: &str) {
-    field[0] = u8::try_from(name.len())
-        .expect("the name's length is checked when the program is compiled");
+    field[0] = u8::try_from(name.len()).expect("the name's length is checked when the program is compiled");
     field[1..=name.len()].copy_from_slice(name.as_bytes());
 }
 
@@ -236,12 +208,7 @@ pub(crate) fn check_identity(
 ) -> Result<(), OpenError> {
     let found = u16_at(header, format_at);
     if found != known {
-        return Err(OpenError::UnknownFormat {
-            file: file.to_owned(),
-            offset: format_at as u64,
-            found,
-            known,
-        });
+        return Err(OpenError::UnknownFormat { file: file.to_owned(), offset: format_at as u64, found, known });
     }
     let length = usize::from(header[name_at]).min(NAME_LIMIT);
     let found = String::from_utf8_lossy(&header[name_at + 1..name_at + 1 + length]);

@@ -135,19 +135,11 @@ impl Listing {
             let entry = entry?;
             let file = entry.file_name();
             let file = file.to_string_lossy();
-            let number = |prefix: &str, suffix: &str| {
-                file.strip_prefix(prefix)?
-                    .strip_suffix(suffix)?
-                    .parse::<u64>()
-                    .ok()
-            };
-            if let Some(first) =
-                number("journal-", ".seg").filter(|first| segment_file(*first) == file)
-            {
+            let number =
+                |prefix: &str, suffix: &str| file.strip_prefix(prefix)?.strip_suffix(suffix)?.parse::<u64>().ok();
+            if let Some(first) = number("journal-", ".seg").filter(|first| segment_file(*first) == file) {
                 listing.segments.push(first);
-            } else if let Some(covered) =
-                number("snapshot-", ".snap").filter(|it| snapshot_file(*it) == file)
-            {
+            } else if let Some(covered) = number("snapshot-", ".snap").filter(|it| snapshot_file(*it) == file) {
                 listing.snapshots.push(covered);
             } else if *file == *writer::SPARE_FILE || number("snapshot-", ".tmp").is_some() {
                 listing.unfinished.push(entry.path());
@@ -160,9 +152,7 @@ impl Listing {
 
     /// The segments a snapshot makes needless: those after which another begins that it reaches.
     pub(crate) fn covered_segments(&self, covered: u64) -> &[u64] {
-        let reached = self
-            .segments
-            .partition_point(|first| *first <= covered.saturating_add(1));
+        let reached = self.segments.partition_point(|first| *first <= covered.saturating_add(1));
         &self.segments[..reached.saturating_sub(1)]
     }
 }
@@ -226,10 +216,7 @@ pub struct Entries<M: Machine> {
 
 impl<M: Machine> std::fmt::Debug for Entries<M> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Entries")
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Entries").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
@@ -300,29 +287,18 @@ impl<M: Machine> Iterator for Entries<M> {
 }
 
 /// Each segment begins where the one before it ends.
-pub(crate) fn check_succession(
-    folder: &Path,
-    first: u64,
-    expected: Option<u64>,
-) -> Result<(), OpenError> {
+pub(crate) fn check_succession(folder: &Path, first: u64, expected: Option<u64>) -> Result<(), OpenError> {
     match expected {
         Some(expected) if expected != first => {
-            let found = format!(
-                "the segment begins with sequence {first}, the one before it ends before {expected}"
-            );
-            Err(crate::error::Damage::new(SECTOR as u64, found)
-                .within(&folder.join(segment_file(first))))
+            let found = format!("the segment begins with sequence {first}, the one before it ends before {expected}");
+            Err(crate::error::Damage::new(SECTOR as u64, found).within(&folder.join(segment_file(first))))
         }
         _ => Ok(()),
     }
 }
 
 /// Decodes a record's command; all of its bytes must belong to it.
-pub(crate) fn decode<M: Machine>(
-    file: &Path,
-    batch: &Batch,
-    record: Record<'_>,
-) -> Result<M::Command, OpenError> {
+pub(crate) fn decode<M: Machine>(file: &Path, batch: &Batch, record: Record<'_>) -> Result<M::Command, OpenError> {
     if batch.version != M::VERSION {
         return Err(OpenError::UnknownVersion {
             file: file.to_owned(),
@@ -334,11 +310,7 @@ pub(crate) fn decode<M: Machine>(
     }
     let found = match postcard::take_from_bytes::<M::Command>(record.body) {
         Ok((command, [])) => return Ok(command),
-        Ok((_, rest)) => format!(
-            "command {} is followed by {} bytes too many",
-            record.sequence,
-            rest.len()
-        ),
+        Ok((_, rest)) => format!("command {} is followed by {} bytes too many", record.sequence, rest.len()),
         Err(error) => format!("command {} cannot be decoded: {error}", record.sequence),
     };
     Err(crate::error::Damage::new(record.offset + RECORD_HEADER as u64, found).within(file))

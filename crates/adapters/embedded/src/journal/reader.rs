@@ -34,11 +34,7 @@ impl Batch {
         let mut sequence = self.sequence;
         std::iter::from_fn(move || {
             let body = record_body(&self.payload, at)?;
-            let record = Record {
-                offset: format::payload_offset(self.offset, at),
-                sequence,
-                body,
-            };
+            let record = Record { offset: format::payload_offset(self.offset, at), sequence, body };
             at += RECORD_HEADER + body.len();
             sequence += 1;
             Some(record)
@@ -56,10 +52,7 @@ impl Batch {
         while at < self.payload.len() {
             let Some(body) = record_body(&self.payload, at) else {
                 let offset = format::payload_offset(self.offset, at);
-                return Err(Damage::new(
-                    offset,
-                    "a command's length that leads out of its batch",
-                ));
+                return Err(Damage::new(offset, "a command's length that leads out of its batch"));
             };
             at += RECORD_HEADER + body.len();
             count += 1;
@@ -107,32 +100,20 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads a segment and checks its header.
-    pub(crate) fn read(
-        file: &Path,
-        name: &'static str,
-        first: u64,
-        newest: bool,
-    ) -> Result<Segment, OpenError> {
+    pub(crate) fn read(file: &Path, name: &'static str, first: u64, newest: bool) -> Result<Segment, OpenError> {
         let bytes = std::fs::read(file).map_err(io_error(file, "read the segment"))?;
         format::check_segment_header(file, &bytes, name, first)?;
         if !bytes.len().is_multiple_of(SECTOR) {
             let found = format!("the file's length is no multiple of {SECTOR}");
             return Err(Damage::new(bytes.len() as u64, found).within(file));
         }
-        Ok(Segment {
-            file: file.to_owned(),
-            bytes,
-            position: SECTOR,
-            next: first,
-            newest,
-        })
+        Ok(Segment { file: file.to_owned(), bytes, position: SECTOR, next: first, newest })
     }
 
     /// Reads the file again, because it may have been written to since; the place in it is kept.
     /// `false` if nothing has changed.
     pub(crate) fn reread(&mut self) -> Result<bool, OpenError> {
-        let bytes =
-            std::fs::read(&self.file).map_err(io_error(&self.file, "read the segment again"))?;
+        let bytes = std::fs::read(&self.file).map_err(io_error(&self.file, "read the segment again"))?;
         let changed = bytes.len() == self.bytes.len() && bytes != self.bytes;
         if changed {
             self.bytes = bytes;
@@ -160,18 +141,10 @@ impl Segment {
     pub(crate) fn step(&mut self) -> Result<Step, Damage> {
         loop {
             let first = match self.judge(self.position)? {
-                Some(Sector::Whole(header))
-                    if header.sequence == self.next && header.index == 0 =>
-                {
-                    header
-                }
+                Some(Sector::Whole(header)) if header.sequence == self.next && header.index == 0 => header,
                 Some(_) => return self.end().map(Step::End),
                 None => {
-                    return Ok(Step::End(End {
-                        offset: self.position as u64,
-                        next: self.next,
-                        torn: 0,
-                    }));
+                    return Ok(Step::End(End { offset: self.position as u64, next: self.next, torn: 0 }));
                 }
             };
             if first.is_close_mark() {
@@ -191,36 +164,20 @@ impl Segment {
     fn batch(&self, first: SectorHeader) -> Result<Option<Batch>, Damage> {
         let sectors = (self.bytes.len() - self.position) / SECTOR;
         if first.count as usize > sectors {
-            let found = format!(
-                "a batch of {} sectors where {sectors} are left",
-                first.count
-            );
+            let found = format!("a batch of {} sectors where {sectors} are left", first.count);
             return Err(Damage::new(self.position as u64, found));
         }
         let mut payload = Vec::with_capacity(first.count as usize * PAYLOAD);
         for index in 0..first.count {
             let at = self.position + index as usize * SECTOR;
             match self.judge(at)? {
-                Some(Sector::Whole(header))
-                    if header
-                        == (SectorHeader {
-                            index,
-                            used: header.used,
-                            ..first
-                        }) =>
-                {
-                    payload
-                        .extend_from_slice(format::payload(&self.bytes[at..at + SECTOR], &header));
+                Some(Sector::Whole(header)) if header == (SectorHeader { index, used: header.used, ..first }) => {
+                    payload.extend_from_slice(format::payload(&self.bytes[at..at + SECTOR], &header));
                 }
                 _ => return Ok(None),
             }
         }
-        Ok(Some(Batch {
-            offset: self.position as u64,
-            sequence: first.sequence,
-            version: first.version,
-            payload,
-        }))
+        Ok(Some(Batch { offset: self.position as u64, sequence: first.sequence, version: first.version, payload }))
     }
 
     /// No whole batch begins here: makes sure that what follows is blank, or one unfinished batch.
@@ -261,10 +218,6 @@ impl Segment {
             }
             torn = ((index + 1) * SECTOR) as u64;
         }
-        Ok(End {
-            offset: self.position as u64,
-            next: self.next,
-            torn,
-        })
+        Ok(End { offset: self.position as u64, next: self.next, torn })
     }
 }

@@ -27,8 +27,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn create_spare(&self) -> io::Result<Box<dyn DiskFile>> {
-        self.disk
-            .create_zeroed(&self.folder.join(SPARE_FILE), self.segment_bytes)
+        self.disk.create_zeroed(&self.folder.join(SPARE_FILE), self.segment_bytes)
     }
 
     fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
@@ -41,16 +40,9 @@ impl Place {
     /// Turns a spare into the segment that begins with `first`. Its header is durable before the file
     /// gets its name, so a file with a segment's name always has a whole header.
     fn begin_segment(&self, spare: &dyn DiskFile, first: u64) -> io::Result<()> {
-        write_all_at(
-            spare,
-            &format::segment_header(self.name, first, self.segment_bytes),
-            0,
-        )?;
+        write_all_at(spare, &format::segment_header(self.name, first, self.segment_bytes), 0)?;
         self.sync(spare)?;
-        self.disk.rename(
-            &self.folder.join(SPARE_FILE),
-            &self.folder.join(segment_file(first)),
-        )?;
+        self.disk.rename(&self.folder.join(SPARE_FILE), &self.folder.join(segment_file(first)))?;
         match self.durability {
             Durability::Fsync => self.disk.sync_folder(&self.folder),
             Durability::Memory => Ok(()),
@@ -78,31 +70,12 @@ impl Writer {
         let file = place.create_spare()?;
         place.begin_segment(&*file, first)?;
         let segment_bytes = place.segment_bytes;
-        Ok(Writer {
-            place,
-            file,
-            position: SECTOR as u64,
-            segment_bytes,
-            image: Vec::new(),
-            spare: None,
-        })
+        Ok(Writer { place, file, position: SECTOR as u64, segment_bytes, image: Vec::new(), spare: None })
     }
 
     /// Goes on in a segment that recovery has read to its end.
-    pub(crate) fn resume(
-        place: Arc<Place>,
-        file: Box<dyn DiskFile>,
-        position: u64,
-        segment_bytes: u64,
-    ) -> Writer {
-        Writer {
-            place,
-            file,
-            position,
-            segment_bytes,
-            image: Vec::new(),
-            spare: None,
-        }
+    pub(crate) fn resume(place: Arc<Place>, file: Box<dyn DiskFile>, position: u64, segment_bytes: u64) -> Writer {
+        Writer { place, file, position, segment_bytes, image: Vec::new(), spare: None }
     }
 
     /// Writes one batch and makes it durable; says how many bytes of the segment it took. After an
@@ -123,9 +96,7 @@ impl Writer {
         self.write(&[], next)?;
         if self.join_spare().is_some() {
             // Left behind, it would only take space: the next start removes it unread.
-            self.place
-                .disk
-                .remove(&self.place.folder.join(SPARE_FILE))?;
+            self.place.disk.remove(&self.place.folder.join(SPARE_FILE))?;
         }
         Ok(())
     }

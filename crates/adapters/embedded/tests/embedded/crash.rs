@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use embedded::{Durability, Machine, Options, Store};
+use proptest::prelude::*;
 
 use crate::support::{Command, Files, Map, TestDisk, files, put, put_files, run, run_batch, small};
 
@@ -11,10 +11,7 @@ const SECTOR: usize = 512;
 
 /// Where two pictures of the newest segment differ; the earlier one may lack the file.
 fn newest<'a>(before: &'a Files, after: &'a Files) -> (&'a String, Vec<u8>, &'a Vec<u8>) {
-    let (name, new) = after
-        .iter()
-        .rfind(|(name, _)| name.starts_with("journal-"))
-        .unwrap();
+    let (name, new) = after.iter().rfind(|(name, _)| name.starts_with("journal-")).unwrap();
     let old = before.get(name).cloned().unwrap_or_else(|| {
         // A segment begun for this batch has its header before the batch is written.
         let mut blank = vec![0; new.len()];
@@ -25,10 +22,7 @@ fn newest<'a>(before: &'a Files, after: &'a Files) -> (&'a String, Vec<u8>, &'a 
 }
 
 fn memory() -> Options {
-    Options {
-        durability: Durability::Memory,
-        ..small()
-    }
+    Options { durability: Durability::Memory, ..small() }
 }
 
 #[test]

@@ -10,10 +10,7 @@ use crate::support::{Command, Files, Map, TestDisk, files, put, put_files, run, 
 /// after it was closed, and its state.
 fn store_files(folder: &Path) -> (Files, Files, Map) {
     let disk = TestDisk::default();
-    let options = Options {
-        disk: std::sync::Arc::new(disk.clone()),
-        ..small()
-    };
+    let options = Options { disk: std::sync::Arc::new(disk.clone()), ..small() };
     let (store, _) = Store::<Map>::open(folder, options).unwrap();
     for key in 0..10 {
         run(&store, put(key, 100)).unwrap();
@@ -24,42 +21,20 @@ fn store_files(folder: &Path) -> (Files, Files, Map) {
         run(&store, put(key, 700)).unwrap();
     }
     let flushes = store.flush_count();
-    run_batch(
-        &disk,
-        &store,
-        vec![
-            put(13, 30),
-            put(14, 300),
-            Command::Remove { key: 3 },
-            put(15, 600),
-        ],
-    );
-    assert!(
-        store.flush_count() <= flushes + 2,
-        "some commands must share a batch"
-    );
+    run_batch(&disk, &store, vec![put(13, 30), put(14, 300), Command::Remove { key: 3 }, put(15, 600)]);
+    assert!(store.flush_count() <= flushes + 2, "some commands must share a batch");
     let state = store.read(Map::clone).unwrap();
     let killed = files(folder);
     store.close().unwrap();
-    let segments = killed
-        .keys()
-        .filter(|name| name.starts_with("journal-"))
-        .count();
-    assert!(
-        segments >= 2,
-        "two segments are wanted, there are: {:?}",
-        killed.keys()
-    );
+    let segments = killed.keys().filter(|name| name.starts_with("journal-")).count();
+    assert!(segments >= 2, "two segments are wanted, there are: {:?}", killed.keys());
     assert!(killed.keys().any(|name| name.starts_with("snapshot-")));
     (killed, files(folder), state)
 }
 
 /// Opens the files as they are, without waiting for a disk that is not the point here.
 fn open(folder: &Path) -> Result<Map, OpenError> {
-    let options = Options {
-        durability: Durability::Memory,
-        ..small()
-    };
+    let options = Options { durability: Durability::Memory, ..small() };
     let (store, _) = Store::<Map>::open(folder, options)?;
     Ok(store.read(Map::clone).unwrap())
 }
@@ -78,10 +53,7 @@ fn flip_every_byte(original: &Files, state: &Map) {
         let path = folder.path().join(name);
         let mut flipped = bytes.clone();
         for at in 0..bytes.len() {
-            for pattern in [0x01, 0x80, 0xFF, bytes[at]]
-                .into_iter()
-                .filter(|pattern| *pattern != 0)
-            {
+            for pattern in [0x01, 0x80, 0xFF, bytes[at]].into_iter().filter(|pattern| *pattern != 0) {
                 flipped[at] = bytes[at] ^ pattern;
                 std::fs::write(&path, &flipped).unwrap();
                 let place = format!("{name}, byte {at}, pattern {pattern:#04x}");
@@ -92,21 +64,12 @@ fn flip_every_byte(original: &Files, state: &Map) {
                         let OpenError::Damaged { file, offset, .. } = &error else {
                             panic!("{place}: {error}");
                         };
-                        assert!(
-                            file.ends_with(name) && *offset <= bytes.len() as u64,
-                            "{place}: {error}"
-                        );
-                        assert!(
-                            error.to_string().contains(name.as_str()),
-                            "{place}: {error}"
-                        );
+                        assert!(file.ends_with(name) && *offset <= bytes.len() as u64, "{place}: {error}");
+                        assert!(error.to_string().contains(name.as_str()), "{place}: {error}");
                         if name.starts_with("journal-") {
                             assert!(listed.is_err(), "{place}: cat must report it too");
                         }
-                        assert!(
-                            std::fs::read(&path).unwrap() == flipped,
-                            "{place}: a refusal changes nothing"
-                        );
+                        assert!(std::fs::read(&path).unwrap() == flipped, "{place}: a refusal changes nothing");
                     }
                     Ok(opened) => {
                         harmless += 1;
@@ -120,10 +83,7 @@ fn flip_every_byte(original: &Files, state: &Map) {
         }
         std::fs::write(&path, bytes).unwrap();
     }
-    assert!(
-        refused > harmless / 4 && harmless > 0,
-        "{refused} refused, {harmless} harmless"
-    );
+    assert!(refused > harmless / 4 && harmless > 0, "{refused} refused, {harmless} harmless");
 }
 
 #[test]
@@ -150,20 +110,14 @@ fn a_file_cut_short_or_missing_is_refused() {
             put_files(copy.path(), &closed);
             std::fs::write(copy.path().join(name), &bytes[..length]).unwrap();
             let error = open(copy.path()).unwrap_err();
-            assert!(
-                matches!(error, OpenError::Damaged { .. }),
-                "{name} cut at {length}: {error}"
-            );
+            assert!(matches!(error, OpenError::Damaged { .. }), "{name} cut at {length}: {error}");
         }
         // A newest segment that is gone cannot be told from one never begun; any other file can.
         if Some(name) != closed.keys().rfind(|name| name.starts_with("journal-")) {
             put_files(copy.path(), &closed);
             std::fs::remove_file(copy.path().join(name)).unwrap();
             let error = open(copy.path()).unwrap_err();
-            assert!(
-                matches!(error, OpenError::Damaged { .. }),
-                "{name} missing: {error}"
-            );
+            assert!(matches!(error, OpenError::Damaged { .. }), "{name} missing: {error}");
         }
     }
 }
@@ -172,14 +126,8 @@ fn a_file_cut_short_or_missing_is_refused() {
 fn a_closed_store_whose_last_sectors_are_blank_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_, closed, state) = store_files(folder.path());
-    let (name, bytes) = closed
-        .iter()
-        .rfind(|(name, _)| name.starts_with("journal-"))
-        .unwrap();
-    let end = bytes
-        .chunks(512)
-        .rposition(|sector| sector.iter().any(|byte| *byte != 0))
-        .unwrap();
+    let (name, bytes) = closed.iter().rfind(|(name, _)| name.starts_with("journal-")).unwrap();
+    let end = bytes.chunks(512).rposition(|sector| sector.iter().any(|byte| *byte != 0)).unwrap();
     // The close mark is the last sector; without it nothing is lost, without others behind it much is.
     for sector in 1..=end {
         let mut blanked = bytes.clone();
@@ -189,10 +137,7 @@ fn a_closed_store_whose_last_sectors_are_blank_is_refused() {
             assert_eq!(open(folder.path()).unwrap(), state);
         } else {
             let error = open(folder.path()).unwrap_err();
-            assert!(
-                matches!(error, OpenError::Damaged { .. }),
-                "sector {sector}: {error}"
-            );
+            assert!(matches!(error, OpenError::Damaged { .. }), "sector {sector}: {error}");
         }
     }
 }

@@ -11,17 +11,10 @@ const COMMANDS: u32 = 60;
 
 /// Runs the same commands against a disk that fails at one deed, and checks what is left.
 fn work(deed: Deed, after: u64, once: bool) -> (u32, bool) {
-    let what = format!(
-        "{deed:?} fails after {after}, {}",
-        if once { "once" } else { "for good" }
-    );
+    let what = format!("{deed:?} fails after {after}, {}", if once { "once" } else { "for good" });
     let folder = tempfile::tempdir().unwrap();
     let disk = TestDisk::default();
-    let options = Options {
-        disk: Arc::new(disk.clone()),
-        snapshot_bytes: 6000,
-        ..small()
-    };
+    let options = Options { disk: Arc::new(disk.clone()), snapshot_bytes: 6000, ..small() };
     let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
     *disk.state.plan.lock() = Some((deed, after, once));
     let mut acknowledged = 0;
@@ -40,10 +33,7 @@ fn work(deed: Deed, after: u64, once: bool) -> (u32, bool) {
     assert_eq!(store.stopped().is_some(), stopped, "{what}");
     if stopped {
         let refused = |error| matches!(error, StoreError::Stopped { .. });
-        assert!(
-            refused(store.submit_applied(put(99, 1), |_| ()).unwrap_err()),
-            "{what}"
-        );
+        assert!(refused(store.submit_applied(put(99, 1), |_| ()).unwrap_err()), "{what}");
         assert!(refused(store.read(|_| ()).unwrap_err()), "{what}");
         assert!(store.close().is_err());
     }
@@ -56,10 +46,7 @@ fn work(deed: Deed, after: u64, once: bool) -> (u32, bool) {
     let found = store.read(Map::clone).unwrap();
     let count = found.0.len() as u32;
     // The command that was being written may be there or not; an earlier one must be.
-    assert!(
-        acknowledged <= count && count <= acknowledged + 1,
-        "{what}: {acknowledged} answered, {count} found"
-    );
+    assert!(acknowledged <= count && count <= acknowledged + 1, "{what}: {acknowledged} answered, {count} found");
     let mut model = Map::new();
     (0..count).for_each(|key| {
         model.apply(&put(key, 300));
@@ -84,13 +71,7 @@ fn a_failed_write_or_flush_stops_the_store_and_loses_nothing_acknowledged() {
 
 #[test]
 fn a_disk_that_fails_for_good_stops_the_store() {
-    for deed in [
-        Deed::Write,
-        Deed::SyncData,
-        Deed::CreateZeroed,
-        Deed::Rename,
-        Deed::SyncFolder,
-    ] {
+    for deed in [Deed::Write, Deed::SyncData, Deed::CreateZeroed, Deed::Rename, Deed::SyncFolder] {
         let (acknowledged, stopped) = work(deed, 1, false);
         assert!(stopped && acknowledged < COMMANDS, "{deed:?}");
     }
@@ -98,13 +79,7 @@ fn a_disk_that_fails_for_good_stops_the_store() {
 
 #[test]
 fn a_failed_rename_folder_flush_or_preallocation_loses_nothing() {
-    for deed in [
-        Deed::Create,
-        Deed::CreateZeroed,
-        Deed::Rename,
-        Deed::SyncFolder,
-        Deed::Remove,
-    ] {
+    for deed in [Deed::Create, Deed::CreateZeroed, Deed::Rename, Deed::SyncFolder, Deed::Remove] {
         for after in 0..8 {
             work(deed, after, true);
         }
@@ -122,37 +97,22 @@ fn a_short_write_is_gone_on_with() {
 fn a_failed_snapshot_is_told_and_the_store_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let disk = TestDisk::default();
-    let options = Options {
-        disk: Arc::new(disk.clone()),
-        ..small()
-    };
+    let options = Options { disk: Arc::new(disk.clone()), ..small() };
     let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
     run(&store, put(1, 10)).unwrap();
     *disk.state.plan.lock() = Some((Deed::Create, 0, true));
     let error = store.snapshot().unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Snapshot { why } if why.contains("Create")),
-        "{error}"
-    );
+    assert!(matches!(&error, StoreError::Snapshot { why } if why.contains("Create")), "{error}");
     run(&store, put(2, 10)).unwrap();
     assert_eq!(store.snapshot(), Ok(2));
-    assert_eq!(
-        (
-            store.statistics().snapshots,
-            store.statistics().snapshot_failures
-        ),
-        (1, 1)
-    );
+    assert_eq!((store.statistics().snapshots, store.statistics().snapshot_failures), (1, 1));
 }
 
 #[test]
 fn everyone_waiting_hears_that_the_store_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let disk = TestDisk::default();
-    let options = Options {
-        disk: Arc::new(disk.clone()),
-        ..small()
-    };
+    let options = Options { disk: Arc::new(disk.clone()), ..small() };
     let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
     let (tell, hear) = mpsc::channel();
     let (tell_hook, hear_hook) = mpsc::channel();
@@ -161,23 +121,16 @@ fn everyone_waiting_hears_that_the_store_stopped() {
     let held = disk.state.gate.lock();
     for key in 0..50 {
         let tell_too = tell.clone();
-        store.submit(put(key, 100), move |outcome| {
-            tell_too.send(outcome.map(|_| ())).unwrap()
-        });
+        store.submit(put(key, 100), move |outcome| tell_too.send(outcome.map(|_| ())).unwrap());
         // Changes nothing, but has seen what is not durable.
         let tell_too = tell.clone();
-        store.submit(put(key, 100), move |outcome| {
-            tell_too.send(outcome.map(|_| ())).unwrap()
-        });
+        store.submit(put(key, 100), move |outcome| tell_too.send(outcome.map(|_| ())).unwrap());
         let tell_too = tell.clone();
         store.read_durable(|_| (), move |outcome| tell_too.send(outcome).unwrap());
     }
     drop(held);
     for _ in 0..150 {
-        assert!(matches!(
-            hear.recv().unwrap(),
-            Err(StoreError::Stopped { .. })
-        ));
+        assert!(matches!(hear.recv().unwrap(), Err(StoreError::Stopped { .. })));
     }
     assert!(hear_hook.recv().unwrap().contains("Write fails as planned"));
 }

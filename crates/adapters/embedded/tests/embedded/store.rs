@@ -13,10 +13,7 @@ use crate::support::{Command, Map, TestDisk, files, put, run, small};
 fn replies_come_in_order_and_only_when_durable() {
     let folder = tempfile::tempdir().unwrap();
     let disk = TestDisk::default();
-    let options = Options {
-        disk: Arc::new(disk.clone()),
-        ..small()
-    };
+    let options = Options { disk: Arc::new(disk.clone()), ..small() };
     let (store, opened) = Store::<Map>::open(folder.path(), options).unwrap();
     assert_eq!((opened.sequence, opened.snapshot), (0, None));
     let (tell, hear) = mpsc::channel();
@@ -31,26 +28,17 @@ fn replies_come_in_order_and_only_when_durable() {
         assert_eq!(reply.unwrap().is_some(), key % 2 == 1);
     }
     assert_eq!(store.read(|map| map.0.len()), Ok(10));
-    assert_eq!(
-        (store.applied_sequence(), store.durable_sequence()),
-        (10, 0)
-    );
+    assert_eq!((store.applied_sequence(), store.durable_sequence()), (10, 0));
     assert!(hear.try_recv().is_err(), "nothing is durable yet");
     drop(held);
-    assert_eq!(
-        (0..20).map(|_| hear.recv().unwrap()).collect::<Vec<_>>(),
-        (0..20).collect::<Vec<_>>()
-    );
+    assert_eq!((0..20).map(|_| hear.recv().unwrap()).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     // With nothing pending, a repeat and a read are answered before the call returns.
     store.submit(put(0, 10), {
         let tell = tell.clone();
         move |reply| tell.send(reply.unwrap().unwrap().len() as u32).unwrap()
     });
     assert_eq!(hear.try_recv(), Ok(10));
-    store.read_durable(
-        |map| map.0.len() as u32,
-        move |count| tell.send(count.unwrap() + 1).unwrap(),
-    );
+    store.read_durable(|map| map.0.len() as u32, move |count| tell.send(count.unwrap() + 1).unwrap());
     assert_eq!(hear.try_recv(), Ok(11));
     store.close().unwrap();
     assert_eq!(run(&store, put(1, 1)), Err(StoreError::Closed));
@@ -71,32 +59,17 @@ fn a_closed_store_opens_with_its_state_and_the_journal_can_be_listed() {
             run(&store, command.clone()).unwrap();
             expected.push(command);
             // While the store is open, too.
-            let listed = journal::cat::<Map>(folder.path())
-                .unwrap()
-                .map(Result::unwrap);
-            assert_eq!(
-                listed.map(|entry| entry.command).collect::<Vec<_>>(),
-                expected
-            );
+            let listed = journal::cat::<Map>(folder.path()).unwrap().map(Result::unwrap);
+            assert_eq!(listed.map(|entry| entry.command).collect::<Vec<_>>(), expected);
         }
     }
-    let listed: Vec<_> = journal::cat::<Map>(folder.path())
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(
-        listed.iter().map(|it| it.sequence).collect::<Vec<_>>(),
-        (1..=45).collect::<Vec<_>>()
-    );
+    let listed: Vec<_> = journal::cat::<Map>(folder.path()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(listed.iter().map(|it| it.sequence).collect::<Vec<_>>(), (1..=45).collect::<Vec<_>>());
     for entry in listed {
         let bytes = std::fs::read(&entry.file).unwrap();
         let at = entry.offset as usize;
         let body = postcard::to_stdvec(&entry.command).unwrap();
-        assert_eq!(
-            bytes[at..at + 4],
-            (body.len() as u32).to_le_bytes(),
-            "the offset leads to the record"
-        );
+        assert_eq!(bytes[at..at + 4], (body.len() as u32).to_le_bytes(), "the offset leads to the record");
     }
 }
 
@@ -110,10 +83,7 @@ fn commands_submitted_together_are_answered_together_and_flushed_once() {
         hear.recv().unwrap()
     };
     let replies = submit(vec![put(1, 1), put(1, 2), put(9, 5000), put(1, 2)]);
-    assert_eq!(
-        (replies[0].as_ref(), replies[1].as_ref()),
-        (Ok(&None), Ok(&Some(vec![1])))
-    );
+    assert_eq!((replies[0].as_ref(), replies[1].as_ref()), (Ok(&None), Ok(&Some(vec![1]))));
     assert!(matches!(replies[2], Err(StoreError::TooLarge { .. })));
     assert_eq!(replies[3], Ok(Some(vec![1, 0])));
     assert_eq!((store.flush_count(), store.durable_sequence()), (1, 2));
@@ -127,65 +97,35 @@ fn commands_submitted_together_are_answered_together_and_flushed_once() {
 #[test]
 fn snapshots_keep_the_journal_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options {
-        snapshot_bytes: 8 << 10,
-        segment_bytes: 8 << 10,
-        ..Options::default()
-    };
+    let options = Options { snapshot_bytes: 8 << 10, segment_bytes: 8 << 10, ..Options::default() };
     let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
     let mut largest = 0;
     for number in 0..600u32 {
-        run(
-            &store,
-            Command::Put {
-                key: number % 7,
-                value: number.to_le_bytes().repeat(50),
-            },
-        )
-        .unwrap();
+        run(&store, Command::Put { key: number % 7, value: number.to_le_bytes().repeat(50) }).unwrap();
         largest = largest.max(store.size_on_disk().unwrap());
     }
     store.snapshot().unwrap();
     let state = store.read(Map::clone).unwrap();
     let snapshots = store.statistics().snapshots;
     assert!(snapshots > 5, "only {snapshots} snapshots");
-    assert!(
-        largest < 200 << 10,
-        "the folder grew to {largest} bytes for 300 KiB of journal"
-    );
+    assert!(largest < 200 << 10, "the folder grew to {largest} bytes for 300 KiB of journal");
     store.close().unwrap();
     let names: Vec<_> = files(folder.path()).into_keys().collect();
-    assert_eq!(
-        names
-            .iter()
-            .filter(|name| name.starts_with("snapshot-"))
-            .count(),
-        1,
-        "{names:?}"
-    );
+    assert_eq!(names.iter().filter(|name| name.starts_with("snapshot-")).count(), 1, "{names:?}");
     let (store, opened) = Store::<Map>::open(folder.path(), small()).unwrap();
-    assert_eq!(
-        (opened.snapshot, opened.sequence, opened.replayed),
-        (Some(600), 600, 0)
-    );
+    assert_eq!((opened.snapshot, opened.sequence, opened.replayed), (Some(600), 600, 0));
     assert_eq!(store.read(Map::clone).unwrap(), state);
 }
 
 #[test]
 fn many_threads_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options {
-        segment_bytes: 64 << 10,
-        snapshot_bytes: 64 << 10,
-        ..Options::default()
-    };
+    let options = Options { segment_bytes: 64 << 10, snapshot_bytes: 64 << 10, ..Options::default() };
     let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8u32 {
             let store = store.clone();
-            scope.spawn(move || {
-                (0..200).for_each(|n| assert!(run(&store, put(thread * 1000 + n, 150)).is_ok()))
-            });
+            scope.spawn(move || (0..200).for_each(|n| assert!(run(&store, put(thread * 1000 + n, 150)).is_ok())));
         }
     });
     let statistics = store.statistics();
@@ -193,10 +133,7 @@ fn many_threads_lose_nothing() {
     assert!(statistics.flushes < 1600, "nobody shared a flush");
     drop(store);
     let (store, opened) = Store::<Map>::open(folder.path(), small()).unwrap();
-    assert_eq!(
-        (opened.sequence, store.read(|map| map.0.len())),
-        (1600, Ok(1600))
-    );
+    assert_eq!((opened.sequence, store.read(|map| map.0.len())), (1600, Ok(1600)));
 }
 
 #[test]
@@ -206,14 +143,8 @@ fn a_folder_has_one_store_at_a_time() {
     let error = Store::<Map>::open(folder.path(), small()).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }));
     let message = error.to_string();
-    assert!(
-        message.contains(&folder.path().display().to_string()),
-        "{message}"
-    );
-    assert!(
-        message.contains(&std::process::id().to_string()),
-        "{message}"
-    );
+    assert!(message.contains(&folder.path().display().to_string()), "{message}");
+    assert!(message.contains(&std::process::id().to_string()), "{message}");
     store.close().unwrap();
     Store::<Map>::open(folder.path(), small()).unwrap();
 }
@@ -236,10 +167,7 @@ fn the_last_handle_may_go_in_a_callback() {
 fn what_cannot_be_journalled_is_not_applied() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::<Map>::open(folder.path(), small()).unwrap();
-    assert!(matches!(
-        run(&store, put(1, 5000)),
-        Err(StoreError::TooLarge { limit: 1024, .. })
-    ));
+    assert!(matches!(run(&store, put(1, 5000)), Err(StoreError::TooLarge { limit: 1024, .. })));
     assert_eq!(store.read(|map| map.0.len()), Ok(0));
     run(&store, put(1, 1000)).unwrap();
 }
@@ -260,10 +188,7 @@ impl<const V: u16> Machine for Other<V> {
     }
 
     fn apply(&mut self, _: &Command) -> Applied<()> {
-        Applied {
-            reply: (),
-            changed: false,
-        }
+        Applied { reply: (), changed: false }
     }
 
     fn freeze(&self) {}
@@ -293,50 +218,18 @@ fn a_store_of_another_machine_version_or_format_is_refused_by_name() {
         assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
         assert!(error.to_string().contains("\"map\"") && error.to_string().contains("\"other\""));
         let error = Store::<Other<2>>::open(folder.path(), small()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                OpenError::UnknownVersion {
-                    found: 1,
-                    known: 2,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert!(
-            journal::cat::<Other<2>>(folder.path())
-                .unwrap()
-                .next()
-                .is_none_or(|it| it.is_err())
-        );
+        assert!(matches!(error, OpenError::UnknownVersion { found: 1, known: 2, .. }), "{error}");
+        assert!(journal::cat::<Other<2>>(folder.path()).unwrap().next().is_none_or(|it| it.is_err()));
     }
-    for (name, bytes) in files(folder.path())
-        .into_iter()
-        .filter(|(name, _)| name != "LOCK")
-    {
+    for (name, bytes) in files(folder.path()).into_iter().filter(|(name, _)| name != "LOCK") {
         let mut newer = bytes.clone();
         newer[12] = 9;
-        let header = if name.starts_with("journal-") {
-            512
-        } else {
-            89
-        };
+        let header = if name.starts_with("journal-") { 512 } else { 89 };
         let checksum = crc32c::crc32c(&newer[4..header]);
         newer[..4].copy_from_slice(&checksum.to_le_bytes());
         std::fs::write(folder.path().join(&name), newer).unwrap();
         let error = Store::<Map>::open(folder.path(), small()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                OpenError::UnknownFormat {
-                    found: 9,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OpenError::UnknownFormat { found: 9, known: 1, .. }), "{error}");
         std::fs::write(folder.path().join(&name), bytes).unwrap();
     }
     Store::<Map>::open(folder.path(), small()).unwrap();
@@ -355,10 +248,7 @@ fn a_machine_that_decides_otherwise_is_refused() {
             Stubborn
         }
         fn apply(&mut self, _: &Command) -> Applied<()> {
-            Applied {
-                reply: (),
-                changed: false,
-            }
+            Applied { reply: (), changed: false }
         }
         fn freeze(&self) {}
         fn write_snapshot((): &(), _: &mut dyn io::Write) -> io::Result<()> {
@@ -373,31 +263,16 @@ fn a_machine_that_decides_otherwise_is_refused() {
     run(&store, put(1, 10)).unwrap();
     drop(store);
     let error = Store::<Stubborn>::open(folder.path(), small()).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Diverged { sequence: 1, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Diverged { sequence: 1, .. }), "{error}");
 }
 
 #[test]
 fn options_out_of_bounds_are_refused() {
     for options in [
-        Options {
-            segment_bytes: 100,
-            ..Options::default()
-        },
-        Options {
-            segment_bytes: 5000,
-            ..Options::default()
-        },
-        Options {
-            segment_bytes: 1 << 40,
-            ..Options::default()
-        },
-        Options {
-            snapshot_bytes: 0,
-            ..Options::default()
-        },
+        Options { segment_bytes: 100, ..Options::default() },
+        Options { segment_bytes: 5000, ..Options::default() },
+        Options { segment_bytes: 1 << 40, ..Options::default() },
+        Options { snapshot_bytes: 0, ..Options::default() },
     ] {
         let error = Store::<Map>::open(Path::new("never-created"), options).unwrap_err();
         assert!(matches!(error, OpenError::Option { .. }), "{error}");

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use embedded::disk::{Disk, DiskFile, RealDisk};
 use embedded::{Applied, Machine, Options, Store};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// Keys and values; a value never seen before is a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,10 +23,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn put(key: u32, bytes: usize) -> Command {
-    Command::Put {
-        key,
-        value: (0..bytes).map(|n| (n as u32 ^ key) as u8).collect(),
-    }
+    Command::Put { key, value: (0..bytes).map(|n| (n as u32 ^ key) as u8).collect() }
 }
 
 impl Machine for Map {
@@ -45,22 +42,13 @@ impl Machine for Map {
         match command {
             Command::Put { key, value } => {
                 if self.0.get(key) == Some(value) {
-                    return Applied {
-                        reply: Some(value.clone()),
-                        changed: false,
-                    };
+                    return Applied { reply: Some(value.clone()), changed: false };
                 }
-                Applied {
-                    reply: self.0.insert(*key, value.clone()),
-                    changed: true,
-                }
+                Applied { reply: self.0.insert(*key, value.clone()), changed: true }
             }
             Command::Remove { key } => {
                 let reply = self.0.remove(key);
-                Applied {
-                    changed: reply.is_some(),
-                    reply,
-                }
+                Applied { changed: reply.is_some(), reply }
             }
             Command::Panic => panic!("as told"),
         }
@@ -105,18 +93,11 @@ impl Machine for Map {
 
 /// Small segments, and snapshots only when asked for.
 pub(crate) fn small() -> Options {
-    Options {
-        segment_bytes: 4096,
-        snapshot_bytes: u64::MAX,
-        ..Options::default()
-    }
+    Options { segment_bytes: 4096, snapshot_bytes: u64::MAX, ..Options::default() }
 }
 
 /// Submits and waits until the reply is durable.
-pub(crate) fn run(
-    store: &Store<Map>,
-    command: Command,
-) -> Result<Option<Vec<u8>>, embedded::StoreError> {
+pub(crate) fn run(store: &Store<Map>, command: Command) -> Result<Option<Vec<u8>>, embedded::StoreError> {
     let (tell, hear) = mpsc::channel();
     store.submit(command, move |outcome| tell.send(outcome).unwrap());
     hear.recv().unwrap()
@@ -129,9 +110,7 @@ pub(crate) fn run_batch(disk: &TestDisk, store: &Store<Map>, commands: Vec<Comma
     let count = commands.len();
     let submit = |command: Command| {
         let tell = tell.clone();
-        store.submit(command, move |outcome| {
-            tell.send(outcome.map(|_| ())).unwrap()
-        });
+        store.submit(command, move |outcome| tell.send(outcome.map(|_| ())).unwrap());
     };
     commands.into_iter().for_each(submit);
     drop(held);
@@ -186,11 +165,7 @@ impl State {
     }
 
     fn check(&self, deed: Deed) -> io::Result<()> {
-        if self.fails(deed) {
-            Err(io::Error::other(format!("{deed:?} fails as planned")))
-        } else {
-            Ok(())
-        }
+        if self.fails(deed) { Err(io::Error::other(format!("{deed:?} fails as planned"))) } else { Ok(()) }
     }
 }
 
@@ -201,10 +176,7 @@ struct TestFile {
 
 impl TestDisk {
     fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        Box::new(TestFile {
-            file,
-            state: self.state.clone(),
-        })
+        Box::new(TestFile { file, state: self.state.clone() })
     }
 }
 
@@ -243,9 +215,7 @@ impl DiskFile for TestFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let _held_up = self.state.gate.lock();
         if self.state.fails(Deed::ShortWrite) {
-            return self
-                .file
-                .write_at(&bytes[..bytes.len().div_ceil(2)], offset);
+            return self.file.write_at(&bytes[..bytes.len().div_ceil(2)], offset);
         }
         if self.state.fails(Deed::Write) {
             self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
@@ -266,10 +236,7 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 pub(crate) fn files(folder: &Path) -> Files {
     let read = |entry: io::Result<std::fs::DirEntry>| {
         let entry = entry.unwrap();
-        (
-            entry.file_name().into_string().unwrap(),
-            std::fs::read(entry.path()).unwrap(),
-        )
+        (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
     };
     std::fs::read_dir(folder).unwrap().map(read).collect()
 }
