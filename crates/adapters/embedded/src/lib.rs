@@ -25,8 +25,10 @@
 
 pub mod disk;
 mod error;
+mod flusher;
 pub mod journal;
 mod lock;
+mod queue;
 mod recovery;
 mod snapshot;
 mod statistics;

@@ -53,7 +53,7 @@ fn flip_every_byte(original: &Files, state: &Map) {
         let path = folder.path().join(name);
         let mut flipped = bytes.clone();
         for at in 0..bytes.len() {
-            for pattern in [0x01, 0x80, 0xFF, bytes[at]].into_iter().filter(|pattern| *pattern != 0) {
+            for pattern in [0x01, 0xFF, bytes[at]].into_iter().filter(|pattern| *pattern != 0) {
                 flipped[at] = bytes[at] ^ pattern;
                 std::fs::write(&path, &flipped).unwrap();
                 let place = format!("{name}, byte {at}, pattern {pattern:#04x}");

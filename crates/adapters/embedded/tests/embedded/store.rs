@@ -42,6 +42,9 @@ fn replies_come_in_order_and_only_when_durable() {
     assert_eq!(hear.try_recv(), Ok(11));
     store.close().unwrap();
     assert_eq!(run(&store, put(1, 1)), Err(StoreError::Closed));
+    // The repeats are not in the journal.
+    let (_, opened) = Store::<Map>::open(folder.path(), small()).unwrap();
+    assert_eq!((opened.sequence, opened.replayed), (10, 10));
 }
 
 #[test]
