@@ -1,6 +1,6 @@
 //! The ledger as a deterministic state machine: accounts, branches, and the barrier between them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use table::{Frozen, Table};
@@ -131,6 +131,8 @@ pub struct Ledger {
     floor: Timestamp,
     /// The accounts that a `Replace` did away with, summed up.
     replaced: Totals,
+    /// What they had settled, account by account.
+    replaced_settled: BTreeMap<EntityId, i64>,
     keys: Keys<LedgerReply>,
 }
 
@@ -151,6 +153,7 @@ pub struct LedgerRest {
     finals: VecDeque<BranchId>,
     floor: Timestamp,
     replaced: Totals,
+    replaced_settled: BTreeMap<EntityId, i64>,
     keys: Vec<(IdempotencyKey, LedgerReply)>,
 }
 
@@ -362,6 +365,9 @@ impl Ledger {
             let fresh = Account { available, credited: available, price, ..Account::default() };
             if let Some(old) = self.accounts.insert(EntityId::number(n), fresh) {
                 self.replaced.add(&old);
+                if old.settled != 0 {
+                    *self.replaced_settled.entry(EntityId::number(n)).or_default() += old.settled;
+                }
             }
         }
         (LedgerReply::Done, true)
@@ -436,9 +442,14 @@ impl Ledger {
         totals
     }
 
-    /// The sums over the accounts that were replaced.
-    pub fn replaced(&self) -> &Totals {
-        &self.replaced
+    /// What every account has settled, that of its replaced predecessors included. Accounts that never settled anything may be left out.
+    pub fn settled_by_account(&self) -> BTreeMap<EntityId, i128> {
+        let mut settled: BTreeMap<EntityId, i128> =
+            self.replaced_settled.iter().map(|(id, amount)| (*id, i128::from(*amount))).collect();
+        for (id, account) in self.accounts.iter().filter(|(_, account)| account.settled != 0) {
+            *settled.entry(*id).or_default() += i128::from(account.settled);
+        }
+        settled
     }
 
     /// A picture that stands still.
@@ -450,6 +461,7 @@ impl Ledger {
                 finals: self.finals.clone(),
                 floor: self.floor,
                 replaced: self.replaced,
+                replaced_settled: self.replaced_settled.clone(),
                 keys: self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect(),
             },
         }
@@ -470,7 +482,16 @@ impl Ledger {
         for (key, reply) in rest.keys {
             keys.remember(&key, reply);
         }
-        Self { accounts, branches, open, finals: rest.finals, floor: rest.floor, replaced: rest.replaced, keys }
+        Self {
+            accounts,
+            branches,
+            open,
+            finals: rest.finals,
+            floor: rest.floor,
+            replaced: rest.replaced,
+            replaced_settled: rest.replaced_settled,
+            keys,
+        }
     }
 }
 

@@ -156,23 +156,25 @@ pub mod refusals {
     pub const CHECKING_OUT: Name = Name::literal("order_checking_out");
 }
 
-/// Sums over the orders that are paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PaidTotals {
-    /// How many.
+/// What the paid orders come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Paid {
+    /// How many orders.
     pub orders: u64,
-    /// What they cost.
-    pub cost: i128,
-    /// How many units they hold.
-    pub units: i128,
+    /// What each user's cost.
+    pub by_user: BTreeMap<EntityId, i64>,
+    /// How many units of each item they hold.
+    pub by_item: BTreeMap<EntityId, i64>,
 }
 
-impl PaidTotals {
+impl Paid {
     fn add(&mut self, order: &Order) {
         if order.is_paid() {
             self.orders += 1;
-            self.cost += i128::from(order.total_cost());
-            self.units += order.lines.iter().map(|line| i128::from(line.quantity)).sum::<i128>();
+            *self.by_user.entry(order.user).or_default() += order.total_cost();
+            for line in &order.lines {
+                *self.by_item.entry(line.item).or_default() += line.quantity;
+            }
         }
     }
 }
@@ -184,8 +186,8 @@ pub struct OrderBook {
     log: LogState,
     /// The last version given.
     version: u64,
-    /// The paid orders that a `Replace` did away with, summed up.
-    replaced: PaidTotals,
+    /// The paid orders that a `Replace` did away with.
+    replaced: Paid,
     keys: Keys<OrdersReply>,
 }
 
@@ -204,7 +206,7 @@ pub struct FrozenOrders {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct OrdersRest {
     version: u64,
-    replaced: PaidTotals,
+    replaced: Paid,
     keys: Vec<(IdempotencyKey, OrdersReply)>,
 }
 
@@ -392,23 +394,11 @@ impl OrderBook {
         &self.log
     }
 
-    /// The sums over all paid orders that ever were, those replaced since included.
-    pub fn paid_totals(&self) -> PaidTotals {
-        let mut totals = self.replaced;
-        self.orders.iter().for_each(|(_, order)| totals.add(order));
-        totals
-    }
-
-    /// What the paid orders cost each user, and how many units of each item they hold. Of orders that were not replaced.
-    pub fn paid_by_account(&self) -> (BTreeMap<EntityId, i128>, BTreeMap<EntityId, i128>) {
-        let (mut users, mut items) = (BTreeMap::new(), BTreeMap::new());
-        for (_, order) in self.orders.iter().filter(|(_, order)| order.is_paid()) {
-            *users.entry(order.user).or_default() += i128::from(order.total_cost());
-            for line in &order.lines {
-                *items.entry(line.item).or_default() += i128::from(line.quantity);
-            }
-        }
-        (users, items)
+    /// What all paid orders that ever were come to, those replaced since included.
+    pub fn paid(&self) -> Paid {
+        let mut paid = self.replaced.clone();
+        self.orders.iter().for_each(|(_, order)| paid.add(order));
+        paid
     }
 
     /// A picture that stands still.
@@ -418,7 +408,7 @@ impl OrderBook {
             log: self.log.freeze(),
             rest: OrdersRest {
                 version: self.version,
-                replaced: self.replaced,
+                replaced: self.replaced.clone(),
                 keys: self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect(),
             },
         }

@@ -130,16 +130,19 @@ impl<M: Machine> Store<M> {
     }
 
     /// Applies a command at once and returns its reply, which is not durable yet: after a crash the
-    /// command may never have happened. `durable` is called once the reply can be relied on, or with
-    /// the reason why it cannot; possibly before this call returns.
+    /// command may never have happened. `durable` is called with the same reply once it can be relied
+    /// on, or with the reason why it cannot; possibly before this call returns.
     ///
     /// # Errors
     /// [`StoreError`]; `durable` is then not called.
     pub fn submit_applied(
         &self,
         command: M::Command,
-        durable: impl FnOnce(Result<(), StoreError>) + Send + 'static,
-    ) -> Result<M::Reply, StoreError> {
+        durable: impl FnOnce(Result<M::Reply, StoreError>) + Send + 'static,
+    ) -> Result<M::Reply, StoreError>
+    where
+        M::Reply: Clone,
+    {
         let shared = &*self.handle.shared;
         let mut queue = shared.queue.lock();
         match queue.apply(&command, shared.batch_limit) {
@@ -149,11 +152,12 @@ impl<M: Machine> Store<M> {
             }
             Ok(reply) if queue.is_settled() => {
                 drop(queue);
-                durable(Ok(()));
+                durable(Ok(reply.clone()));
                 Ok(reply)
             }
             Ok(reply) => {
-                queue.wait(Box::new(durable));
+                let later = reply.clone();
+                queue.wait(Box::new(move |outcome| durable(outcome.map(|()| later))));
                 shared.unlock_and_wake(queue);
                 Ok(reply)
             }
