@@ -69,5 +69,6 @@ ForgottenReply(command) ==
 Takes(from, to)    == from = "None" /\ to \in {"Prepared", "Executed", "Committed"}
 Returns(from, to)  == from \in {"Prepared", "Executed"} /\ to \in {"Aborted", "Compensated"}
 Holds(state)       == state = "Prepared"
+One(condition)     == IF condition THEN 1 ELSE 0
 Settles(state)     == state \in {"Committed", "Executed"}
 =============================================================================

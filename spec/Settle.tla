@@ -11,6 +11,7 @@ CONSTANTS
   Participants,   \* each keeps one account; every transaction wants one unit of each
   Funds,          \* units credited to each account
   SharedLog,      \* FALSE: log and owner die together. TRUE: either may die alone, a stalled owner is taken over
+  OwnerMayDie,    \* the owner's process may die at any moment; a later one recovers
   MaxLogCrashes,  \* how often the log may lose its unflushed end
   Floors,         \* TRUE: participants forget final branches
   Bug             \* "None", or a rule to break: the checker must then find the harm
@@ -124,7 +125,8 @@ AnswerBranch(t) ==
 Said(t, vote, p) == vote \in votes[t][p]
 Refused(t) == \E p \in Participants : Said(t, "no", p)
 
-(* An abort is irrevocable when recovery could find nothing else.             *)
+(* A two-phase abort is irrevocable when recovery could find nothing else.    *)
+(* A saga's always is: recovery of an undecided saga is to abort.             *)
 Irrevocable(t) == durable[t] \in ToAbort \/ Refused(t)
 
 (* Votes are dropped once nobody looks at them: it keeps the states few.      *)
@@ -218,9 +220,7 @@ SendCommit(t) ==
 
 SendUndo(t) ==
   /\ owner[t] = "Abort"
-  /\ \/ Irrevocable(t)
-     \/ ~IsSaga(t) /\ Bug = "AbortBeforeIrrevocable"
-     \/ IsSaga(t) /\ Bug = "CompensateBeforeIrrevocable"
+  /\ IsSaga(t) \/ Irrevocable(t) \/ Bug = "AbortBeforeIrrevocable"
   /\ Undo(t) \notin sent[t]
   /\ Send(t, {Undo(t)})
   /\ UNCHANGED <<owner, answer>>
@@ -230,7 +230,7 @@ SendUndo(t) ==
 (* The wait for acknowledgements is bounded, so the answer may come any time. *)
 AnswerAbort(t) ==
   /\ answer[t] = "None"
-  /\ \/ owner[t] = "Abort" /\ (Irrevocable(t) \/ Bug = "AnswerAbortBeforeIrrevocable")
+  /\ \/ owner[t] = "Abort" /\ (IsSaga(t) \/ Irrevocable(t) \/ Bug = "AnswerAbortBeforeIrrevocable")
      \/ owner[t] = "Fenced" /\ RecordFor(t) \in ToAbort
   /\ answer' = [answer EXCEPT ![t] = "RolledBack"]
   /\ UNCHANGED <<owner, sent>>
@@ -266,6 +266,7 @@ Finish(t) ==
 
 (* The owner's process dies, and an embedded log with it.                     *)
 OwnerDies ==
+  /\ OwnerMayDie
   /\ \E t \in Txs : owner[t] # "Dead"
   /\ owner' = [t \in Txs |-> "Dead"]
   /\ votes' = [t \in Txs |-> [p \in Participants |-> {}]]
@@ -287,7 +288,7 @@ RaiseFence ==
   /\ UNCHANGED <<owner, log, durable, logCrashes, sent, answer>>
   /\ UNCHANGED BarrierVars
 
-InOffice == fence = "Durable" \/ (fence = "Readable" /\ Bug = "TakerReadsUnflushed")
+InOffice == fence = "Durable" \/ (fence = "Readable" /\ Bug = "FenceUnflushed")
 
 TakerInquires(t) ==
   /\ InOffice
@@ -311,10 +312,16 @@ TakerDecides(t) ==
   /\ UNCHANGED <<owner, durable, fence, logCrashes, sent, answer>>
   /\ UNCHANGED BarrierVars
 
+(* A poisoned branch makes an abort irrevocable as a refusal does.            *)
+TakersAbortStands(t) ==
+  \/ RecordFor(t) = "Abort"
+  \/ IsSaga(t)
+  \/ \E p \in Participants : "no" \in inquiry[t][p]
+
 TakerSends(t) ==
   /\ InOffice
   /\ \/ ~IsSaga(t) /\ RecordFor(t) = "Commit" /\ "Commit" \notin sent[t] /\ Send(t, {"Commit"})
-     \/ RecordFor(t) = "Abort" /\ Undo(t) \notin sent[t] /\ Send(t, {Undo(t)})
+     \/ log[t] = "Abort" /\ TakersAbortStands(t) /\ Undo(t) \notin sent[t] /\ Send(t, {Undo(t)})
   /\ UNCHANGED <<owner, answer>>
   /\ UNCHANGED LogVars
   /\ UNCHANGED BarrierVars
@@ -343,7 +350,7 @@ Outcome(t, p, command) ==
      ELSE React(state, command, enough)
 
 (* Only the owner that still votes hears a vote, only the taker an inquiry.   *)
-NewVotes(t, p, command, reply) ==
+NewVotes(t, command, reply) ==
   IF command # Forward(t) THEN {}
   ELSE IF reply = Yes(t) /\ owner[t] = "Running" THEN {"yes"}
   ELSE IF reply = "Refused" /\ owner[t] \in {"Running", "Abort"} THEN {"no"}
@@ -355,29 +362,37 @@ NewInquiry(t, command, reply) ==
   ELSE IF reply \in Undone(t) THEN {"no"}
   ELSE {}
 
-Move(t, p, to) ==
-  LET from == branch[t][p]
-      delta(before, after) == (IF after THEN 1 ELSE 0) - (IF before THEN 1 ELSE 0)
-  IN /\ branch' = [branch EXCEPT ![t][p] = to]
-     /\ available' = [available EXCEPT ![p] = @ - (IF Takes(from, to) THEN 1 ELSE 0) + (IF Returns(from, to) THEN 1 ELSE 0)]
-     /\ held' = [held EXCEPT ![p] = @ + delta(Holds(from), Holds(to))]
-     /\ settled' = [settled EXCEPT ![p] = @ + delta(Settles(from), Settles(to))]
+(* A value bound by \E over one element is computed once by the checker; a    *)
+(* LET would be computed at each use.                                         *)
+Move(t, p, from, to) ==
+  /\ branch' = [branch EXCEPT ![t][p] = to]
+  /\ available' = [available EXCEPT ![p] = @ - One(Takes(from, to)) + One(Returns(from, to))]
+  /\ held' = [held EXCEPT ![p] = @ - One(Holds(from)) + One(Holds(to))]
+  /\ settled' = [settled EXCEPT ![p] = @ - One(Settles(from)) + One(Settles(to))]
 
-Receive(t, p, command) ==
-  /\ command \in sent[t]
-  /\ LET outcome == Outcome(t, p, command) IN
-       /\ Move(t, p, outcome[1])
-       /\ votes' = [votes EXCEPT ![t][p] = @ \cup NewVotes(t, p, command, outcome[2])]
-       /\ inquiry' = [inquiry EXCEPT ![t][p] = @ \cup NewInquiry(t, command, outcome[2])]
-       /\ outcome[1] # branch[t][p] \/ votes' # votes \/ inquiry' # inquiry
-  /\ UNCHANGED <<owner, sent, answer, floor>>
-  /\ UNCHANGED LogVars
+Changes(t, p, command) ==
+  LET outcome == Outcome(t, p, command) IN
+    \/ outcome[1] # branch[t][p]
+    \/ ~ (NewVotes(t, command, outcome[2]) \subseteq votes[t][p])
+    \/ ~ (NewInquiry(t, command, outcome[2]) \subseteq inquiry[t][p])
+
+(* A message that changes nothing is no step.                                 *)
+Receive(t, p) ==
+  \E command \in {c \in sent[t] \cap Commands : Changes(t, p, c)} :
+  \E outcome \in {Outcome(t, p, command)} :
+    /\ IF outcome[1] = branch[t][p]
+         THEN UNCHANGED <<branch, available, held, settled>>
+         ELSE Move(t, p, branch[t][p], outcome[1])
+    /\ votes' = [votes EXCEPT ![t][p] = @ \cup NewVotes(t, command, outcome[2])]
+    /\ inquiry' = [inquiry EXCEPT ![t][p] = @ \cup NewInquiry(t, command, outcome[2])]
+    /\ UNCHANGED <<owner, sent, answer, floor>>
+    /\ UNCHANGED LogVars
 
 (* Never right: it is here to be caught.                                      *)
 TimeoutReleases(t, p) ==
   /\ Bug = "TimeoutReleasesPrepared"
   /\ branch[t][p] = "Prepared"
-  /\ Move(t, p, "Aborted")
+  /\ Move(t, p, "Prepared", "Aborted")
   /\ UNCHANGED <<owner, sent, answer, floor, votes, inquiry>>
   /\ UNCHANGED LogVars
 
@@ -417,7 +432,7 @@ OfTransaction(t) ==
   \/ TakerInquires(t) \/ TakerDecides(t) \/ TakerSends(t) \/ TakerFinishes(t)
 
 OfParticipant(t, p) ==
-  \/ \E command \in Commands : Receive(t, p, command)
+  \/ Receive(t, p)
   \/ TimeoutReleases(t, p)
 
 Next ==
