@@ -13,6 +13,7 @@ CONSTANTS
   SharedLog,      \* FALSE: log and owner die together. TRUE: either may die alone, a stalled owner is taken over
   OwnerMayDie,    \* the owner's process may die at any moment; a later one recovers
   MaxLogCrashes,  \* how often the log may lose its unflushed end
+  Impatient,      \* TRUE: deadlines pass, and prepared branches ask the log, while the owner is alive and well
   Floors,         \* TRUE: participants forget final branches
   Bug             \* "None", or a rule to break: the checker must then find the harm
 
@@ -99,10 +100,14 @@ Stage(t) ==
   /\ UNCHANGED <<owner, durable, fence, logCrashes, sent, answer>>
   /\ UNCHANGED BarrierVars
 
+MayAsk(t) ==
+  /\ ~IsSaga(t)
+  /\ Impatient \/ owner[t] = "Dead"
+  /\ \E p \in Participants : branch[t][p] = "Prepared"
+
 (* A prepared branch asks about a transaction that the log never saw.         *)
 Bury(t) ==
-  /\ ~IsSaga(t)
-  /\ \E p \in Participants : branch[t][p] = "Prepared"
+  /\ MayAsk(t)
   /\ log[t] = "None"
   /\ log' = [log EXCEPT ![t] = "Tombstone"]
   /\ UNCHANGED <<owner, durable, fence, logCrashes, sent, answer>>
@@ -110,8 +115,7 @@ Bury(t) ==
 
 (* The log's answer to a prepared branch that asked.                          *)
 AnswerBranch(t) ==
-  /\ ~IsSaga(t)
-  /\ \E p \in Participants : branch[t][p] = "Prepared"
+  /\ MayAsk(t)
   /\ LET record == IF Bug = "LogAnswersUnflushed" THEN log[t] ELSE durable[t] IN
        \/ record \in ToCommit /\ "Commit" \notin sent[t] /\ Send(t, {"Commit"})
        \/ record \in ToAbort /\ "Abort" \notin sent[t] /\ Send(t, {"Abort"})
@@ -172,6 +176,7 @@ DecideCommit(t) ==
 (* that is not there is decided by a tombstone.                               *)
 DecideAbort(t) ==
   /\ owner[t] = "Running"
+  /\ Impatient \/ Refused(t)
   /\ IF fence # "Down"
        THEN owner' = [owner EXCEPT ![t] = "Fenced"] /\ UNCHANGED log
        ELSE IF log[t] \in ToCommit
@@ -350,8 +355,11 @@ Outcome(t, p, command) ==
      ELSE React(state, command, enough)
 
 (* Only the owner that still votes hears a vote, only the taker an inquiry.   *)
-NewVotes(t, command, reply) ==
+(* "Refused" by a branch that is forgotten is no vote: it may be forgotten    *)
+(* because it was committed behind a slow owner's back.                       *)
+NewVotes(t, p, command, reply) ==
   IF command # Forward(t) THEN {}
+  ELSE IF Forgotten(t, p) /\ Bug # "ExpiredIsRefusal" THEN {}
   ELSE IF reply = Yes(t) /\ owner[t] = "Running" THEN {"yes"}
   ELSE IF reply = "Refused" /\ owner[t] \in {"Running", "Abort"} THEN {"no"}
   ELSE {}
@@ -373,7 +381,7 @@ Move(t, p, from, to) ==
 Changes(t, p, command) ==
   LET outcome == Outcome(t, p, command) IN
     \/ outcome[1] # branch[t][p]
-    \/ ~ (NewVotes(t, command, outcome[2]) \subseteq votes[t][p])
+    \/ ~ (NewVotes(t, p, command, outcome[2]) \subseteq votes[t][p])
     \/ ~ (NewInquiry(t, command, outcome[2]) \subseteq inquiry[t][p])
 
 (* A message that changes nothing is no step.                                 *)
@@ -383,7 +391,7 @@ Receive(t, p) ==
     /\ IF outcome[1] = branch[t][p]
          THEN UNCHANGED <<branch, available, held, settled>>
          ELSE Move(t, p, branch[t][p], outcome[1])
-    /\ votes' = [votes EXCEPT ![t][p] = @ \cup NewVotes(t, command, outcome[2])]
+    /\ votes' = [votes EXCEPT ![t][p] = @ \cup NewVotes(t, p, command, outcome[2])]
     /\ inquiry' = [inquiry EXCEPT ![t][p] = @ \cup NewInquiry(t, command, outcome[2])]
     /\ UNCHANGED <<owner, sent, answer, floor>>
     /\ UNCHANGED LogVars
