@@ -47,7 +47,7 @@ IsSaga(t)    == t \in SagaTxs
 Yes(t)       == IF IsSaga(t) THEN "Executed" ELSE "Prepared"
 Forward(t)   == IF IsSaga(t) THEN "Execute" ELSE "Prepare"
 Undo(t)      == IF IsSaga(t) THEN "Compensate" ELSE "Abort"
-Undone(t)    == {"Aborted", "Compensated"}
+Undone       == {"Aborted", "Compensated"}
 
 Send(t, messages) == sent' = [sent EXCEPT ![t] = @ \cup messages]
 
@@ -68,6 +68,10 @@ Init ==
   /\ answer = [t \in Txs |-> "None"]
 
 -----------------------------------------------------------------------------
+(* A forgotten branch has no record; this specification keeps its last state  *)
+(* to compare the books with the decision, but no participant looks at it.    *)
+Forgotten(t, p) == t <= floor[p] /\ branch[t][p] \in (Final \cup {"None", "Executed"})
+
 (* The log. Whoever is not the owner reads durable records only: a record     *)
 (* that a crash can take back is nobody's reason to act.                      *)
 
@@ -140,7 +144,7 @@ BarrierButVotes == <<inquiry, branch, available, held, settled, floor>>
 Begin(t) ==
   /\ owner[t] = "New"
   /\ owner' = [owner EXCEPT ![t] = "Running"]
-  /\ Send(t, IF IsSaga(t) /\ Bug # "SagaExecutesBeforeStage" THEN {"Stage"} ELSE {"Stage", Forward(t)})
+  /\ Send(t, IF IsSaga(t) THEN {"Stage"} ELSE {"Stage", Forward(t)})
   /\ UNCHANGED answer
   /\ UNCHANGED LogVars
   /\ UNCHANGED BarrierVars
@@ -242,13 +246,14 @@ AnswerAbort(t) ==
   /\ UNCHANGED LogVars
   /\ UNCHANGED BarrierVars
 
-(* Acknowledged: the participant's state is final, so an acknowledgement read *)
-(* late still tells the truth.                                                *)
-CommitAcknowledged(t) == IsSaga(t) \/ \A p \in Participants : branch[t][p] = "Committed"
+(* Acknowledged: what was acknowledged is final or forgotten, so reading the  *)
+(* state is the same as having received the acknowledgement.                  *)
+CommitAcknowledged(t) ==
+  IsSaga(t) \/ \A p \in Participants : branch[t][p] = "Committed" \/ Forgotten(t, p)
 UndoAcknowledged(t) ==
   /\ Undo(t) \in sent[t]
   /\ \A p \in Participants :
-       branch[t][p] \in Undone(t) \/ (branch[t][p] = "None" /\ t <= floor[p])
+       branch[t][p] \in Undone \/ Forgotten(t, p)
 
 Finished(t) ==
   CASE durable[t] = "Commit" /\ CommitAcknowledged(t) -> "CommitFinished"
@@ -342,8 +347,6 @@ TakerFinishes(t) ==
 -----------------------------------------------------------------------------
 (* The participants.                                                          *)
 
-Forgotten(t, p) == t <= floor[p] /\ branch[t][p] \in (Final \cup {"None", "Executed"})
-
 Outcome(t, p, command) ==
   LET state == branch[t][p]
       enough == available[p] > 0
@@ -367,7 +370,7 @@ NewVotes(t, p, command, reply) ==
 NewInquiry(t, command, reply) ==
   IF command # "Inquire" THEN {}
   ELSE IF reply \in {"Prepared", "Committed"} THEN {"yes"}
-  ELSE IF reply \in Undone(t) THEN {"no"}
+  ELSE IF reply \in Undone THEN {"no"}
   ELSE {}
 
 (* A value bound by \E over one element is computed once by the checker; a    *)
@@ -479,10 +482,10 @@ Conservation ==
 (* A saga may be half done for a while, but not once it is decided and done.  *)
 Atomicity ==
   \A t \in Txs :
-    /\ ~ \E p, q \in Participants : branch[t][p] = "Committed" /\ branch[t][q] \in Undone(t)
+    /\ ~ \E p, q \in Participants : branch[t][p] = "Committed" /\ branch[t][q] \in Undone
     /\ durable[t] \in {"CommitFinished", "AbortFinished"} =>
          \/ \A p \in Participants : branch[t][p] \in {"Committed", "Executed"}
-         \/ \A p \in Participants : branch[t][p] \in Undone(t) \cup {"None"}
+         \/ \A p \in Participants : branch[t][p] \in Undone \cup {"None"}
 
 NoLostAnswer ==
   \A t \in Txs :
@@ -495,6 +498,7 @@ NoLostAnswer ==
 DecisionObeyed ==
   \A t \in Txs : \A p \in Participants :
     /\ branch[t][p] = "Committed" => durable[t] \in ToCommit
+    /\ durable[t] = "AbortFinished" => branch[t][p] \in Undone \cup {"None"}
     /\ durable[t] \in ToCommit => branch[t][p] \in {"Prepared", "Committed", "Executed"}
 
 (* No message under way could ever contradict a branch, or need the repair.   *)
@@ -507,6 +511,6 @@ DecidedOnce ==
   [][\A t \in Txs : /\ durable[t] \in ToCommit => durable'[t] \in ToCommit
                     /\ durable[t] \in ToAbort => durable'[t] \in ToAbort]_vars
 
-(* The same again for a checker of temporal formulas, on small configurations.*)
+(* The same as no deadlock but Rest, said with time, for small configurations. *)
 Finishes == \A t \in Txs : (durable[t] = "Staged") ~> (durable[t] \in {"CommitFinished", "AbortFinished"})
 =============================================================================
