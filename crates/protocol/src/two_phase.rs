@@ -110,7 +110,9 @@ impl TwoPhase {
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
             Event::Decided(decision) => {
-                if let State::Deciding { irrevocable, .. } = self.state {
+                if let State::Deciding { decision: ours, irrevocable, .. } = &self.state {
+                    // What makes our decision irrevocable says nothing about another's.
+                    let irrevocable = *irrevocable && ours.agrees(&decision);
                     self.settle(common, decision, irrevocable, now, out);
                 }
             }
