@@ -1,4 +1,32 @@
 //! The shop: orders, stock and payment behind the public HTTP contract.
+//!
+//! | file            | what it is                                                                |
+//! |-----------------|---------------------------------------------------------------------------|
+//! | [`orders`]      | orders and the transaction log, one pure state machine                    |
+//! | [`checkout`]    | the checkout, defined once: its services, its steps, its claim            |
+//! | [`audit`]       | every paid order against both ledgers                                     |
+//! | [`server`]      | the wiring: three databases, three services, one orchestrator             |
+//! | `*_http`        | thin handlers: arguments in, a command to a store, an answer or a problem |
+//! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`faults`]      | fault injection at a participant                                          |
+//! | [`admin`]       | the operators' door                                                       |
+//! | [`problem`]     | failures as problem details                                               |
+//! | [`metrics`]     | counters and histograms                                                   |
 
+pub mod admin;
+pub mod audit;
 pub mod checkout;
+pub mod faults;
+mod ledger_http;
+pub mod metrics;
 pub mod orders;
+mod orders_http;
+pub mod participant;
+mod payment_http;
+pub mod problem;
+mod request;
+pub mod server;
+mod stock_http;
+pub mod store;
+
+pub use server::{Config, Found, OpenShopError, Shop};

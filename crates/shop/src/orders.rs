@@ -389,6 +389,11 @@ impl OrderBook {
         self.orders.iter().map(|(id, order)| (*id, order))
     }
 
+    /// Whether this key was used for another request.
+    pub fn is_key_reused(&self, key: &IdempotencyKey) -> bool {
+        self.keys.recall(key) == Recalled::Reused
+    }
+
     /// The transaction log.
     pub fn transactions(&self) -> &LogState {
         &self.log

@@ -1,0 +1,37 @@
+//! Exit codes, all of them.
+//!
+//! | code | meaning                                                                  |
+//! |------|--------------------------------------------------------------------------|
+//! | 0    | done, and nothing is off                                                 |
+//! | 1    | an audit found something off, or the shop had to stop                    |
+//! | 2    | bad arguments, a data folder in use or damaged, a server out of reach    |
+
+use std::process::ExitCode;
+
+/// Something is off.
+pub(crate) const OFF: u8 = 1;
+/// The request can't be carried out.
+pub(crate) const UNUSABLE: u8 = 2;
+
+/// A failure that is the system's, not the caller's: exit code [`OFF`].
+#[derive(Debug)]
+pub(crate) struct Stopped(pub(crate) String);
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Says what went wrong, if anything did, and gives the code for it.
+pub(crate) fn code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("settle: {error:#}");
+            ExitCode::from(if error.is::<Stopped>() { OFF } else { UNUSABLE })
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `settle serve`: the whole shop on one port.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
+use clap::{Args, ValueEnum};
+use orchestrator::Choice;
+use shop::{Config, Found, Shop};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::Stopped;
+
+/// How long a shutdown waits for the checkouts in flight.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Which protocol checkouts use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolArg {
+    /// By the abort rate: sagas from 10 % aborts, two-phase commit again from 5 %.
+    Auto,
+    /// Two-phase commit: answers after one durable round.
+    #[value(name = "2pc")]
+    TwoPhase,
+    /// Saga: does at once, and undoes if a step refuses.
+    Saga,
+}
+
+/// What `settle serve` can be told, on the command line or by environment.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  settle serve\n  settle serve --listen 127.0.0.1:9000 --data /var/lib/settle --production\n  SETTLE_PROTOCOL=saga settle serve --chaos"
+)]
+pub(crate) struct ServeArgs {
+    /// Where to listen.
+    #[arg(long, env = "SETTLE_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// The data folder, made if absent. One process at a time.
+    #[arg(long, env = "SETTLE_DATA", default_value = "settle-data", value_name = "DIR")]
+    data: PathBuf,
+    /// How checkouts become all or nothing.
+    #[arg(long, env = "SETTLE_PROTOCOL", value_enum, default_value = "auto")]
+    protocol: ProtocolArg,
+    /// Allow fault injection under /stock/fault and /payment/fault. Not for production.
+    #[arg(long, env = "SETTLE_CHAOS", value_parser = clap::builder::FalseyValueParser::new())]
+    chaos: bool,
+    /// Refuse batch_init and fault injection.
+    #[arg(long, env = "SETTLE_PRODUCTION", value_parser = clap::builder::FalseyValueParser::new())]
+    production: bool,
+    /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
+    #[arg(long, env = "SETTLE_DURABILITY", value_enum, default_value = "fsync")]
+    durability: DurabilityArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DurabilityArg {
+    Fsync,
+    Memory,
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = Config {
+        data: args.data.clone(),
+        protocol: match args.protocol {
+            ProtocolArg::Auto => Choice::Auto,
+            ProtocolArg::TwoPhase => Choice::TwoPhase,
+            ProtocolArg::Saga => Choice::Saga,
+        },
+        chaos: args.chaos,
+        production: args.production,
+        store: embedded::Options {
+            durability: match args.durability {
+                DurabilityArg::Fsync => embedded::Durability::Fsync,
+                DurabilityArg::Memory => embedded::Durability::Memory,
+            },
+            ..embedded::Options::default()
+        },
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // The port first: whoever can't have it should hear so before a long recovery.
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let (shop, found) = Shop::open(config).await?;
+    let admin = bind_admin(&args.data)?;
+    greet(address, &args, &found);
+
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
+        _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
+    let public = axum::serve(listener, shop.router()).with_graceful_shutdown(until_stopped(stopping.clone()));
+    let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping));
+    let mut public = tokio::spawn(public.into_future());
+    let operators = tokio::spawn(operators.into_future());
+
+    let mut watch = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            ended = &mut public => {
+                ended.context("the server ended")??;
+                bail!(Stopped("the server ended by itself".to_owned()));
+            }
+            _ = watch.tick() => {
+                if let Some(why) = shop.stopped() {
+                    // Nothing was answered that is not on disk; the next start recovers.
+                    bail!(Stopped(why));
+                }
+            }
+        }
+    }
+    eprintln!("settle: finishing the checkouts in flight");
+    _ = stop.send(true);
+    let served = tokio::time::timeout(DRAIN, &mut public).await;
+    let settled = shop.shut_down(DRAIN).await;
+    operators.abort();
+    _ = std::fs::remove_file(args.data.join(shop::admin::SOCKET));
+    if served.is_err() || !settled {
+        eprintln!("settle: not everything was settled in time; the next start recovers the rest");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the operators' socket, which only the folder's owner can open.
+fn bind_admin(data: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = data.join(shop::admin::SOCKET);
+    // The data folder is locked by this process: a socket there was left behind by one that was killed.
+    _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot make the socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn greet(address: SocketAddr, args: &ServeArgs, found: &[Found]) {
+    for Found { service, opened } in found {
+        if opened.torn_bytes > 0 {
+            println!(
+                "The {service} journal ended in {} bytes that were never acknowledged; they were cut off.",
+                opened.torn_bytes
+            );
+        }
+    }
+    let replayed: u64 = found.iter().map(|found| found.opened.replayed).sum();
+    let data = args.data.display();
+    println!("Settle serves the shop at http://{address}, with its data in {data} ({replayed} commands replayed).");
+    if args.production {
+        println!("Production: batch_init and fault injection are refused.");
+    }
+    println!("\nTry this in another terminal:");
+    if args.production {
+        println!("  curl -s -X POST http://{address}/payment/create_user");
+        println!("  curl -s -X POST http://{address}/stock/item/create/5");
+        println!("  curl -s http://{address}/health/deep\n");
+        return;
+    }
+    println!(
+        "  curl -s -X POST http://{address}/stock/batch_init/10/100/5 http://{address}/payment/batch_init/10/1000 http://{address}/orders/batch_init/10/10/10/5"
+    );
+    println!("  curl -s -X POST http://{address}/orders/checkout/0");
+    println!("  curl -s http://{address}/orders/find/0\n");
+}

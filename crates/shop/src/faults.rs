@@ -1,0 +1,195 @@
+//! Fault injection at a participant: what to do before or after which verb. Off unless switched on when the shop starts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use protocol::Verb;
+use serde::{Deserialize, Serialize};
+
+/// The longest delay that can be injected. Milliseconds.
+pub const MAX_DELAY_MS: u64 = 60_000;
+
+/// Before the work, or after it and before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// Nothing has been done yet.
+    Before,
+    /// The work is done, durably, and not answered.
+    After,
+}
+
+/// Where a fault strikes: `before_prepare`, `after_commit`, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point {
+    /// Before or after the work.
+    pub moment: Moment,
+    /// Which work.
+    pub verb: Verb,
+}
+
+impl Point {
+    /// Every point at which a fault can strike.
+    pub fn all() -> impl Iterator<Item = Self> {
+        const VERBS: [Verb; 5] = [Verb::Prepare, Verb::Commit, Verb::Abort, Verb::Execute, Verb::Compensate];
+        [Moment::Before, Moment::After].into_iter().flat_map(|moment| VERBS.map(|verb| Self { moment, verb }))
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = match self.moment {
+            Moment::Before => "before",
+            Moment::After => "after",
+        };
+        write!(f, "{moment}_{}", self.verb)
+    }
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::all().find(|point| point.to_string() == text).ok_or_else(|| {
+            let points: Vec<String> = Self::all().map(|point| point.to_string()).collect();
+            format!("there is no fault point of that name; there are {}", points.join(", "))
+        })
+    }
+}
+
+/// What happens there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The process ends at once, as by `kill -9`.
+    Crash,
+    /// It goes on after this time.
+    Delay {
+        /// Milliseconds, up to [`MAX_DELAY_MS`].
+        ms: u64,
+    },
+    /// The answer is an error. Before the work: it is not done.
+    Error,
+    /// The work is done, and the answer is an error all the same.
+    ErrorAfterwards,
+}
+
+/// A fault at a point, for a number of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// What happens.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// How many times yet; `None`: until it is cleared.
+    pub times: Option<u64>,
+}
+
+/// The faults of one service.
+#[derive(Debug)]
+pub struct Faults {
+    enabled: bool,
+    armed: AtomicBool,
+    rules: Mutex<BTreeMap<Point, Rule>>,
+}
+
+impl Faults {
+    /// No faults; whether any may be set.
+    pub fn new(enabled: bool) -> Self {
+        Self { enabled, armed: AtomicBool::new(false), rules: Mutex::default() }
+    }
+
+    /// Whether faults may be set.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Sets what happens at a point, in place of what was set there.
+    pub fn set(&self, point: Point, rule: Rule) {
+        if self.enabled {
+            self.rules.lock().insert(point, rule);
+            self.armed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Clears one point, or all.
+    pub fn clear(&self, point: Option<Point>) {
+        let mut rules = self.rules.lock();
+        match point {
+            Some(point) => _ = rules.remove(&point),
+            None => rules.clear(),
+        }
+        self.armed.store(!rules.is_empty(), Ordering::Release);
+    }
+
+    /// What is set.
+    pub fn rules(&self) -> BTreeMap<String, Rule> {
+        self.rules.lock().iter().map(|(point, rule)| (point.to_string(), *rule)).collect()
+    }
+
+    /// The fault that strikes at this point now, which uses up one of its times.
+    pub fn strike(&self, moment: Moment, verb: Verb) -> Option<Fault> {
+        if !self.armed.load(Ordering::Acquire) {
+            return None;
+        }
+        let point = Point { moment, verb };
+        let mut rules = self.rules.lock();
+        let rule = rules.get_mut(&point)?;
+        let fault = rule.fault;
+        if let Some(times) = &mut rule.times {
+            *times -= 1;
+            if *times == 0 {
+                rules.remove(&point);
+            }
+        }
+        Some(fault)
+    }
+}
+
+/// Ends the process as `kill -9` would: nothing is flushed, closed or said.
+pub fn crash() -> ! {
+    let itself = rustix::process::getpid();
+    _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
+    std::process::abort()
+}
+
+/// Goes on after a time, on a thread of its own: only injected delays come here, never the hot path.
+pub fn later(ms: u64, go_on: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(ms));
+        go_on();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_has_a_name_that_reads_back() {
+        assert_eq!(Point::all().count(), 10);
+        for point in Point::all() {
+            assert_eq!(point.to_string().parse(), Ok(point));
+        }
+        assert!("before_lunch".parse::<Point>().is_err());
+    }
+
+    #[test]
+    fn a_fault_strikes_as_often_as_it_was_set_for() {
+        let faults = Faults::new(true);
+        let point = Point { moment: Moment::Before, verb: Verb::Commit };
+        faults.set(point, Rule { fault: Fault::Error, times: Some(2) });
+        let strikes = |_| faults.strike(Moment::Before, Verb::Commit).is_some();
+        assert_eq!((0..3).map(strikes).collect::<Vec<_>>(), [true, true, false]);
+        assert!(faults.rules().is_empty());
+    }
+
+    #[test]
+    fn nothing_can_be_set_unless_enabled() {
+        let faults = Faults::new(false);
+        faults.set(Point { moment: Moment::Before, verb: Verb::Commit }, Rule { fault: Fault::Crash, times: None });
+        assert_eq!(faults.strike(Moment::Before, Verb::Commit), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Stock and payment as participants: a ledger in a store, with its faults, its termination and its retention.
+
+use std::sync::Arc;
+
+use embedded::Store;
+use ledger::{EntityId, Ledger, LedgerCommand, LedgerReply, Termination, terminate};
+use orchestrator::{Done, Engine, Participant};
+use protocol::limits::{
+    EXECUTED_AGE_MS, KEPT_BRANCHES, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, RETENTION_MS, TERMINATION_AGE_MS,
+};
+use protocol::{BranchId, BranchState, Command, Name, Payload, Reply, Timestamp, TransactionId, Unknown};
+
+use crate::faults::{Fault, Faults, Moment, crash, later};
+use crate::metrics::Metrics;
+
+/// A service that keeps a ledger.
+#[derive(Clone)]
+pub struct LedgerService {
+    /// `stock` or `payment`.
+    pub name: Name,
+    /// Its database.
+    pub store: Store<Ledger>,
+    /// What is to go wrong.
+    pub faults: Arc<Faults>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl LedgerService {
+    /// Does the work and answers, with whatever fault is set to strike afterwards.
+    fn work(self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
+        let verb = command.verb;
+        let store = self.store.clone();
+        store.submit(LedgerCommand::Branch(command), move |answer| {
+            let reply = match answer {
+                Ok(LedgerReply::Branch { reply, repaired }) => {
+                    if repaired {
+                        self.metrics.repaired(self.name);
+                        tracing::error!(service = %self.name,
+                            "a commit found no prepared branch and captured anew: this store has lost data");
+                    }
+                    reply
+                }
+                Ok(_) | Err(_) => Reply::Unknown(Unknown::Failed),
+            };
+            let failed = Reply::Unknown(Unknown::Failed);
+            match self.faults.strike(Moment::After, verb) {
+                None => done(if fails_afterwards { failed } else { reply }),
+                Some(Fault::Crash) => crash(),
+                Some(Fault::Delay { ms }) => later(ms, move || done(if fails_afterwards { failed } else { reply })),
+                Some(Fault::Error | Fault::ErrorAfterwards) => done(failed),
+            }
+        });
+    }
+
+    /// Asks the log about branches that have been open for long, and does as it says.
+    pub fn terminate_old(&self, engine: &Arc<Engine>, now: Timestamp) {
+        self.terminate_where(engine, move |id, state| {
+            let age = now.since(id.transaction.birth());
+            age >= if state == BranchState::Executed { EXECUTED_AGE_MS } else { TERMINATION_AGE_MS }
+        });
+    }
+
+    /// Asks the log about every executed branch: whether it stands.
+    pub fn terminate_executed(&self, engine: &Arc<Engine>) {
+        self.terminate_where(engine, |_, state| state == BranchState::Executed);
+    }
+
+    fn terminate_where(&self, engine: &Arc<Engine>, wanted: impl Fn(&BranchId, BranchState) -> bool) {
+        let look = |ledger: &Ledger| -> Vec<(BranchId, BranchState)> {
+            let open = ledger.open_branches().filter(|(id, state)| wanted(id, *state));
+            open.take(MAX_TERMINATION_BATCH).collect()
+        };
+        let Ok(open) = self.store.read(look) else { return };
+        if open.is_empty() {
+            return;
+        }
+        let ids: Vec<TransactionId> = open.iter().map(|(id, _)| id.transaction).collect();
+        let store = self.store.clone();
+        let answered = move |verdicts: Result<Vec<protocol::log::Verdict>, orchestrator::LogError>| {
+            let Ok(verdicts) = verdicts else { return };
+            let mut retired = Vec::new();
+            for ((branch, state), verdict) in open.into_iter().zip(verdicts) {
+                match terminate(state, verdict) {
+                    None => {}
+                    Some(Termination::Retire) => retired.push(branch),
+                    Some(Termination::Apply(verb)) => {
+                        tracing::warn!(%branch, %verb, "the log said what became of a branch that nobody came back for");
+                        // The branch is open, so its entries are known: no payload is needed.
+                        let command = Command { branch, verb, payload: Payload::EMPTY };
+                        store.submit(LedgerCommand::Branch(command), |_| {});
+                    }
+                }
+            }
+            if !retired.is_empty() {
+                store.submit(LedgerCommand::Retire(retired), |_| {});
+            }
+        };
+        engine.ask(ids, Box::new(answered));
+    }
+
+    /// Forgets final branches beyond what is kept.
+    pub fn forget(&self, now: Timestamp) {
+        let command = LedgerCommand::Forget {
+            born_before: now.minus(RETENTION_MS),
+            keep: KEPT_BRANCHES,
+            spare_since: now.minus(MIN_RETENTION_MS),
+        };
+        self.store.submit(command, |_| {});
+    }
+
+    /// The price of an item, when what it is read from is durable.
+    pub fn price(&self, item: EntityId, done: Done<Option<Option<i64>>>) {
+        let look = move |ledger: &Ledger| ledger.account(item).map(|account| account.price);
+        self.store.read_durable(look, |found| done(found.ok()));
+    }
+}
+
+impl Participant for LedgerService {
+    fn handle(&self, command: Command, done: Done<Reply>) {
+        let service = self.clone();
+        match self.faults.strike(Moment::Before, command.verb) {
+            None => service.work(command, false, done),
+            Some(Fault::Crash) => crash(),
+            Some(Fault::Delay { ms }) => later(ms, move || service.work(command, false, done)),
+            Some(Fault::Error) => done(Reply::Unknown(Unknown::Failed)),
+            Some(Fault::ErrorAfterwards) => service.work(command, true, done),
+        }
+    }
+}

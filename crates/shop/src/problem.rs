@@ -1,0 +1,65 @@
+//! Failures as RFC 9457 problem details, always a 4xx where the outcome is known.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
+
+/// A failure to be told to a client.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    retry_after: bool,
+}
+
+impl Problem {
+    /// A problem of this status and stable code; `detail` is for people.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), members: Map::new(), retry_after: false }
+    }
+
+    /// 400: an argument that is no good.
+    pub fn bad_argument(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_argument", detail)
+    }
+
+    /// 424: a dependency did not answer, and nothing was changed that will not be undone.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FAILED_DEPENDENCY, "service_unavailable", detail)
+    }
+
+    /// Adds an id that the caller needs to act.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl ToString) -> Self {
+        self.members.insert(member.to_owned(), Value::String(value.to_string()));
+        self
+    }
+
+    /// Tells the client to come back in a second.
+    #[must_use]
+    pub fn retry_later(mut self) -> Self {
+        self.retry_after = true;
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.members;
+        let title = self.code.replace('_', " ");
+        body.insert("type".to_owned(), Value::String(format!("urn:settle:problem:{}", self.code)));
+        body.insert("title".to_owned(), Value::String(title));
+        body.insert("status".to_owned(), Value::from(self.status.as_u16()));
+        body.insert("code".to_owned(), Value::from(self.code));
+        body.insert("detail".to_owned(), Value::String(self.detail));
+        let mut response = (self.status, Value::Object(body).to_string()).into_response();
+        let json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        if self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

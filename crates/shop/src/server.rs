@@ -1,0 +1,342 @@
+//! The whole shop in one process: three databases, three services, one orchestrator.
+//!
+//! ```text
+//!   /orders  ─► orders_http ──► Orchestrator ──► OrderLog ──────────────► <data>/orders    orders + transaction log
+//!                                    │
+//!                                    └──► InProcess ─┬─► LedgerService ──► <data>/stock
+//!   /stock   ─► stock_http  ─────────────────────────┘
+//!   /payment ─► payment_http ───────────────────────────► LedgerService ──► <data>/payment
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use embedded::{OpenError, Opened, Store};
+use ledger::Ledger;
+use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
+use protocol::Name;
+use serde_json::json;
+
+use crate::checkout::{PAYMENT, STOCK, definition};
+use crate::faults::Faults;
+use crate::metrics::Metrics;
+use crate::orders::OrderBook;
+use crate::participant::LedgerService;
+use crate::problem::Problem;
+use crate::store::OrderLog;
+use crate::{admin, orders_http, payment_http, stock_http};
+
+/// How often the services look after old branches and retention.
+const UPKEEP: Duration = Duration::from_millis(500);
+/// How long `/health/deep` waits for a store.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a shop is run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder with the three databases, made if absent.
+    pub data: PathBuf,
+    /// Which protocol checkouts use.
+    pub protocol: Choice,
+    /// Whether faults may be injected.
+    pub chaos: bool,
+    /// Whether seeding and faults are refused.
+    pub production: bool,
+    /// How the stores are kept.
+    pub store: embedded::Options,
+}
+
+/// Why a shop could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenShopError {
+    /// One of its databases.
+    #[error("the {0} database: {1}")]
+    Store(&'static str, #[source] OpenError),
+    /// The orchestrator.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Faults are for development.
+    #[error("--chaos and --production exclude each other: faults are not injected in production")]
+    ChaosInProduction,
+}
+
+/// What opening the databases found.
+#[derive(Debug)]
+pub struct Found {
+    /// `orders`, `stock`, `payment`.
+    pub service: &'static str,
+    /// What recovery did.
+    pub opened: Opened,
+}
+
+/// The shop. Cheap to clone.
+#[derive(Clone)]
+pub struct Shop {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    orders: Store<OrderBook>,
+    stock: LedgerService,
+    payment: LedgerService,
+    orchestrator: Orchestrator,
+    metrics: Arc<Metrics>,
+    clock: Arc<SystemClock>,
+}
+
+/// Opens one of the databases.
+///
+/// # Errors
+/// [`OpenShopError::Store`].
+pub fn open_store<M: embedded::Machine>(
+    data: &Path,
+    service: &'static str,
+    options: &embedded::Options,
+) -> Result<(Store<M>, Found), OpenShopError> {
+    let opened = Store::open(&data.join(service), options.clone());
+    let (store, opened) = opened.map_err(|error| OpenShopError::Store(service, error))?;
+    Ok((store, Found { service, opened }))
+}
+
+impl Shop {
+    /// Opens the databases, recovers what a crash left behind, and returns when checkouts can be served.
+    ///
+    /// # Errors
+    /// If a database can't be opened: in use, damaged, or written by another version.
+    pub async fn open(config: Config) -> Result<(Self, Vec<Found>), OpenShopError> {
+        if config.chaos && config.production {
+            return Err(OpenShopError::ChaosInProduction);
+        }
+        let metrics = Arc::new(Metrics::default());
+        let clock = Arc::new(SystemClock::default());
+        let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &config.store)?;
+        let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &config.store)?;
+        let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &config.store)?;
+        let service = |name, store| LedgerService {
+            name,
+            store,
+            faults: Arc::new(Faults::new(config.chaos)),
+            metrics: Arc::clone(&metrics),
+        };
+        let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
+        let transport =
+            InProcess::default().with(STOCK, Arc::new(stock.clone())).with(PAYMENT, Arc::new(payment.clone()));
+        let options = Options::new(Name::literal("shop")).sole();
+        let orchestrator = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
+            .define(definition(config.protocol))
+            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
+            .start()
+            .await?;
+        let shop = Self { inner: Arc::new(Inner { config, orders, stock, payment, orchestrator, metrics, clock }) };
+        tokio::spawn(shop.clone().look_after());
+        Ok((shop, vec![orders_found, stock_found, payment_found]))
+    }
+
+    async fn look_after(self) {
+        let mut interval = tokio::time::interval(UPKEEP);
+        while self.stopped().is_none() {
+            interval.tick().await;
+            let now = self.inner.clock.now();
+            for service in [self.stock(), self.payment()] {
+                service.terminate_old(self.orchestrator().engine(), now);
+                service.forget(now);
+            }
+        }
+    }
+
+    /// The order database.
+    pub fn orders(&self) -> &Store<OrderBook> {
+        &self.inner.orders
+    }
+
+    /// The stock service.
+    pub fn stock(&self) -> &LedgerService {
+        &self.inner.stock
+    }
+
+    /// The payment service.
+    pub fn payment(&self) -> &LedgerService {
+        &self.inner.payment
+    }
+
+    /// The orchestrator.
+    pub fn orchestrator(&self) -> &Orchestrator {
+        &self.inner.orchestrator
+    }
+
+    /// Whether seeding and faults are refused.
+    pub fn is_production(&self) -> bool {
+        self.inner.config.production
+    }
+
+    pub(crate) fn check_development(&self, what: &str) -> Result<(), Problem> {
+        if self.is_production() {
+            let detail = format!("{what} is refused in production");
+            return Err(Problem::new(StatusCode::FORBIDDEN, "not_in_production", detail));
+        }
+        Ok(())
+    }
+
+    /// Why the shop can't serve, if a store has stopped: the process should end, and start again.
+    pub fn stopped(&self) -> Option<String> {
+        let stores = [
+            ("orders", self.inner.orders.stopped()),
+            ("stock", self.inner.stock.store.stopped()),
+            ("payment", self.inner.payment.store.stopped()),
+        ];
+        stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
+    }
+
+    /// The public routes, each under the name of its service.
+    pub fn router(&self) -> Router {
+        let routes = Router::new()
+            .nest("/orders", orders_http::routes().merge(common_routes()))
+            .nest("/stock", stock_http::routes().merge(common_routes()))
+            .nest("/payment", payment_http::routes().merge(common_routes()))
+            .route("/health/deep", get(deep_health))
+            .merge(common_routes())
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(wrong_method);
+        routes.layer(middleware::from_fn_with_state(self.clone(), measure)).with_state(self.clone())
+    }
+
+    /// The operators' routes, for [`admin::SOCKET`].
+    pub fn admin_router(&self) -> Router {
+        admin::routes().fallback(no_such_route).with_state(self.clone())
+    }
+
+    /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.
+    pub async fn shut_down(self, at_most: Duration) -> bool {
+        let settled = self.inner.orchestrator.drain(at_most).await;
+        let shop = self;
+        let close = move || {
+            let results = [shop.inner.orders.close(), shop.inner.stock.store.close(), shop.inner.payment.store.close()];
+            results.into_iter().all(|result| result.is_ok())
+        };
+        settled && tokio::task::spawn_blocking(close).await.unwrap_or(false)
+    }
+}
+
+fn common_routes() -> Router<Shop> {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
+}
+
+/// Counts a request and measures it, by its route.
+async fn measure(State(shop): State<Shop>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = shop.inner.clock.micros();
+    let response = next.run(request).await;
+    let seconds = shop.inner.clock.micros().saturating_sub(started) as f64 / 1e6;
+    let route = path.as_ref().map_or("unknown", |path| known_route(path.as_str()));
+    shop.inner.metrics.request(route, response.status(), seconds);
+    response
+}
+
+/// The routes that are measured by name. A label must live as long as the program: no request makes a new one.
+fn known_route(path: &str) -> &'static str {
+    const ROUTES: [&str; 17] = [
+        "/orders/checkout/{order}",
+        "/orders/create/{user}",
+        "/orders/find/{order}",
+        "/orders/addItem/{order}/{item}/{quantity}",
+        "/orders/batch_init/{n}/{items}/{users}/{price}",
+        "/orders/dlq/status",
+        "/stock/item/create/{price}",
+        "/stock/find/{item}",
+        "/stock/add/{item}/{amount}",
+        "/stock/subtract/{item}/{amount}",
+        "/stock/batch_init/{n}/{stock}/{price}",
+        "/payment/create_user",
+        "/payment/find_user/{user}",
+        "/payment/add_funds/{user}/{amount}",
+        "/payment/pay/{user}/{amount}",
+        "/payment/batch_init/{n}/{money}",
+        "/health",
+    ];
+    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
+}
+
+async fn health(State(shop): State<Shop>) -> Response {
+    match shop.stopped() {
+        None if !shop.orchestrator().engine().is_draining() => Json(json!({ "status": "ok" })).into_response(),
+        None => unhealthy("draining", "the shop is shutting down"),
+        Some(why) => unhealthy("down", &why),
+    }
+}
+
+fn unhealthy(status: &str, why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": status, "detail": why }))).into_response()
+}
+
+/// Whether a checkout could be served: every store answers durably, and no breaker is open.
+async fn deep_health(State(shop): State<Shop>) -> Response {
+    let (orders_done, orders) = tokio::sync::oneshot::channel();
+    shop.orders().read_durable(|_| (), |answer| _ = orders_done.send(answer.is_ok()));
+    let (stock_done, stock) = tokio::sync::oneshot::channel();
+    shop.stock().store.read_durable(|_| (), |answer| _ = stock_done.send(answer.is_ok()));
+    let (payment_done, payment) = tokio::sync::oneshot::channel();
+    shop.payment().store.read_durable(|_| (), |answer| _ = payment_done.send(answer.is_ok()));
+    let mut services = serde_json::Map::new();
+    let mut well = true;
+    for (name, answer) in [("orders", orders), ("stock", stock), ("payment", payment)] {
+        let answered = matches!(tokio::time::timeout(HEALTH_PATIENCE, answer).await, Ok(Ok(true)));
+        well &= answered;
+        services.insert(name.to_owned(), json!(if answered { "ok" } else { "down" }));
+    }
+    let engine = shop.orchestrator().engine();
+    for (service, open, _) in engine.breakers() {
+        if open {
+            well = false;
+            services.insert(service.to_string(), json!("breaker open"));
+        }
+    }
+    let (in_flight, queued) = engine.load();
+    let status = if well { "ok" } else { "down" };
+    let body = json!({
+        "status": status,
+        "services": services,
+        "in_flight": in_flight,
+        "queued": queued,
+        "unsettled": engine.live_count(),
+    });
+    let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+async fn metrics(State(shop): State<Shop>) -> Response {
+    let inner = &shop.inner;
+    let (in_flight, queued) = inner.orchestrator.engine().load();
+    inner.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+    inner.metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+    let (orders, stock, payment) = (&inner.orders, &inner.stock.store, &inner.payment.store);
+    for (name, statistics, size) in [
+        ("orders", orders.statistics(), orders.size_on_disk()),
+        ("stock", stock.statistics(), stock.size_on_disk()),
+        ("payment", payment.statistics(), payment.size_on_disk()),
+    ] {
+        inner.metrics.store(name, statistics.flushes, statistics.commands, size.unwrap_or(0));
+    }
+    let mut response = inner.metrics.text().into_response();
+    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+async fn no_such_route(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at {} {path}", request.method()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let detail = format!("{} is not the method of {path}", request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}
