@@ -294,7 +294,7 @@ impl Engine {
         let coordinator = Coordinator::begin(transaction, pacing, self.clock.now(), &mut effects);
         let waiter: Done<Outcome> = Box::new(move |outcome| done(Ok((id, outcome))));
         let live = self.adopt(coordinator, true, vec![waiter]);
-        self.carry_out(&live, effects);
+        self.carry_out(&live, effects, false);
     }
 
     /// Puts a coordinator among the live ones.
@@ -326,18 +326,19 @@ impl Engine {
     /// Hands an event to a coordinator and carries out what comes of it.
     pub(crate) fn handle(self: &Arc<Self>, live: &Arc<Live>, event: Event) {
         let mut effects = Vec::new();
-        {
+        let over = {
             let mut state = live.state.lock();
-            let (now, entropy) = (self.clock.now(), self.random());
-            state.coordinator.handle(now, event, entropy, &mut effects);
+            state.coordinator.handle(self.clock.now(), event, self.random(), &mut effects);
             let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
             live.wake.store(wake, Ordering::Relaxed);
-        }
-        self.carry_out(live, effects);
+            state.coordinator.is_over()
+        };
+        self.carry_out(live, effects, over);
     }
 
     /// Carries effects out, in their order, with no lock held: a port may call back at once, on this very thread.
-    pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, effects: Vec<Effect>) {
+    /// `over`: the coordinator has nothing left to do.
+    pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, effects: Vec<Effect>, over: bool) {
         for effect in effects {
             match effect {
                 Effect::Stage => self.stage(live),
@@ -357,7 +358,7 @@ impl Engine {
                 Effect::Relinquish => self.relinquish(live),
             }
         }
-        if live.state.lock().coordinator.is_over() && live.state.lock().relinquished.is_none() {
+        if over {
             self.shard(live.id).lock().remove(&live.id);
             self.recovery.lock().active.remove(&live.id);
         }

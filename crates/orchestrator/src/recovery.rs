@@ -140,8 +140,9 @@ impl Engine {
             let pacing = self.pacing(&transaction.definition);
             let mut effects = Vec::with_capacity(8);
             let coordinator = Coordinator::resume(transaction, pacing, &resume, self.clock.now(), &mut effects);
+            let over = coordinator.is_over();
             let live = self.adopt(coordinator, false, Vec::new());
-            self.carry_out(&live, effects);
+            self.carry_out(&live, effects, over);
         }
     }
 

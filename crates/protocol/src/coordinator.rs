@@ -322,7 +322,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether nothing is left to do here: finished, withdrawn, or in another owner's hands.
+    /// Whether nothing is left to do here: finished or withdrawn. One in another owner's hands still waits for that one's decision.
     pub fn is_over(&self) -> bool {
         match &self.protocol {
             Machine::TwoPhase(machine) => machine.is_over(),

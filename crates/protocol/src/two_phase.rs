@@ -387,7 +387,7 @@ impl TwoPhase {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, State::Over | State::Relinquished)
+        matches!(self.state, State::Over)
     }
 
     pub(crate) fn state(&self) -> &'static str {

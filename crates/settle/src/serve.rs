@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::extract::Request;
 use axum::serve::ListenerExt;
 use clap::{Args, ValueEnum};
 use orchestrator::Choice;
@@ -103,7 +104,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         _ = stopping.wait_for(|stop| *stop).await;
     };
     let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
-    let public = axum::serve(listener, shop.router()).with_graceful_shutdown(until_stopped(stopping.clone()));
+    let public = axum::serve(listener, axum::ServiceExt::<Request>::into_make_service(shop.front()))
+        .with_graceful_shutdown(until_stopped(stopping.clone()));
     let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping));
     let mut public = tokio::spawn(public.into_future());
     let operators = tokio::spawn(operators.into_future());

@@ -7,6 +7,7 @@
 //! | [`audit`]       | every paid order against both ledgers                                     |
 //! | [`server`]      | the wiring: three databases, three services, one orchestrator             |
 //! | `*_http`        | thin handlers: arguments in, a command to a store, an answer or a problem |
+//! | [`Front`]       | counts and measures every request; takes checkouts past the router        |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod audit;
 pub mod checkout;
 pub mod faults;
+mod front;
 mod ledger_http;
 pub mod metrics;
 pub mod orders;
@@ -29,4 +31,5 @@ pub mod server;
 mod stock_http;
 pub mod store;
 
+pub use front::Front;
 pub use server::{Config, Found, OpenShopError, Shop};

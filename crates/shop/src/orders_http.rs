@@ -121,7 +121,7 @@ async fn add_item(
     }
 }
 
-async fn check_out(
+pub(crate) async fn check_out(
     State(shop): State<Shop>,
     Path(order): Path<String>,
     headers: HeaderMap,

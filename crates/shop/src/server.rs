@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
@@ -26,6 +25,7 @@ use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::faults::Faults;
+use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::orders::OrderBook;
 use crate::participant::LedgerService;
@@ -196,8 +196,8 @@ impl Shop {
         stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
     }
 
-    /// The public routes, each under the name of its service.
-    pub fn router(&self) -> Router {
+    /// The public contract, each service's routes under its name.
+    pub fn front(&self) -> Front {
         let routes = Router::new()
             .nest("/orders", orders_http::routes().merge(common_routes()))
             .nest("/stock", stock_http::routes().merge(common_routes()))
@@ -206,7 +206,17 @@ impl Shop {
             .merge(common_routes())
             .fallback(no_such_route)
             .method_not_allowed_fallback(wrong_method);
-        routes.layer(middleware::from_fn_with_state(self.clone(), measure)).with_state(self.clone())
+        Front::new(self.clone(), routes.with_state(self.clone()))
+    }
+
+    pub(crate) fn clock(&self) -> &SystemClock {
+        &self.inner.clock
+    }
+
+    /// Counts an answered request that came at `started` by the [clock](Self::clock).
+    pub(crate) fn count(&self, route: &'static str, response: &Response, started: u64) {
+        let seconds = self.inner.clock.micros().saturating_sub(started) as f64 / 1e6;
+        self.inner.metrics.request(route, response.status(), seconds);
     }
 
     /// The operators' routes, for [`admin::SOCKET`].
@@ -228,40 +238,6 @@ impl Shop {
 
 fn common_routes() -> Router<Shop> {
     Router::new().route("/health", get(health)).route("/metrics", get(metrics))
-}
-
-/// Counts a request and measures it, by its route.
-async fn measure(State(shop): State<Shop>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let started = shop.inner.clock.micros();
-    let response = next.run(request).await;
-    let seconds = shop.inner.clock.micros().saturating_sub(started) as f64 / 1e6;
-    let route = path.as_ref().map_or("unknown", |path| known_route(path.as_str()));
-    shop.inner.metrics.request(route, response.status(), seconds);
-    response
-}
-
-/// The routes that are measured by name. A label must live as long as the program: no request makes a new one.
-fn known_route(path: &str) -> &'static str {
-    const ROUTES: [&str; 17] = [
-        "/orders/checkout/{order}",
-        "/orders/create/{user}",
-        "/orders/find/{order}",
-        "/orders/addItem/{order}/{item}/{quantity}",
-        "/orders/batch_init/{n}/{items}/{users}/{price}",
-        "/orders/dlq/status",
-        "/stock/item/create/{price}",
-        "/stock/find/{item}",
-        "/stock/add/{item}/{amount}",
-        "/stock/subtract/{item}/{amount}",
-        "/stock/batch_init/{n}/{stock}/{price}",
-        "/payment/create_user",
-        "/payment/find_user/{user}",
-        "/payment/add_funds/{user}/{amount}",
-        "/payment/pay/{user}/{amount}",
-        "/payment/batch_init/{n}/{money}",
-        "/health",
-    ];
-    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
 }
 
 async fn health(State(shop): State<Shop>) -> Response {

@@ -20,7 +20,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 /// Rows in a page: the unit of copy on write.
 const PAGE: usize = 128;
 
-type Page<K, V> = Arc<Vec<Option<(K, V)>>>;
+/// Rows stand in the page itself: a look-up follows one pointer fewer than through a vector.
+type Page<K, V> = Arc<[Option<(K, V)>]>;
 
 /// A map from `K` to `V` that can be [frozen](Table::freeze).
 #[derive(Debug)]
@@ -28,7 +29,10 @@ pub struct Table<K, V> {
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
     pages: Vec<Page<K, V>>,
+    /// Vacant slots below `next`, the last vacated first.
     free: Vec<u32>,
+    /// The first slot that was never used.
+    next: u32,
 }
 
 /// A consistent picture of a [`Table`], cheap to take and safe to read from another thread.
@@ -40,7 +44,13 @@ pub struct Frozen<K, V> {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { index: HashTable::new(), hasher: DefaultHashBuilder::default(), pages: Vec::new(), free: Vec::new() }
+        Self {
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            pages: Vec::new(),
+            free: Vec::new(),
+            next: 0,
+        }
     }
 }
 
@@ -51,6 +61,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Clone for Table<K, V> {
             hasher: self.hasher.clone(),
             pages: self.pages.clone(),
             free: self.free.clone(),
+            next: self.next,
         }
     }
 }
@@ -133,15 +144,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
         if let Some(slot) = self.free.pop() {
             return slot;
         }
-        let full = self.pages.last().is_none_or(|page| page.len() == PAGE);
-        if full {
-            self.pages.push(Arc::new(Vec::with_capacity(PAGE)));
+        let slot = self.next;
+        self.next = slot.checked_add(1).expect("limits keep every table far below 2^32 rows");
+        if place(slot).0 == self.pages.len() {
+            self.pages.push((0..PAGE).map(|_| None).collect());
         }
-        let page = self.pages.len() - 1;
-        let rows = Arc::make_mut(&mut self.pages[page]);
-        rows.push(None);
-        let slot = page * PAGE + rows.len() - 1;
-        u32::try_from(slot).expect("limits keep every table far below 2^32 rows")
+        slot
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -36,9 +36,16 @@ pub(crate) struct Flusher<M: Machine> {
     pub(crate) shared: Arc<Shared<M>>,
     pub(crate) writer: Writer,
     pub(crate) snapshot: Option<JoinHandle<()>>,
+    /// When the last flush ended, if so many waited for it that more are surely on their way.
+    pub(crate) crowded: Option<Instant>,
+    /// How long a batch behind a crowd is gathered.
+    pub(crate) gather: Duration,
     /// Given back when the thread ends, and with it everything that writes in the folder.
     pub(crate) _lock: FolderLock,
 }
+
+/// So many callers behind one flush are a crowd: batches are then gathered, not flushed one by one as they come.
+const CROWD: usize = 4;
 
 /// What the flusher does next.
 enum Task<M: Machine> {
@@ -81,7 +88,7 @@ impl<M: Machine> Flusher<M> {
 
     /// Sleeps until there is something to do. Batches go first: a snapshot never delays a commit by
     /// more than it takes to freeze the state.
-    fn next_task(&self) -> Task<M> {
+    fn next_task(&mut self) -> Task<M> {
         let mut queue = self.shared.queue.lock();
         loop {
             if let Phase::Stopped(why) = &queue.phase {
@@ -92,6 +99,17 @@ impl<M: Machine> Flusher<M> {
                 queue.snapshot.wanted = false;
                 queue.snapshot.journal_bytes = 0;
                 return Task::Snapshot(queue.machine.freeze(), queue.applied);
+            }
+            if queue.has_batch()
+                && matches!(queue.phase, Phase::Open)
+                && let Some(ended) = self.crowded.take()
+            {
+                // Whoever was answered by the last flush comes back soon, and shares the next one.
+                let until = ended + self.gather;
+                while Instant::now() < until && !queue.is_crowded() && matches!(queue.phase, Phase::Open) {
+                    self.shared.work.wait_until(&mut queue, until);
+                }
+                continue;
             }
             if let Some(batch) = queue.next_batch() {
                 queue.flushing = true;
@@ -108,6 +126,7 @@ impl<M: Machine> Flusher<M> {
 
     fn flush(&mut self, mut batch: Batch, sequence: u64) {
         let began = Instant::now();
+        let company = batch.waiters.len();
         let written = self.writer.append(&batch.payload, sequence);
         let mut queue = self.shared.queue.lock();
         queue.flushing = false;
@@ -121,6 +140,7 @@ impl<M: Machine> Flusher<M> {
                 self.shared.counters.flushed(batch.records, bytes, began.elapsed());
                 self.shared.answer(batch.waiters.drain(..), Ok(()));
                 self.shared.answer(late.drain(..), Ok(()));
+                self.crowded = (company >= CROWD).then(Instant::now);
                 batch.payload.clear();
                 batch.records = 0;
                 let mut queue = self.shared.queue.lock();

@@ -38,6 +38,7 @@ mod store;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -116,6 +117,10 @@ pub struct Options {
     /// unless told, at least 1. The journal on disk stays below this plus what is written while a snapshot is, plus
     /// two segments.
     pub snapshot_bytes: u64,
+    /// How long after a flush that several callers shared the next one waits for them to come back, so that they share
+    /// that one too; 300 µs unless told. A lone caller never waits. Costs a busy store this much latency at most, and
+    /// saves it most of its flushes.
+    pub gather: Duration,
     /// The disk; the real one unless told.
     pub disk: Arc<dyn disk::Disk>,
 }
@@ -126,6 +131,7 @@ impl Default for Options {
             durability: Durability::default(),
             segment_bytes: 64 << 20,
             snapshot_bytes: 128 << 20,
+            gather: Duration::from_micros(300),
             disk: Arc::new(disk::RealDisk),
         }
     }
@@ -138,6 +144,7 @@ impl std::fmt::Debug for Options {
             .field("durability", &self.durability)
             .field("segment_bytes", &self.segment_bytes)
             .field("snapshot_bytes", &self.snapshot_bytes)
+            .field("gather", &self.gather)
             .finish_non_exhaustive()
     }
 }

@@ -165,6 +165,15 @@ impl<M: Machine> Queue<M> {
         }
     }
 
+    pub(crate) fn has_batch(&self) -> bool {
+        self.open.records > 0 || !self.full.is_empty()
+    }
+
+    /// Whether a batch is full, so that waiting for more would be for nothing.
+    pub(crate) fn is_crowded(&self) -> bool {
+        !self.full.is_empty()
+    }
+
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {
         if let Some(batch) = self.full.pop_front() {
             return Some(batch);

@@ -70,7 +70,14 @@ impl<M: Machine> Store<M> {
             batch_limit,
             snapshot_bytes: options.snapshot_bytes,
         });
-        let flusher = Flusher { shared: shared.clone(), writer, snapshot: None, _lock: lock };
+        let flusher = Flusher {
+            shared: shared.clone(),
+            writer,
+            snapshot: None,
+            crowded: None,
+            gather: options.gather,
+            _lock: lock,
+        };
         let thread = thread::Builder::new()
             .name(format!("flush-{}", M::NAME))
             .spawn(move || flusher.run())
