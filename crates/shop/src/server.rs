@@ -53,6 +53,19 @@ pub struct Config {
     pub store: embedded::Options,
 }
 
+impl Default for Config {
+    /// A development shop in `settle-data`.
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("settle-data"),
+            protocol: Choice::Auto,
+            chaos: false,
+            production: false,
+            store: embedded::Options::default(),
+        }
+    }
+}
+
 /// Why a shop could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenShopError {

@@ -1,0 +1,51 @@
+//! What the tests need beyond a Rust toolchain, in one place.
+//!
+//! | tool  | for                      | from                                             |
+//! |-------|--------------------------|--------------------------------------------------|
+//! | `cc`  | the allocator            | the system's package manager: `build-essential`  |
+//! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
+
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::run::{cargo_with, is_installed, step};
+
+/// The version of the checker that the specification was written for.
+const TLA_CHECKER: &str = "0.24.11";
+
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// Debian's packages.
+const SYSTEM: [Tool; 1] = [Tool { program: "cc", package: "build-essential" }];
+
+/// Installs what is missing, or says what is.
+pub(crate) fn system_packages(install: bool) -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        SYSTEM.iter().filter(|tool| !is_installed(tool.program)).map(|tool| tool.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !install {
+        bail!("missing: {}. Install with `apt-get install {}`", missing.join(", "), missing.join(" "));
+    }
+    println!("Installing {} with apt-get.", missing.join(", "));
+    step("apt-get update", Command::new("apt-get").arg("update"))?;
+    step("apt-get install", Command::new("apt-get").args(["install", "-y"]).args(missing))
+}
+
+/// Installs the TLA+ checker if it is missing.
+pub(crate) fn tla_checker(install: bool) -> anyhow::Result<()> {
+    if is_installed("tla") {
+        return Ok(());
+    }
+    if !install {
+        bail!("missing: tla. Install with `cargo install tla-checker --version {TLA_CHECKER} --locked`");
+    }
+    println!("Installing the TLA+ checker with cargo.");
+    let words = ["install", "tla-checker", "--version", TLA_CHECKER, "--locked"];
+    step("cargo install tla-checker", &mut cargo_with(&words))
+}
