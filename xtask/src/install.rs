@@ -4,6 +4,7 @@
 //! |-------|--------------------------|--------------------------------------------------|
 //! | `cc`  | the allocator            | the system's package manager: `build-essential`  |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
+//! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 
 use std::process::Command;
 
@@ -48,4 +49,13 @@ pub(crate) fn tla_checker(install: bool) -> anyhow::Result<()> {
     println!("Installing the TLA+ checker with cargo.");
     let words = ["install", "tla-checker", "--version", TLA_CHECKER, "--locked"];
     step("cargo install tla-checker", &mut cargo_with(&words))
+}
+
+/// Installs the fuzzer if it is missing.
+pub(crate) fn cargo_fuzz() -> anyhow::Result<()> {
+    if is_installed("cargo-fuzz") {
+        return Ok(());
+    }
+    println!("Installing the fuzzer with cargo.");
+    step("cargo install cargo-fuzz", &mut cargo_with(&["install", "cargo-fuzz", "--locked"]))
 }
