@@ -28,18 +28,22 @@ Examples:
     settle audit
     settle audit --data /var/lib/settle --json
 
-  Any server that speaks the contract, over HTTP, given what each item and user started with (batch_init):
-    settle audit --url http://127.0.0.1:8000 --orders 1000 --items 100 --users 100 --stock 1000000 --credit 1000000
+  Any server that speaks the contract, over HTTP; given what each item and user started with
+  (batch_init), to the last one:
+    settle audit --url http://127.0.0.1:8000 --orders 1000 --items 100 --users 100
+    settle audit --url http://127.0.0.1:8000 --orders 1000 --stock 1000000 --credit 1000000
 
-Of a data folder it checks that every account adds up, that what is held is held by an open branch, and, once no
-transaction is open, that every user was charged and every item sold exactly as the paid orders say.
+Of a data folder it checks that every account adds up, that what is held is held by an open branch,
+and, once no transaction is open, that every user was charged, and every item sold, exactly as the
+paid orders say. Over HTTP: run it while no checkout is running.
 
-Exit code: 0 nothing is off; 1 something is; 2 bad input, or orders and ledgers could not be compared.";
+Exit code: 0 nothing is off; 1 something is; 2 bad input, or orders and ledgers could not
+be compared.";
 
 /// Which books to check.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct AuditArgs {
+pub(crate) struct BooksArgs {
     #[command(flatten)]
     folder: Folder,
     /// How long to wait for a running shop to come to rest. Seconds, up to an hour.
@@ -52,7 +56,7 @@ pub(crate) struct AuditArgs {
     over_http: Option<load::AuditArgs>,
 }
 
-pub(crate) fn audit(args: AuditArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn audit(args: BooksArgs) -> anyhow::Result<ExitCode> {
     if let Some(over_http) = &args.over_http {
         return Ok(load::main_audit(over_http));
     }

@@ -37,13 +37,14 @@ Examples:
     settle journal cat settle-data/orders
 
   What became of one order, with jq:
-    settle journal cat settle-data/orders | jq -c 'select(.command.log.stage.transaction.claim.order == \"7\")'
+    settle journal cat settle-data/orders |
+      jq -c 'select(.command.log.stage.transaction.claim.order? == \"7\")'
 
   Ten commands from the thousandth on:
     settle journal cat settle-data/payment --from 1000 --limit 10
 
-Exit code: 0 printed; 2 the folder is no store, or its journal is damaged: the message says in which file, at which
-byte, and what to do. What stands before the damage is printed.";
+Exit code: 0 printed; 2 the folder is no store, or its journal is damaged: the message says in which file, at
+which byte, and what to do. What stands before the damage is printed.";
 
 #[derive(Debug, Clone, Args)]
 struct CatArgs {

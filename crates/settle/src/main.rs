@@ -47,7 +47,7 @@ enum Command {
     /// Drive a server with checkouts, measure it, and audit it to the last cent and item.
     Load(load::LoadArgs),
     /// Check the books: whether a cent or an item is off, and where.
-    Audit(audit::AuditArgs),
+    Audit(audit::BooksArgs),
     /// Look at transactions, and settle those that are stuck.
     Tx(tx::TxArgs),
     /// Read a store's journal.

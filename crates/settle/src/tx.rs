@@ -23,13 +23,13 @@ Examples:
   settle tx list --state stuck
   settle tx show 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx retry 0190b6e2-7c1f-7c3a-8f00-000000000000
-  settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --reason 'charged by hand, ticket 4711'
+  settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --reason 'ticket 4711'
 
 A transaction goes through these states:
   in-flight   not decided; its coordinator is on it
-  in-doubt    not decided, and nobody waits for it any more; recovery asks the participants and decides
+  in-doubt    not decided, and left to recovery, which asks the participants
   settling    decided; not every participant has acknowledged
-  stuck       decided; a participant did not acknowledge in so many attempts that a person should look
+  stuck       decided; a participant still has not acknowledged: a person should look
   finished    decided and acknowledged
 
 `list` and `show` work whether the shop runs or not; `retry` and `resolve` need it to run.
