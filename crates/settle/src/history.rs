@@ -23,7 +23,7 @@ pub(crate) fn tell(view: &TransactionView, state: &str) -> String {
         events.push((letter.at, what));
     }
     for done in &record.resolutions {
-        let what = format!("{} settled {} by hand: {}", done.operator, named(done.step, transaction), done.reason);
+        let what = format!("{} resolved {}: {}", done.operator, named(done.step, transaction), done.reason);
         events.push((done.at, what));
     }
     if let Some(at) = record.finished {
@@ -95,8 +95,8 @@ fn now(view: &TransactionView) -> String {
     };
     for letter in view.record.open_letters() {
         text.push_str(&format!(
-            "\n      step {step} waits for a person: mend the cause and `settle tx retry {id}`, or settle it by hand and \
-             `settle tx resolve {id} --step {step} --reason …`",
+            "\n      step {step} waits for a person: mend the cause and `settle tx retry {id}`; only if the \
+             service cannot come back, `settle tx resolve {id} --step {step} --reason …`",
             step = letter.step,
             id = view.id
         ));

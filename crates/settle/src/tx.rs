@@ -53,10 +53,11 @@ enum TxCommand {
     ///
     /// Do this when the cause is mended: a stuck transaction is tried every ten seconds anyhow.
     Retry(RetryArgs),
-    /// Count one step of a stuck transaction as settled.
+    /// Count one step of a stuck transaction as acknowledged, so that it can finish without its service.
     ///
-    /// Only after you have done by hand what the service did not: this changes no balance. Who did it, and why, is kept with the
-    /// transaction.
+    /// This changes no balance. A branch that the service still holds open is settled as decided when the service next asks the
+    /// log about it, a minute after its birth or when it is back: do not settle the same by hand as well. Who did it, and why, is
+    /// kept with the transaction; until the service has done its part, `settle audit` shows what is missing.
     Resolve(ResolveArgs),
 }
 
@@ -175,7 +176,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     let standing = args.state.map(State::standing);
     let mut views: Vec<TransactionView> = match args.folder.running()? {
         Some(mut shop) => {
-            let standing = standing.map(|standing| serde_json::to_value(standing)).transpose()?;
+            let standing = standing.map(serde_json::to_value).transpose()?;
             let state = standing.as_ref().and_then(Value::as_str).map(|word| format!("&state={word}"));
             shop.get(&format!("/transactions?limit={asked}{}", state.unwrap_or_default()))?
         }
@@ -263,15 +264,15 @@ fn retry(args: &RetryArgs) -> anyhow::Result<()> {
 
 fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
     let ResolveArgs { id, step, reason, operator, folder } = args;
-    let mut shop = folder.must_run("settle a step by hand")?;
+    let mut shop = folder.must_run("resolve a step")?;
     let reason = match reason {
         Some(reason) => reason,
         None => ask_why(id, step)?,
     };
     if reason.trim().is_empty() {
-        bail!("a step is not settled by hand without a reason: say with --reason what was done, and why it is right");
+        bail!("a step is not resolved without a reason: say with --reason what was done, and why it is right");
     }
-    let said = format!("Step {step} of {id} counts as settled. By {operator}: {reason}");
+    let said = format!("Step {step} of {id} counts as acknowledged. By {operator}: {reason}");
     shop.post(&format!("/transactions/{id}/resolve"), &ResolveRequest { step, operator, reason })?;
     say(&said)?;
     Ok(())

@@ -227,6 +227,9 @@ fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     server.must("/payment/fault/clear");
     fine(&folder.tool(&["tx", "retry", &id]));
     assert_eq!(folder.the_one("finished"), id);
+    let record = &folder.transactions(&[])[0]["record"];
+    let parked_for = record["finished"].as_u64().unwrap() - record["letters"][0]["at"].as_u64().unwrap();
+    assert!(parked_for < protocol::Pacing::default().slow_pace, "the retry did nothing: it took {parked_for} ms");
     assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid orders for 10"));
     server.stop();
 }
@@ -240,11 +243,11 @@ fn a_resolution_is_kept_with_who_and_why() {
     };
     unusable(&resolve(&[]), &["without a reason"]);
     assert_eq!(folder.the_one("stuck"), id);
-    assert!(fine(&resolve(&["--reason", "taken in cash, ticket 4711"])).contains("By ann"));
+    assert!(fine(&resolve(&["--reason", "payment is gone for good, ticket 4711"])).contains("By ann"));
     assert_eq!(folder.the_one("finished"), id);
     let told = fine(&folder.tool(&["tx", "show", &id]));
-    assert!(told.contains("ann settled step 1 (payment) by hand: taken in cash, ticket 4711"), "{told}");
-    // Nobody took the money: the books say so, in the right place.
+    assert!(told.contains("ann resolved step 1 (payment): payment is gone for good, ticket 4711"), "{told}");
+    // Payment has not done its part yet, and will not for a minute: the books say so, in the right place.
     drop(server);
     let audit = folder.tool(&["audit"]);
     assert_eq!(audit.status.code(), Some(1));
