@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use protocol::BranchState;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::id::EntityId;
 use crate::ledger::Ledger;
 
 /// What is wrong with an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Discrepancy {
     /// credited ≠ available + held + settled + debited.
     NotConserved {

@@ -4,7 +4,7 @@
 //! |------|--------------------------------------------------------------------------|
 //! | 0    | done, and nothing is off                                                 |
 //! | 1    | an audit found something off, or the shop had to stop                    |
-//! | 2    | bad arguments, a data folder in use or damaged, a server out of reach    |
+//! | 2    | bad arguments, a data folder in use or damaged, a server out of reach, an audit that could not compare |
 
 use std::process::ExitCode;
 
@@ -30,8 +30,33 @@ pub(crate) fn code(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("settle: {error:#}");
+            eprintln!("settle: {}", whole(&error));
             ExitCode::from(if error.is::<Stopped>() { OFF } else { UNUSABLE })
         }
+    }
+}
+
+/// The error and its causes, without saying again what an error has said of its cause itself.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no space").context("cannot write: no space").context("the shop");
+        assert_eq!(whole(&error), "the shop: cannot write: no space");
     }
 }

@@ -1,12 +1,25 @@
 //! `settle`: the shop, and the tools to load, audit and repair it.
 //!
-//! | command          | file         | what it does                                             |
-//! |------------------|--------------|----------------------------------------------------------|
+//! | command          | file         | what it does                                               |
+//! |------------------|--------------|------------------------------------------------------------|
 //! | `serve`          | `serve.rs`   | the whole shop on one port; also what a bare `settle` does |
-//! | `load`           | crate `load` | drives any server that speaks the contract, and audits it |
+//! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
+//! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
+//! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
+//! | `journal`        | `journal.rs` | what stands in a store's journal                           |
+//!
+//! The tools ask a running shop through `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
+mod admin_client;
+mod audit;
+mod decode;
 mod exit;
+mod folder;
+mod history;
+mod journal;
+mod output;
 mod serve;
+mod tx;
 
 use std::process::ExitCode;
 
@@ -33,6 +46,12 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Drive a server with checkouts, measure it, and audit it to the last cent and item.
     Load(load::LoadArgs),
+    /// Check the books: whether a cent or an item is off, and where.
+    Audit(audit::BooksArgs),
+    /// Look at transactions, and settle those that are stuck.
+    Tx(tx::TxArgs),
+    /// Read a store's journal.
+    Journal(journal::JournalArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +60,9 @@ fn main() -> ExitCode {
         None => serve::serve(cli.serve),
         Some(Command::Serve(args)) => serve::serve(args),
         Some(Command::Load(args)) => return load::main_load(&args),
+        Some(Command::Audit(args)) => audit::audit(args),
+        Some(Command::Tx(args)) => tx::tx(args),
+        Some(Command::Journal(args)) => journal::journal(args),
     };
     exit::code(result)
 }

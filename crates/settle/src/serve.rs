@@ -46,6 +46,11 @@ pub(crate) struct ServeArgs {
     /// How checkouts become all or nothing.
     #[arg(long, env = "SETTLE_PROTOCOL", value_enum, default_value = "auto")]
     protocol: ProtocolArg,
+    /// Attempts before a branch that a service won't acknowledge becomes a dead letter, for an operator to look at. It is
+    /// tried at a slow pace even then.
+    #[arg(long, env = "SETTLE_ATTEMPTS", default_value_t = 20, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    attempts: u32,
     /// Allow fault injection under /stock/fault and /payment/fault. Not for production.
     #[arg(long, env = "SETTLE_CHAOS", value_parser = clap::builder::FalseyValueParser::new())]
     chaos: bool,
@@ -80,6 +85,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             ProtocolArg::TwoPhase => Choice::TwoPhase,
             ProtocolArg::Saga => Choice::Saga,
         },
+        attempts: args.attempts,
         chaos: args.chaos,
         production: args.production,
         store: embedded::Options {

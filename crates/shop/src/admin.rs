@@ -93,8 +93,13 @@ async fn retry(State(shop): State<Shop>, Path(text): Path<String>) -> Result<Res
         return Ok(Json(json!({ "status": "sent again" })).into_response());
     }
     match read(&shop, LogQuery::Transaction(parse(&text)?)).await? {
+        LogAnswer::Transaction(Some(record)) if record.finished.is_some() => {
+            let detail = format!("transaction `{text}` is finished: there is nothing to try again");
+            Err(Problem::new(StatusCode::CONFLICT, "finished", detail))
+        }
         LogAnswer::Transaction(Some(_)) => {
-            Err(Problem::new(StatusCode::CONFLICT, "finished", format!("transaction `{text}` is finished")))
+            let detail = format!("nobody drives transaction `{text}` here yet: recovery will take it up");
+            Err(Problem::new(StatusCode::CONFLICT, "not_driven", detail))
         }
         _ => Err(unknown(&text)),
     }

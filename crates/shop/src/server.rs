@@ -45,6 +45,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Which protocol checkouts use.
     pub protocol: Choice,
+    /// Attempts before a branch that is not acknowledged becomes a dead letter: at least 1. See [`protocol::Pacing::attempts`].
+    pub attempts: u32,
     /// Whether faults may be injected.
     pub chaos: bool,
     /// Whether seeding and faults are refused.
@@ -142,9 +144,11 @@ impl Shop {
         let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
         let transport =
             InProcess::default().with(STOCK, Arc::new(stock.clone())).with(PAYMENT, Arc::new(payment.clone()));
+        let mut checkout = definition(config.protocol);
+        checkout.pacing.attempts = config.attempts;
         let options = Options::new(Name::literal("shop")).sole();
         let orchestrator = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
-            .define(definition(config.protocol))
+            .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
             .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
             .start()

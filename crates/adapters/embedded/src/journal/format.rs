@@ -166,19 +166,33 @@ pub(crate) fn segment_header(name: &str, first: u64, bytes: u64) -> [u8; SECTOR]
     sector
 }
 
-/// Checks a segment's first sector against the file's name and length.
-pub(crate) fn check_segment_header(file: &Path, bytes: &[u8], name: &'static str, first: u64) -> Result<(), OpenError> {
-    let damaged = |offset, found: String| Err(Damage::new(offset, found).within(file));
+/// A segment's first sector, if it is one and its checksum holds.
+fn sound_header<'a>(file: &Path, bytes: &'a [u8]) -> Result<&'a [u8], OpenError> {
+    let damaged = |offset, found: &str| Err(Damage::new(offset, found).within(file));
     let Some(sector) = bytes.get(..SECTOR) else {
-        return damaged(bytes.len() as u64, "the file ends within its header".to_owned());
+        return damaged(bytes.len() as u64, "the file ends within its header");
     };
     if sector[4..12] != MAGIC {
-        return damaged(4, "this is not the header of a journal segment".to_owned());
+        return damaged(4, "this is not the header of a journal segment");
     }
     // The checksum stands here in every format there will ever be, so that damage is told from novelty.
     if u32_at(sector, 0) != crc32c::crc32c(&sector[4..]) {
-        return damaged(0, "the segment's header does not match its checksum".to_owned());
+        return damaged(0, "the segment's header does not match its checksum");
     }
+    Ok(sector)
+}
+
+/// The name of the machine that a segment belongs to.
+pub(crate) fn segment_machine(file: &Path, bytes: &[u8]) -> Result<String, OpenError> {
+    let sector = sound_header(file, bytes)?;
+    check_format(file, sector, FORMAT_AT, FORMAT)?;
+    Ok(read_name(sector, NAME_AT - 1))
+}
+
+/// Checks a segment's first sector against the file's name and length.
+pub(crate) fn check_segment_header(file: &Path, bytes: &[u8], name: &'static str, first: u64) -> Result<(), OpenError> {
+    let damaged = |offset, found: String| Err(Damage::new(offset, found).within(file));
+    let sector = sound_header(file, bytes)?;
     check_identity(file, sector, FORMAT_AT, FORMAT, NAME_AT - 1, name)?;
     if u64_at(sector, 16) != first {
         let found = format!("the header says sequence {}, the file's name says {first}", u64_at(sector, 16));
@@ -197,6 +211,20 @@ pub(crate) fn write_name(field: &mut [u8], name: &str) {
     field[1..=name.len()].copy_from_slice(name.as_bytes());
 }
 
+/// Reads what [`write_name`] wrote.
+fn read_name(header: &[u8], name_at: usize) -> String {
+    let length = usize::from(header[name_at]).min(NAME_LIMIT);
+    String::from_utf8_lossy(&header[name_at + 1..name_at + 1 + length]).into_owned()
+}
+
+fn check_format(file: &Path, header: &[u8], format_at: usize, known: u16) -> Result<(), OpenError> {
+    let found = u16_at(header, format_at);
+    if found == known {
+        return Ok(());
+    }
+    Err(OpenError::UnknownFormat { file: file.to_owned(), offset: format_at as u64, found, known })
+}
+
 /// Checks the format's number and the machine's name in a header whose checksum holds.
 pub(crate) fn check_identity(
     file: &Path,
@@ -206,19 +234,10 @@ pub(crate) fn check_identity(
     name_at: usize,
     expected: &'static str,
 ) -> Result<(), OpenError> {
-    let found = u16_at(header, format_at);
-    if found != known {
-        return Err(OpenError::UnknownFormat { file: file.to_owned(), offset: format_at as u64, found, known });
-    }
-    let length = usize::from(header[name_at]).min(NAME_LIMIT);
-    let found = String::from_utf8_lossy(&header[name_at + 1..name_at + 1 + length]);
+    check_format(file, header, format_at, known)?;
+    let found = read_name(header, name_at);
     if found != expected {
-        return Err(OpenError::Foreign {
-            file: file.to_owned(),
-            offset: name_at as u64,
-            found: found.into_owned(),
-            expected,
-        });
+        return Err(OpenError::Foreign { file: file.to_owned(), offset: name_at as u64, found, expected });
     }
     Ok(())
 }

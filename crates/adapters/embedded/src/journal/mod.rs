@@ -101,7 +101,7 @@ pub(crate) mod reader;
 pub(crate) mod writer;
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -184,6 +184,25 @@ pub struct Entry<C> {
     pub command: C,
 }
 
+/// The [`Machine::NAME`] of the store that `folder` belongs to, as its oldest segment says; `None` if the folder has no
+/// segment. It takes no lock, like [`cat`].
+///
+/// # Errors
+/// [`OpenError`]: the folder or the segment cannot be read, its header is damaged, or its format unknown.
+pub fn machine_name(folder: &Path) -> Result<Option<String>, OpenError> {
+    for first in Listing::read(folder).map_err(io_error(folder, "list the folder"))?.segments {
+        let file = folder.join(segment_file(first));
+        let mut header = Vec::with_capacity(SECTOR);
+        match std::fs::File::open(&file).and_then(|file| file.take(SECTOR as u64).read_to_end(&mut header)) {
+            Ok(_) => return format::segment_machine(&file, &header).map(Some),
+            // A snapshot may drop the oldest segments meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(&file, "read the segment's header")(error)),
+        }
+    }
+    Ok(None)
+}
+
 /// Lists the commands still in the journal of `folder`, oldest first. It takes no lock and changes
 /// nothing, so it may be used while a store has the folder open; it then ends where it meets the end.
 /// What a snapshot has made needless is gone from the journal.
@@ -231,7 +250,15 @@ impl<M: Machine> Entries<M> {
                 };
                 check_succession(&self.folder, first, self.expected)?;
                 let file = self.folder.join(segment_file(first));
-                Segment::read(&file, M::NAME, first, self.segments.is_empty())?
+                match Segment::read(&file, M::NAME, first, self.segments.is_empty()) {
+                    Ok(segment) => segment,
+                    // It was there when the folder was listed: a snapshot has made it needless meanwhile.
+                    Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        self.expected = None;
+                        return Ok(true);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         loop {

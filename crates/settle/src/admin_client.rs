@@ -1,0 +1,85 @@
+//! The operators' door of a running shop, from outside.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+/// How long an answer may take: an audit of millions of accounts takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One connection to the socket in a data folder. Blocks while it asks.
+pub(crate) struct AdminClient {
+    runtime: Runtime,
+    requests: SendRequest<Full<Bytes>>,
+}
+
+impl AdminClient {
+    /// Reaches the shop that has `data` open; `None` if none runs.
+    pub(crate) fn reach(data: &Path) -> anyhow::Result<Option<Self>> {
+        let path = data.join(shop::admin::SOCKET);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let stream = match runtime.block_on(UnixStream::connect(&path)) {
+            Ok(stream) => stream,
+            // No socket, or one that a killed shop left behind.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", path.display())),
+        };
+        let shaken = runtime.block_on(http1::handshake(TokioIo::new(stream)));
+        let (requests, connection) = shaken.with_context(|| format!("{} speaks no HTTP", path.display()))?;
+        // Its failure is also that of the request under way, which tells it.
+        runtime.spawn(async move { _ = connection.await });
+        Ok(Some(Self { runtime, requests }))
+    }
+
+    /// Asks for something.
+    pub(crate) fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
+        let answer = self.send("GET", path, Bytes::new())?;
+        serde_json::from_slice(&answer).with_context(|| {
+            format!("the shop's answer to {path} cannot be read: is it another version of this program?")
+        })
+    }
+
+    /// Has something done.
+    pub(crate) fn post(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        self.send("POST", path, serde_json::to_vec(body)?.into()).map(|_| ())
+    }
+
+    /// Sends a request and returns the body of its 2xx answer; a problem becomes an error in the shop's own words.
+    fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let request = Request::builder().method(method).uri(path).header(HOST, "settle");
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body))?;
+        let requests = &mut self.requests;
+        let exchange = async {
+            requests.ready().await?;
+            let answer = requests.send_request(request).await?;
+            Ok::<_, hyper::Error>((answer.status(), answer.into_body().collect().await?.to_bytes()))
+        };
+        let answered = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await });
+        let answered = answered.with_context(|| format!("the shop did not answer in {} s", PATIENCE.as_secs()))?;
+        let (status, body) =
+            answered.context("the shop broke the connection off; whether it did what was asked is not known")?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match problem.get("detail").and_then(Value::as_str) {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("the shop answered {status}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+}
