@@ -18,6 +18,9 @@ const PULSE: Duration = Duration::from_millis(10);
 /// How often an idle one is.
 const IDLE_PULSE: Duration = Duration::from_millis(250);
 
+/// How long a drain waits for the commands behind the last answers.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// Why an orchestrator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -134,12 +137,16 @@ impl Orchestrator {
         &self.engine
     }
 
-    /// Admits nobody any more and waits until everything under way is settled, or the time is over. Whether all was settled; if not,
-    /// recovery will find the rest.
+    /// Admits nobody any more, waits until everyone in flight has been answered, or the time is over, and then a moment longer for what
+    /// goes on behind the answers. Whether all was settled; if not, recovery will find the rest.
     pub async fn drain(&self, at_most: Duration) -> bool {
         self.engine.drain();
-        let until = tokio::time::Instant::now() + at_most;
+        let now = tokio::time::Instant::now();
+        let until = |limit: Duration| now + limit.min(at_most);
         while self.engine.is_busy() {
+            let answered = self.engine.load() == (0, 0);
+            // A stuck transaction would be waited for in vain.
+            let until = if answered { until(SETTLING) } else { until(at_most) };
             if tokio::time::Instant::now() >= until || self.pulse.0.is_finished() {
                 return false;
             }

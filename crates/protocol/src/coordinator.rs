@@ -141,6 +141,7 @@ impl Common {
                 due: Some(now.plus(self.pacing.attempt_timeout)),
                 settled: false,
                 parked: false,
+                why: Unknown::Timeout,
             };
             out.push(Effect::Send { step, verb, attempt: 1 });
         }
@@ -187,6 +188,15 @@ impl Common {
             .map(|(step, _)| step)
     }
 
+    /// Remembers why an attempt failed, for the dead letter that may come of it.
+    pub(crate) fn note(&mut self, step: u8, reply: &Reply) {
+        if let Reply::Unknown(why) = reply
+            && let Some(delivery) = self.deliveries.get_mut(usize::from(step))
+        {
+            delivery.why = *why;
+        }
+    }
+
     /// An attempt failed without an answer: back off.
     pub(crate) fn retry_later(&mut self, step: u8, now: Timestamp, entropy: u64) {
         let pacing = self.pacing;
@@ -209,7 +219,8 @@ impl Common {
                     continue;
                 }
                 if !delivery.parked && delivery.verb != Verb::Inquire {
-                    self.park(step, Failure::Unknown(Unknown::Timeout), now, out);
+                    let why = Failure::Unknown(delivery.why);
+                    self.park(step, why, now, out);
                 }
             }
             let Some(delivery) = self.deliveries.get_mut(usize::from(step)) else { continue };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
-use crate::message::Verb;
+use crate::message::{Unknown, Verb};
 
 /// Deadlines and retries of a definition. All times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +60,13 @@ pub(crate) struct Delivery {
     pub(crate) settled: bool,
     /// It has become a dead letter.
     pub(crate) parked: bool,
+    /// Why the last attempt failed.
+    pub(crate) why: Unknown,
 }
 
 impl Delivery {
     pub(crate) fn idle(verb: Verb) -> Self {
-        Self { verb, attempts: 0, due: None, settled: false, parked: false }
+        Self { verb, attempts: 0, due: None, settled: false, parked: false, why: Unknown::Timeout }
     }
 
     pub(crate) fn settle(&mut self) {

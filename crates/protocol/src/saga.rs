@@ -176,6 +176,7 @@ impl Saga {
         if !common.awaits(step, verb) {
             return;
         }
+        common.note(step, &reply);
         match (&self.state, verb, reply) {
             (State::Executing, Verb::Execute, Reply::Done(BranchState::Executed)) => {
                 common.settle(step);

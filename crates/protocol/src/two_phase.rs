@@ -171,6 +171,7 @@ impl TwoPhase {
         if !common.awaits(step, verb) {
             return;
         }
+        common.note(step, &reply);
         match (&self.state, verb, reply) {
             (State::Voting { .. }, Verb::Prepare, Reply::Done(BranchState::Prepared | BranchState::Committed)) => {
                 common.settle(step);

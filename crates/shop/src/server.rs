@@ -249,7 +249,8 @@ impl Shop {
             let results = [shop.inner.orders.close(), shop.inner.stock.store.close(), shop.inner.payment.store.close()];
             results.into_iter().all(|result| result.is_ok())
         };
-        settled && tokio::task::spawn_blocking(close).await.unwrap_or(false)
+        let closed = tokio::task::spawn_blocking(close).await.unwrap_or(false);
+        settled && closed
     }
 }
 
