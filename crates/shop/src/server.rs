@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
-use protocol::Name;
+use protocol::{Name, Pacing};
 use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
@@ -61,6 +61,7 @@ impl Default for Config {
         Self {
             data: PathBuf::from("settle-data"),
             protocol: Choice::Auto,
+            attempts: Pacing::default().attempts,
             chaos: false,
             production: false,
             store: embedded::Options::default(),
