@@ -1,10 +1,35 @@
 //! What is checked: small worlds, each with its own faults.
 
+use std::fmt;
 use std::sync::Arc;
 
 use protocol::{Order, Pacing, Protocol, Recovery, Transaction};
 
 use crate::parts::{AMOUNT, pacing, transaction};
+
+/// Which protocol, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TwoPhase,
+    SagaParallel,
+    SagaSequential,
+    SagaForward,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::TwoPhase, Self::SagaParallel, Self::SagaSequential, Self::SagaForward];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TwoPhase => "2pc",
+            Self::SagaParallel => "saga, parallel",
+            Self::SagaSequential => "saga, sequential",
+            Self::SagaForward => "saga, forward",
+        })
+    }
+}
 
 /// How often each fault may happen in one run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -26,7 +51,7 @@ pub(crate) struct Faults {
 /// One world to be checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Configuration {
-    pub(crate) name: &'static str,
+    kind: Kind,
     pub(crate) transaction: Arc<Transaction>,
     /// What each participant has; a step takes [`AMOUNT`].
     pub(crate) available: Vec<i64>,
@@ -43,18 +68,9 @@ pub(crate) struct Configuration {
 const ENOUGH: i64 = AMOUNT + 1;
 const TOO_LITTLE: i64 = AMOUNT - 1;
 
-/// Which protocol, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    TwoPhase,
-    SagaParallel,
-    SagaSequential,
-    SagaForward,
-}
-
 impl Configuration {
     /// `steps` participants which all have enough, and no faults at all.
-    pub(crate) fn new(name: &'static str, kind: Kind, steps: usize) -> Self {
+    pub(crate) fn new(kind: Kind, steps: usize) -> Self {
         let (protocol, order, recovery) = match kind {
             Kind::TwoPhase => (Protocol::TwoPhase, Order::Parallel, Recovery::Backward),
             Kind::SagaParallel => (Protocol::Saga, Order::Parallel, Recovery::Backward),
@@ -62,7 +78,7 @@ impl Configuration {
             Kind::SagaForward => (Protocol::Saga, Order::Parallel, Recovery::Forward),
         };
         Self {
-            name,
+            kind,
             transaction: transaction(protocol, order, recovery, steps),
             available: vec![ENOUGH; steps],
             pacing: pacing(2),
@@ -120,4 +136,75 @@ impl Configuration {
         self.forgets = true;
         self
     }
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x{}", self.kind, self.available.len())?;
+        let faults = &self.faults;
+        let counted = [
+            (faults.process_crashes, "process crash"),
+            (faults.instance_crashes, "instance crash"),
+            (faults.log_crashes, "log crash"),
+            (faults.losses, "loss"),
+            (faults.broken_calls, "broken call"),
+            (faults.take_overs, "take-over"),
+        ];
+        for (times, what) in counted.into_iter().filter(|(times, _)| *times > 0) {
+            write!(f, ", {times} {what}")?;
+        }
+        let flags = [
+            (self.is_refused(), "one refuses"),
+            (self.unknowns, "unknowns"),
+            (self.eager_asks, "eager asks"),
+            (self.forgets, "forgets"),
+        ];
+        for (_, what) in flags.into_iter().filter(|(on, _)| *on) {
+            write!(f, ", {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is checked on every change: about a minute and a half.
+pub(crate) fn regular() -> Vec<Configuration> {
+    let none = Faults::default;
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let of = |steps| Configuration::new(kind, steps);
+        let crash = Faults { process_crashes: 1, ..none() };
+        all.extend([
+            of(2).with(crash.clone()).unknowns().eager_asks(),
+            of(2).with(crash.clone()).refused().eager_asks(),
+            of(2).with(Faults { process_crashes: 2, ..none() }),
+            of(2).with(Faults { losses: 2, ..none() }).attempts(1),
+            of(2).with(Faults { losses: 1, ..none() }).refused(),
+            of(2).with(Faults { instance_crashes: 1, broken_calls: 1, ..none() }),
+            of(2).with(Faults { log_crashes: 1, ..none() }),
+            of(2).with(Faults { take_overs: 1, ..none() }),
+            of(2).with(Faults { take_overs: 1, log_crashes: 1, ..none() }),
+            of(2).with(Faults { take_overs: 1, ..none() }).refused().forgets(),
+            of(2).with(crash.clone()).forgets(),
+            of(3).with(none()),
+            of(3).with(crash.clone()).refused(),
+        ]);
+    }
+    all
+}
+
+/// What is checked besides when there is time.
+pub(crate) fn deep() -> Vec<Configuration> {
+    let none = Faults::default;
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let of = |steps| Configuration::new(kind, steps);
+        all.extend([
+            of(2).with(Faults { process_crashes: 2, losses: 1, ..none() }).eager_asks().forgets(),
+            of(2).with(Faults { instance_crashes: 2, take_overs: 1, log_crashes: 1, ..none() }),
+            of(2).with(Faults { instance_crashes: 1, take_overs: 1, broken_calls: 1, ..none() }).forgets(),
+            of(3).with(Faults { process_crashes: 1, ..none() }).eager_asks(),
+            of(3).with(Faults { take_overs: 1, ..none() }),
+        ]);
+    }
+    all
 }

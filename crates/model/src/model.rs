@@ -7,7 +7,7 @@ use protocol::{BranchState, Effect, Event, Reply, Timestamp, Unknown, Verb};
 use stateright::{Model, Property};
 
 use crate::configuration::Configuration;
-use crate::parts::{ATTEMPT_OVER, LATE, NOW};
+use crate::parts::{ATTEMPT_OVER, ENTROPY, LATE, NOW};
 use crate::world::{Instance, Message, Side, World, Write};
 
 /// One configuration, with at most one deliberate bug.
@@ -231,26 +231,26 @@ fn push(world: &World, found: &mut Vec<Happened>, what: Happening, change: &dyn 
     }
 }
 
-/// A timer of an instance's coordinator runs out: the earliest, that of an attempt, or all of them. One that only sends again what
-/// is still on its way changes nothing that matters.
+/// A timer of an instance's coordinator runs out: the earliest one that does more than to send again what is still on its way; and
+/// the deadline, at any moment before a decision.
 fn wake(world: &World, side: Side, found: &mut Vec<Happened>) {
     let Some(driver) = world.driver(side) else { return };
     let Some(next) = driver.coordinator.next_wake() else { return };
-    let mut times = [next, ATTEMPT_OVER.max(next), LATE.max(next)].to_vec();
-    times.dedup();
-    for now in times {
+    let is_news = |now: &Timestamp| {
         let mut effects = Vec::new();
-        driver.coordinator.clone().handle(now, Event::Wake, 0, &mut effects);
-        let is_news = |effect: &Effect| match *effect {
+        driver.coordinator.clone().handle(*now, Event::Wake, ENTROPY, &mut effects);
+        effects.iter().any(|effect| match *effect {
             Effect::Send { step, verb, .. } => {
-                let commanded = Message::Command { from: Some(side), step, verb };
-                !world.messages.contains(&commanded)
+                !world.messages.contains(&Message::Command { from: Some(side), step, verb })
             }
             _ => true,
-        };
-        if effects.iter().any(is_news) {
-            push(world, found, Happening::Wake(side, now), &|after| after.hand(side, now, Event::Wake));
-        }
+        })
+    };
+    let first = [next, ATTEMPT_OVER.max(next), LATE.max(next)].into_iter().find(is_news);
+    let undecided = matches!(driver.coordinator.state(), "voting" | "staging" | "executing");
+    let deadline = Some(LATE).filter(|late| undecided && first != Some(*late) && is_news(late));
+    for now in first.into_iter().chain(deadline) {
+        push(world, found, Happening::Wake(side, now), &|after| after.hand(side, now, Event::Wake));
     }
 }
 
@@ -302,12 +302,14 @@ impl Model for Checked {
         }
         let faults = &self.configuration.faults;
         if faults.process_crashes + faults.instance_crashes + faults.take_overs > 0 {
-            properties.push(Property::sometimes("recovery aborts", |_, world: &World| {
-                world.ended && world.chronicle.recovered && world.chronicle.decided == Some(false)
-            }));
-            let backward = self.configuration.is_saga()
-                && self.configuration.transaction.recovery == protocol::Recovery::Backward;
-            if !self.configuration.is_refused() && !backward {
+            let backward = self.configuration.transaction.recovery == protocol::Recovery::Backward;
+            let refused = self.configuration.is_refused();
+            if refused || backward {
+                properties.push(Property::sometimes("recovery aborts", |_, world: &World| {
+                    world.ended && world.chronicle.recovered && world.chronicle.decided == Some(false)
+                }));
+            }
+            if !refused && !(backward && self.configuration.is_saga()) {
                 properties.push(Property::sometimes("recovery commits", |_, world: &World| {
                     world.ended && world.chronicle.recovered && world.chronicle.decided == Some(true)
                 }));

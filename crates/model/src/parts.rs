@@ -13,8 +13,12 @@ use protocol::{
 
 /// The time of everything but timers.
 pub(crate) const NOW: Timestamp = Timestamp(0);
+/// How long an attempt goes without an answer; also every back-off, so that a failed attempt and one that hangs look the same.
+const PACE: u64 = 200;
+/// Gives the longest back-off.
+pub(crate) const ENTROPY: u64 = PACE - 1;
 /// When every attempt made at [`NOW`] has timed out.
-pub(crate) const ATTEMPT_OVER: Timestamp = Timestamp(10);
+pub(crate) const ATTEMPT_OVER: Timestamp = Timestamp(PACE);
 /// When every timer has run out.
 pub(crate) const LATE: Timestamp = Timestamp(1_000_000);
 /// How much every step takes.
@@ -25,13 +29,13 @@ pub(crate) const ACCOUNT: EntityId = EntityId::number(0);
 /// Timers in the order in which they run out; how long they are means nothing here.
 pub(crate) const fn pacing(attempts: u32) -> Pacing {
     Pacing {
-        deadline: 1_000,
-        attempt_timeout: ATTEMPT_OVER.0,
-        backoff_base: 1,
-        backoff_cap: 1,
+        release_wait: PACE / 2,
+        attempt_timeout: PACE,
+        backoff_base: PACE,
+        backoff_cap: PACE,
+        slow_pace: PACE,
+        deadline: 5 * PACE,
         attempts,
-        slow_pace: 10,
-        release_wait: 100,
     }
 }
 

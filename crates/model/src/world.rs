@@ -9,7 +9,7 @@ use protocol::recovery::{Resume, plan};
 use protocol::{BranchId, BranchState, Coordinator, Decision, Effect, Event, Name, Outcome, Reply, Timestamp, Verb};
 
 use crate::configuration::{Configuration, Faults};
-use crate::parts::{LATE, Log, NOW, Participant};
+use crate::parts::{ENTROPY, LATE, Log, NOW, Participant};
 
 /// One of the two instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,7 +211,7 @@ impl World {
     pub(crate) fn hand(&mut self, side: Side, now: Timestamp, event: Event) {
         let mut effects = Vec::new();
         if let Instance::Driving(driver) = &mut self.instances[side as usize] {
-            Arc::make_mut(driver).coordinator.handle(now, event, 0, &mut effects);
+            Arc::make_mut(driver).coordinator.handle(now, event, ENTROPY, &mut effects);
         }
         self.carry_out(side, effects);
     }
@@ -227,7 +227,10 @@ impl World {
                 Effect::Stage => self.calls[side as usize].push_back(Write::Stage(writer)),
                 Effect::Decide(decision) => self.calls[side as usize].push_back(Write::Decide(writer, decision)),
                 Effect::Finish => self.calls[side as usize].push_back(Write::Finish(writer)),
-                Effect::Send { step, verb, attempt: _ } => {
+                Effect::Send { step, verb, attempt } => {
+                    if attempt == 1 {
+                        self.forget_earlier_verbs(side, step, verb);
+                    }
                     self.messages.insert(Message::Command { from: Some(side), step, verb });
                 }
                 Effect::Answer(outcome) => self.tell(&outcome),
@@ -271,6 +274,21 @@ impl World {
         for entry in &mut self.unflushed {
             if to_side(&entry.tell) || to_side(&entry.or_else) {
                 (entry.tell, entry.or_else) = (None, None);
+            }
+        }
+    }
+
+    /// A coordinator that begins to deliver a verb to a step never looks at answers to another again.
+    fn forget_earlier_verbs(&mut self, side: Side, step: u8, verb: Verb) {
+        let earlier: Vec<_> = self.messages.iter().filter(|message| match message {
+            Message::Command { from, step: to, verb: sent } => *from == Some(side) && *to == step && *sent != verb,
+            Message::Reply { to, step: from, verb: sent, .. } => *to == side && *from == step && *sent != verb,
+            Message::Logged { .. } | Message::Told { .. } => false,
+        }).cloned().collect();
+        for message in earlier {
+            self.messages.remove(&message);
+            if let Message::Command { step, verb, .. } = message {
+                self.messages.insert(Message::Command { from: None, step, verb });
             }
         }
     }
@@ -405,7 +423,8 @@ impl World {
     /// Everything crashes but the participants: for a log that lives in the coordinator's process.
     pub(crate) fn crash_process(&mut self) {
         for side in Side::BOTH {
-            if !matches!(self.instances[side as usize], Instance::Down) {
+            // An idle B that crashes is no news.
+            if side == Side::A || matches!(self.instances[side as usize], Instance::Driving(_)) {
                 self.crash_instance(side);
             }
         }
