@@ -107,6 +107,14 @@ impl Configuration {
         self
     }
 
+    /// Every participant has just what its step takes.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn exactly_enough(mut self) -> Self {
+        self.available.fill(AMOUNT);
+        self
+    }
+
     #[must_use]
     pub(crate) fn with(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -185,8 +193,8 @@ pub(crate) fn regular() -> Vec<Configuration> {
             of(2).with(Faults { take_overs: 1, log_crashes: 1, ..none() }),
             of(2).with(Faults { take_overs: 1, ..none() }).refused().forgets(),
             of(2).with(crash.clone()).forgets(),
-            of(3).with(none()),
-            of(3).with(crash.clone()).refused(),
+            of(3).with(crash.clone()).eager_asks(),
+            of(3).with(Faults { losses: 1, ..crash.clone() }).refused(),
         ]);
     }
     all
@@ -202,7 +210,7 @@ pub(crate) fn deep() -> Vec<Configuration> {
             of(2).with(Faults { process_crashes: 2, losses: 1, ..none() }).eager_asks().forgets(),
             of(2).with(Faults { instance_crashes: 2, take_overs: 1, log_crashes: 1, ..none() }),
             of(2).with(Faults { instance_crashes: 1, take_overs: 1, broken_calls: 1, ..none() }).forgets(),
-            of(3).with(Faults { process_crashes: 1, ..none() }).eager_asks(),
+            of(3).with(Faults { process_crashes: 1, losses: 1, ..none() }).eager_asks().forgets(),
             of(3).with(Faults { take_overs: 1, ..none() }),
         ]);
     }

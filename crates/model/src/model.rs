@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use protocol::simulation::Mutation;
 use protocol::{BranchState, Effect, Event, Reply, Timestamp, Unknown, Verb};
 use stateright::{Model, Property};
 
@@ -14,7 +13,8 @@ use crate::world::{Instance, Message, Side, World, Write};
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
     pub(crate) configuration: Configuration,
-    pub(crate) mutation: Option<Mutation>,
+    #[cfg(test)]
+    pub(crate) mutation: Option<protocol::simulation::Mutation>,
 }
 
 /// What happens.
@@ -23,7 +23,11 @@ pub(crate) enum Happening {
     Deliver(Message),
     Lose(Message),
     /// The transport gives up waiting for this command's reply.
-    GiveUp { side: Side, step: u8, verb: Verb },
+    GiveUp {
+        side: Side,
+        step: u8,
+        verb: Verb,
+    },
     Wake(Side, Timestamp),
     /// The log carries out an instance's oldest call.
     Append(Side),
@@ -68,7 +72,11 @@ impl fmt::Debug for Happened {
 
 impl Checked {
     pub(crate) fn new(configuration: Configuration) -> Self {
-        Self { configuration, mutation: None }
+        Self {
+            configuration,
+            #[cfg(test)]
+            mutation: None,
+        }
     }
 
     /// Deliberate bugs are switched per thread, and the checker has threads of its own.
@@ -212,7 +220,8 @@ impl Checked {
     fn asks(&self, world: &World, found: &mut Vec<Happened>) {
         // While something is not flushed, the answer would have to wait for it: that is the same as asking later.
         for (step, participant) in (0_u8..).zip(&world.participants) {
-            let told = world.messages.iter().any(|message| matches!(message, Message::Told { step: to, .. } if *to == step));
+            let told =
+                world.messages.iter().any(|message| matches!(message, Message::Told { step: to, .. } if *to == step));
             if participant.open().is_some() && world.unflushed.is_empty() && !told {
                 push(world, found, Happening::Ask(step), &|after| {
                     after.append(None, Write::Ask(step), &self.configuration);
@@ -292,7 +301,10 @@ impl Model for Checked {
             Property::always("no command contradicts its branch", |_, world: &World| !world.chronicle.violated),
             Property::always("at most one durable decision", |_, world: &World| !world.chronicle.decided_twice),
             Property::always("accounts are conserved, and hold what their branches say", is_conserved),
-            Property::always("what ends is settled", |model: &Self, world: &World| !world.ended || model.is_settled(world)),
+            Property::always("what is finished is done everywhere", is_finished_everywhere),
+            Property::always("what ends is settled", |model: &Self, world: &World| {
+                !world.ended || model.is_settled(world)
+            }),
             Property::sometimes("an abort", |_, world: &World| world.ended && world.chronicle.decided == Some(false)),
         ];
         if !self.configuration.is_refused() {
@@ -318,7 +330,10 @@ impl Model for Checked {
                 properties.push(Property::sometimes("a tombstone", |_, world: &World| world.chronicle.entombed));
             }
         }
-        if faults.losses > 1 {
+        // Only what finishes a branch becomes a dead letter; a forward saga that nobody refuses sends nothing of the kind.
+        let finishes =
+            self.configuration.is_refused() || self.configuration.transaction.recovery == protocol::Recovery::Backward;
+        if faults.losses > 1 && finishes {
             properties.push(Property::sometimes("a dead letter", |_, world: &World| world.chronicle.dead_letter));
         }
         properties
@@ -335,6 +350,17 @@ fn told_truly(checked: &Checked, world: &World) -> bool {
     let committed = chronicle.decided != Some(false) && chronicle.fates.iter().all(stands);
     let undone = chronicle.decided != Some(true) && !chronicle.fates.contains(&Some(BranchState::Committed));
     (!chronicle.told_committed || committed) && (!chronicle.told_undone || undone)
+}
+
+/// A finished transaction that was staged needs no more help from anyone, not even from a participant that asks.
+fn is_finished_everywhere(_: &Checked, world: &World) -> bool {
+    let staged = world.disk.record().filter(|record| record.transaction.is_some() && record.finished.is_some());
+    let Some(decision) = staged.and_then(|record| record.decision()) else { return true };
+    world.chronicle.fates.iter().all(|fate| match fate {
+        Some(BranchState::Committed | BranchState::Executed) => decision.is_commit(),
+        Some(BranchState::Prepared) => false,
+        Some(BranchState::Aborted | BranchState::Compensated) | None => !decision.is_commit(),
+    })
 }
 
 fn is_conserved(_: &Checked, world: &World) -> bool {
@@ -360,8 +386,8 @@ impl Checked {
             Some(BranchState::Aborted | BranchState::Compensated) | None => !commit,
         });
         let left = &self.configuration.faults;
-        let caller_died = world.left.process_crashes < left.process_crashes
-            || world.left.instance_crashes < left.instance_crashes;
+        let caller_died =
+            world.left.process_crashes < left.process_crashes || world.left.instance_crashes < left.instance_crashes;
         let told = caller_died || chronicle.told_committed || chronicle.told_undone || chronicle.told_in_doubt;
         let idle = world.instances.iter().all(|instance| *instance == Instance::Idle);
         let finished = world.disk.record().is_none_or(|record| record.finished.is_some());

@@ -124,10 +124,9 @@ impl Participant {
     /// A participant that has enough for its step, or too little.
     pub(crate) fn new(branch: BranchId, available: i64) -> Self {
         let mut ledger = Ledger::default();
-        for change in [
-            Change::Open { account: ACCOUNT, price: 1 },
-            Change::Credit { account: ACCOUNT, amount: available },
-        ] {
+        for change in
+            [Change::Open { account: ACCOUNT, price: 1 }, Change::Credit { account: ACCOUNT, amount: available }]
+        {
             ledger.apply(&LedgerCommand::Change { change, key: None });
         }
         Self { ledger: Arc::new(ledger), branch }
@@ -150,7 +149,8 @@ impl Participant {
     /// Forgets the branch if it is final.
     pub(crate) fn forget(&mut self) {
         let after = Timestamp(TERMINATION_AGE_MS);
-        self.apply(&LedgerCommand::Forget { born_before: after, keep: 0, spare_since: after });
+        let forget = LedgerCommand::Forget { born_before: after, keep: 0, spare_since: after };
+        Arc::make_mut(&mut self.ledger).apply(&forget);
     }
 
     fn apply(&mut self, command: &LedgerCommand) -> LedgerReply {

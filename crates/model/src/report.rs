@@ -30,9 +30,9 @@ pub(crate) fn check(checked: Checked) -> Verdict {
     let fails = |name: &str, expectation: &Expectation| {
         discoveries.contains_key(name) != matches!(expectation, Expectation::Sometimes)
     };
-    let broken = properties.iter().any(|property| {
-        matches!(property.expectation, Expectation::Always) && discoveries.contains_key(property.name)
-    });
+    let broken = properties
+        .iter()
+        .any(|property| matches!(property.expectation, Expectation::Always) && discoveries.contains_key(property.name));
     let failed: Vec<_> = properties
         .iter()
         // A search that stopped at a counterexample says nothing about examples that it had not come to.
@@ -123,7 +123,9 @@ impl fmt::Display for Happening {
             Self::Wake(side, at) => write!(f, "{side:?}'s timers up to {} run out", at.0),
             Self::Append(side) => write!(f, "the log carries out {side:?}'s oldest call"),
             Self::BreakCall(side, true) => write!(f, "the log carries out {side:?}'s oldest call, but the CALL BREAKS"),
-            Self::BreakCall(side, false) => write!(f, "{side:?}'s oldest call to the log BREAKS before it is carried out"),
+            Self::BreakCall(side, false) => {
+                write!(f, "{side:?}'s oldest call to the log BREAKS before it is carried out")
+            }
             Self::AppendStray(at) => write!(f, "the log carries out call {at} of a coordinator that is no more"),
             Self::LoseStray(at) => write!(f, "call {at} of a coordinator that is no more never reaches the log"),
             Self::Flush => f.write_str("the log flushes its oldest change"),

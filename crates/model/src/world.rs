@@ -268,9 +268,7 @@ impl World {
                 other => Some(other),
             })
             .collect();
-        let to_side = |message: &Option<Message>| {
-            matches!(message, Some(Message::Reply { to, .. } | Message::Logged { to, .. }) if *to == side)
-        };
+        let to_side = |message: &Option<Message>| matches!(message, Some(Message::Reply { to, .. } | Message::Logged { to, .. }) if *to == side);
         for entry in &mut self.unflushed {
             if to_side(&entry.tell) || to_side(&entry.or_else) {
                 (entry.tell, entry.or_else) = (None, None);
@@ -280,11 +278,16 @@ impl World {
 
     /// A coordinator that begins to deliver a verb to a step never looks at answers to another again.
     fn forget_earlier_verbs(&mut self, side: Side, step: u8, verb: Verb) {
-        let earlier: Vec<_> = self.messages.iter().filter(|message| match message {
-            Message::Command { from, step: to, verb: sent } => *from == Some(side) && *to == step && *sent != verb,
-            Message::Reply { to, step: from, verb: sent, .. } => *to == side && *from == step && *sent != verb,
-            Message::Logged { .. } | Message::Told { .. } => false,
-        }).cloned().collect();
+        let earlier: Vec<_> = self
+            .messages
+            .iter()
+            .filter(|message| match message {
+                Message::Command { from, step: to, verb: sent } => *from == Some(side) && *to == step && *sent != verb,
+                Message::Reply { to, step: from, verb: sent, .. } => *to == side && *from == step && *sent != verb,
+                Message::Logged { .. } | Message::Told { .. } => false,
+            })
+            .cloned()
+            .collect();
         for message in earlier {
             self.messages.remove(&message);
             if let Message::Command { step, verb, .. } = message {
@@ -482,7 +485,9 @@ impl World {
                 self.chronicle.entombed |= changed;
                 self.note_decision();
                 match reply {
-                    LogReply::Verdicts(verdicts) if verdicts == [Verdict::Aborted] => Outcome::RolledBack { step: None },
+                    LogReply::Verdicts(verdicts) if verdicts == [Verdict::Aborted] => {
+                        Outcome::RolledBack { step: None }
+                    }
                     LogReply::Verdicts(verdicts) if verdicts == [Verdict::Forgotten] => Outcome::InDoubt,
                     _ => return,
                 }
