@@ -321,7 +321,8 @@ impl Model for Checked {
                     world.ended && world.chronicle.recovered && world.chronicle.decided == Some(false)
                 }));
             }
-            if !refused && !(backward && self.configuration.is_saga()) {
+            let always_aborts = refused || backward && self.configuration.is_saga();
+            if !always_aborts {
                 properties.push(Property::sometimes("recovery commits", |_, world: &World| {
                     world.ended && world.chronicle.recovered && world.chronicle.decided == Some(true)
                 }));

@@ -181,12 +181,27 @@ impl Participant {
         ledger::audit::audit(&self.ledger).is_empty()
     }
 
-    fn essence(&self) -> (Option<(BranchState, bool, bool)>, bool, i64, i64, i64, Timestamp) {
+    fn essence(&self) -> Essence {
         let branch = self.ledger.get_branch(self.branch);
-        let branch = branch.map(|branch| (branch.state, branch.refusal.is_some(), branch.entries.is_empty()));
         let account = self.account();
-        (branch, self.open().is_some(), account.available, account.held, account.settled, self.ledger.floor())
+        Essence {
+            branch: branch.map(|branch| branch.state),
+            refused: branch.is_some_and(|branch| branch.refusal.is_some()),
+            open: self.open().is_some(),
+            amounts: [account.available, account.held, account.settled],
+            floor: self.ledger.floor(),
+        }
     }
+}
+
+/// What tells two ledgers of one branch apart.
+#[derive(PartialEq, Eq, Hash)]
+struct Essence {
+    branch: Option<BranchState>,
+    refused: bool,
+    open: bool,
+    amounts: [i64; 3],
+    floor: Timestamp,
 }
 
 impl PartialEq for Participant {
