@@ -94,8 +94,8 @@ fn main() -> ExitCode {
     let (mut states, mut unique, mut seconds) = (0, 0, 0.0);
     for configuration in configurations {
         let name = configuration.to_string();
-        eprintln!("{name} ...");
         let verdict = report::check(Checked::new(configuration.clone()));
+        eprintln!("{name}: {} states, {} unique, {:.1} s", verdict.states, verdict.unique, verdict.took.as_secs_f64());
         let properties = if verdict.failed.is_empty() {
             format!("{} hold", verdict.held)
         } else {
