@@ -116,7 +116,7 @@ pub enum Failure {
 }
 
 /// What both protocols share: the transaction, its pace, and the deliveries to its participants.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Common {
     pub(crate) transaction: Arc<Transaction>,
     pub(crate) pacing: Pacing,
@@ -276,13 +276,13 @@ impl Common {
 }
 
 /// The coordinator of one transaction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinator {
     common: Common,
     protocol: Machine,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Machine {
     TwoPhase(TwoPhase),
     Saga(Saga),

@@ -118,7 +118,7 @@ pub enum LogCommand {
 }
 
 /// An instance under an epoch: who appends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Writer {
     /// The instance.
     pub instance: Name,
@@ -162,7 +162,7 @@ pub enum LogReply {
 }
 
 /// Why a stage was refused. The transaction is not in the log, or is decided Abort.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageRefusal {
     /// The application's own data refused it, for instance because the order has changed.
@@ -176,7 +176,7 @@ pub enum StageRefusal {
 }
 
 /// What became of a transaction, told to a participant that asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Committed: capture; an executed branch stands.
@@ -190,7 +190,7 @@ pub enum Verdict {
 }
 
 /// A branch whose participant will not acknowledge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Which step's.
     pub step: u8,
@@ -205,7 +205,7 @@ pub struct DeadLetter {
 }
 
 /// What an operator did about a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Resolution {
     /// Which step's.
     pub step: u8,
@@ -218,7 +218,7 @@ pub struct Resolution {
 }
 
 /// One transaction in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// The transaction; without its payloads once finished; `None` in a tombstone.
     pub transaction: Option<Arc<Transaction>>,
@@ -276,7 +276,7 @@ impl Record {
 }
 
 /// An instance as the log knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// The epoch under which it may append.
     pub epoch: Epoch,

@@ -9,7 +9,7 @@ use crate::ids::{BranchId, Name};
 use crate::limits::MAX_TEXT_BYTES;
 
 /// Bytes that the application put in and only the application reads. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Payload(Option<Arc<[u8]>>);
 
 impl Payload {
@@ -158,7 +158,7 @@ pub enum BranchState {
 }
 
 /// Why a participant, or the application's own data, said no. Final: the same request will not succeed as things stand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Refusal {
     /// A stable word for machines, such as `insufficient_stock`.
     pub code: Name,
@@ -191,7 +191,7 @@ impl fmt::Display for Refusal {
 }
 
 /// A participant's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Reply {
     /// Done, durably: the branch is in this state.
     Done(BranchState),
@@ -204,7 +204,7 @@ pub enum Reply {
 }
 
 /// Why the outcome of a command is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unknown {
     /// No answer came in time.

@@ -6,7 +6,7 @@ use crate::ids::Timestamp;
 use crate::message::{Unknown, Verb};
 
 /// Deadlines and retries of a definition. All times in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pacing {
     /// From the start until every participant must have voted (or executed). Then the transaction is rolled back.
@@ -50,7 +50,7 @@ impl Pacing {
 }
 
 /// The delivery of one command to one participant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Delivery {
     pub(crate) verb: Verb,
     /// Attempts so far; 0: not sent.

@@ -32,7 +32,7 @@ use crate::recovery::Resume;
 use crate::simulation::{Mutation, mark, mutated};
 use crate::transaction::{Cause, Decision, Order, Outcome, Recovery};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum State {
     Staging,
     Executing,
@@ -43,7 +43,7 @@ enum State {
     Over,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Compensating {
     decision: Decision,
     durable: bool,
@@ -53,7 +53,7 @@ struct Compensating {
     waiting: Vec<u8>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Saga {
     state: State,
     /// Nobody knows which steps were sent, for this coordinator was not there: all count as unknown.

@@ -29,7 +29,7 @@ impl fmt::Display for Protocol {
 }
 
 /// In which order a saga's steps are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// All at once.
@@ -39,7 +39,7 @@ pub enum Order {
 }
 
 /// Where a saga goes when the outcome of a step stays unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recovery {
     /// Back: compensate.
@@ -49,7 +49,7 @@ pub enum Recovery {
 }
 
 /// One participant's part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Step {
     /// Which service takes part.
     pub service: Name,
@@ -58,7 +58,7 @@ pub struct Step {
 }
 
 /// A transaction as it is staged in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Transaction {
     /// Its id, which carries its birth.
     pub id: TransactionId,
@@ -137,7 +137,7 @@ impl Transaction {
 }
 
 /// All or nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Every step takes effect.
@@ -159,7 +159,7 @@ impl Decision {
 }
 
 /// Why a transaction was aborted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A participant refused.
@@ -181,7 +181,7 @@ pub enum Cause {
 }
 
 /// What became of a transaction, as its caller hears it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Every step took effect.
     Committed,

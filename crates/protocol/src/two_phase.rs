@@ -34,7 +34,7 @@ use crate::recovery::Resume;
 use crate::simulation::{Mutation, mark, mutated};
 use crate::transaction::{Cause, Decision, Outcome};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum State {
     Voting { staged: bool },
     Inquiring,
@@ -45,7 +45,7 @@ enum State {
     Over,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Settling {
     decision: Decision,
     durable: bool,
@@ -57,7 +57,7 @@ struct Settling {
     decide_again: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TwoPhase {
     state: State,
 }
