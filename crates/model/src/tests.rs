@@ -48,6 +48,23 @@ fn sagas_hold() {
     }
 }
 
+/// Each of these was broken when the check first ran.
+#[test]
+fn what_the_check_has_found_stays_mended() {
+    let log_crash = Faults { log_crashes: 1, ..none() };
+    let taken_over = Faults { take_overs: 1, ..log_crash.clone() };
+    for kind in [Kind::TwoPhase, Kind::SagaParallel, Kind::SagaForward] {
+        // A flush that fails before the coordinator hears that its decision is readable.
+        holds(Configuration::new(kind, 2).with(log_crash.clone()));
+        // A readable decision that was lost, and made otherwise by another owner; or that finds its owner fenced.
+        holds(Configuration::new(kind, 1).with(taken_over.clone()));
+    }
+    // A forward saga's abort that was answered, and lost before it was flushed.
+    holds(Configuration::new(Kind::SagaForward, 2).with(one_crash()));
+    // A forward saga's refused branch that was forgotten before anybody heard of the refusal.
+    holds(Configuration::new(Kind::SagaForward, 2).with(one_crash()).refused().forgets());
+}
+
 macro_rules! caught {
     ($($test:ident: $mutation:ident, $configuration:expr;)*) => {$(
         #[test]

@@ -11,18 +11,22 @@
 //! | Executing          | a refusal                                 | Deciding(Abort)    | decide Abort                           |
 //! | Executing          | deadline, backward                        | Deciding(Abort)    | decide Abort                           |
 //! | Executing          | deadline, forward                         | Executing          | answer InDoubt; retries go on          |
+//! | Executing          | expired, forward                          | Deciding(Abort)    | decide Abort                           |
 //! | Deciding           | decided Commit                            | Committing         |                                        |
 //! | Deciding           | decided Abort                             | Compensating       | compensate what was done or is unknown |
 //! | Deciding           | fenced                                    | Relinquished       | relinquish                             |
+//! | Committing, Compensating, not durable | the contrary was decided | Compensating, Committing | as if decided so at first |
+//! | Committing, Compensating, not durable | fenced              | Relinquished       | relinquish                             |
 //! | Committing         | decision durable                          | Over               | answer; finish                         |
 //! | Compensating       | acknowledged                              | Compensating       | sequential: compensate the one before  |
-//! | Compensating       | all acknowledged, or waited long enough   | Compensating       | answer                                 |
+//! | Compensating       | all acknowledged, or waited long enough   | Compensating       | answer; forward: once durable          |
 //! | Compensating       | all acknowledged, and decision durable    | Over               | finish                                 |
 //! | (resume, backward) | staged, undecided                         | Deciding(Abort)    | decide Abort; later compensate all     |
 //! | (resume, forward)  | staged, undecided                         | Executing          | execute again                          |
 //!
-//! A commit is answered only when it is durable, because recovery aborts an undecided backward saga. An abort may be answered as
-//! soon as it is readable, for the same reason.
+//! A commit is answered only when it is durable, because recovery aborts an undecided backward saga. An abort of a
+//! backward saga may be answered as soon as it is readable, for the same reason. Not that of a forward one: recovery of an
+//! undecided forward saga goes on and may commit.
 
 use crate::coordinator::{Common, Effect, Event};
 use crate::ids::Timestamp;
@@ -122,11 +126,28 @@ impl Saga {
                 }
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
-            Event::Decided(decision) => {
-                if matches!(self.state, State::Deciding { .. }) {
+            Event::Decided(decision) => match &self.state {
+                State::Deciding { retry, .. } => {
+                    let retry = *retry;
+                    self.settle(common, decision, now, out);
+                    // The flush may have failed before we heard that the decision is readable: it is still to be asked for.
+                    match &mut self.state {
+                        State::Committing { decide_again } => *decide_again = retry,
+                        State::Compensating(compensating) => compensating.decide_again = retry,
+                        _ => {}
+                    }
+                }
+                // Ours was readable, and lost before it was flushed; meanwhile another owner decided otherwise.
+                State::Committing { .. } if !decision.is_commit() => {
+                    mark("saga.decision_replaced");
                     self.settle(common, decision, now, out);
                 }
-            }
+                State::Compensating(compensating) if !compensating.durable && decision.is_commit() => {
+                    mark("saga.decision_replaced");
+                    self.settle(common, decision, now, out);
+                }
+                _ => {}
+            },
             Event::NotStaged => {
                 if let State::Deciding { decision: Decision::Commit, .. } = self.state {
                     mark("saga.stage_lost");
@@ -134,7 +155,12 @@ impl Saga {
                 }
             }
             Event::Fenced => {
-                if matches!(self.state, State::Staging | State::Executing | State::Deciding { .. }) {
+                let undecided = match &self.state {
+                    State::Staging | State::Executing | State::Deciding { .. } | State::Committing { .. } => true,
+                    State::Compensating(compensating) => !compensating.durable,
+                    _ => false,
+                };
+                if undecided {
                     mark("saga.fenced");
                     self.state = State::Relinquished;
                     out.push(Effect::Relinquish);
@@ -191,6 +217,14 @@ impl Saga {
                 common.settle(step);
                 self.refused.push(step);
                 self.decide(Decision::Abort(Cause::Refused { step, refusal }), out);
+            }
+            // Forward recovery has no deadline: a branch that was refused and forgotten since would be asked for ever. Expiry is no vote,
+            // but the log's compare-and-set is: had another owner committed, it would say so, or fence us.
+            (State::Executing, Verb::Execute, Reply::Refused(_))
+                if common.transaction.recovery == Recovery::Forward =>
+            {
+                mark("saga.expired");
+                self.decide(Decision::Abort(Cause::Unavailable { step: Some(step) }), out);
             }
             (State::Executing, Verb::Execute, Reply::Violation(state)) => {
                 out.push(Effect::Alarm { step, verb, state });
@@ -358,7 +392,9 @@ impl Saga {
             let verb = common.deliveries.get(usize::from(step)).map_or(Verb::Compensate, |delivery| delivery.verb);
             common.send(step, verb, now, out);
         }
-        if common.all_settled() || now >= compensating.answer_by {
+        // Recovery of an undecided forward saga is to go on: an abort that is not durable could be lost and then committed.
+        let irrevocable = compensating.durable || common.transaction.recovery == Recovery::Backward;
+        if irrevocable && (common.all_settled() || now >= compensating.answer_by) {
             common.answer(Outcome::from(&compensating.decision), out);
         }
         if common.all_settled() && compensating.durable {

@@ -109,13 +109,24 @@ impl TwoPhase {
                 }
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
-            Event::Decided(decision) => {
-                if let State::Deciding { decision: ours, irrevocable, .. } = &self.state {
+            Event::Decided(decision) => match &self.state {
+                State::Deciding { decision: ours, irrevocable, retry, .. } => {
                     // What makes our decision irrevocable says nothing about another's.
-                    let irrevocable = *irrevocable && ours.agrees(&decision);
+                    let (irrevocable, retry) = (*irrevocable && ours.agrees(&decision), *retry);
                     self.settle(common, decision, irrevocable, now, out);
+                    // The flush may have failed before we heard that the decision is readable: it is still to be asked for.
+                    if let State::Settling(settling) = &mut self.state {
+                        settling.decide_again = retry;
+                    }
                 }
-            }
+                // Ours was readable, and lost before it was flushed; meanwhile another owner decided otherwise. Nobody has heard of ours:
+                // it was not irrevocable.
+                State::Settling(settling) if !settling.durable && !settling.decision.agrees(&decision) => {
+                    mark("two_phase.decision_replaced");
+                    self.settle(common, decision, false, now, out);
+                }
+                _ => {}
+            },
             Event::NotStaged => {
                 if let State::Deciding { decision: Decision::Commit, .. } = self.state {
                     mark("two_phase.stage_lost");
@@ -123,7 +134,12 @@ impl TwoPhase {
                 }
             }
             Event::Fenced => {
-                if matches!(self.state, State::Voting { .. } | State::Deciding { .. }) {
+                let undecided = match &self.state {
+                    State::Voting { .. } | State::Deciding { .. } => true,
+                    State::Settling(settling) => !settling.durable,
+                    _ => false,
+                };
+                if undecided {
                     mark("two_phase.fenced");
                     self.state = State::Relinquished;
                     out.push(Effect::Relinquish);
