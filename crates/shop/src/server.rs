@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::orders::OrderBook;
 use crate::participant::LedgerService;
 use crate::problem::Problem;
+use crate::request::called;
 use crate::store::OrderLog;
 use crate::{admin, orders_http, payment_http, stock_http};
 
@@ -136,6 +137,9 @@ impl Shop {
             .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
             .start()
             .await?;
+        for service in [&stock, &payment] {
+            _ = called(|done| service.terminate_prepared(orchestrator.engine(), done)).await;
+        }
         let shop = Self { inner: Arc::new(Inner { config, orders, stock, payment, orchestrator, metrics, clock }) };
         tokio::spawn(shop.clone().look_after());
         Ok((shop, vec![orders_found, stock_found, payment_found]))
