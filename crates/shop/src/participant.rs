@@ -26,6 +26,11 @@ pub struct LedgerService {
 }
 
 impl LedgerService {
+    /// A service that keeps its ledger in `store`. Faults can be set only if `chaos` allows it.
+    pub fn new(name: Name, store: Store<Ledger>, chaos: bool, metrics: Arc<Metrics>) -> Self {
+        Self { name, store, faults: Arc::new(Faults::new(chaos)), metrics }
+    }
+
     /// Does the work and answers, with whatever fault is set to strike afterwards.
     fn work(self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
         let verb = command.verb;

@@ -25,7 +25,6 @@ use protocol::Name;
 use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
-use crate::faults::Faults;
 use crate::metrics::Metrics;
 use crate::orders::OrderBook;
 use crate::participant::LedgerService;
@@ -121,12 +120,7 @@ impl Shop {
         let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &config.store)?;
         let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &config.store)?;
         let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &config.store)?;
-        let service = |name, store| LedgerService {
-            name,
-            store,
-            faults: Arc::new(Faults::new(config.chaos)),
-            metrics: Arc::clone(&metrics),
-        };
+        let service = |name, store| LedgerService::new(name, store, config.chaos, Arc::clone(&metrics));
         let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
         let transport =
             InProcess::default().with(STOCK, Arc::new(stock.clone())).with(PAYMENT, Arc::new(payment.clone()));
