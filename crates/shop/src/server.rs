@@ -28,7 +28,7 @@ use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::metrics::Metrics;
 use crate::orders::OrderBook;
 use crate::participant::LedgerService;
-use crate::problem::Problem;
+use crate::problem::{Problem, in_problem_details};
 use crate::request::called;
 use crate::store::OrderLog;
 use crate::{admin, orders_http, payment_http, stock_http};
@@ -204,12 +204,16 @@ impl Shop {
             .merge(common_routes())
             .fallback(no_such_route)
             .method_not_allowed_fallback(wrong_method);
-        routes.layer(middleware::from_fn_with_state(self.clone(), measure)).with_state(self.clone())
+        routes
+            .layer(middleware::map_response(in_problem_details))
+            .layer(middleware::from_fn_with_state(self.clone(), measure))
+            .with_state(self.clone())
     }
 
     /// The operators' routes, for [`admin::SOCKET`].
     pub fn admin_router(&self) -> Router {
-        admin::routes().fallback(no_such_route).with_state(self.clone())
+        let routes = admin::routes().fallback(no_such_route).layer(middleware::map_response(in_problem_details));
+        routes.with_state(self.clone())
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.
