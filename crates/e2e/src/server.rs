@@ -43,7 +43,7 @@ fn build() -> PathBuf {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     };
-    messages.lines().filter_map(executable).last().expect("cargo names the binary that it built")
+    messages.lines().filter_map(executable).next_back().expect("cargo names the binary that it built")
 }
 
 /// A port that nobody has. Below those that the system gives to outgoing connections, so that none of these takes it while the server

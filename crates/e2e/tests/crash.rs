@@ -3,6 +3,9 @@
 //!
 //! `E2E_KILLS` says how many kills at random moments (100), `E2E_SEED` repeats a run's moments.
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use e2e::world::{Heard, Size};

@@ -1,5 +1,8 @@
 //! SIGTERM: whoever is in the middle of a checkout is answered, the process ends with code 0, and the restart shows everything.
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use e2e::world::{Heard, Size};

@@ -1,6 +1,9 @@
 //! A client that knows nothing but the contract. It counts 400 to 499 as a failure and anything else as a sale, and it reads the state
 //! right after the last answer.
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
@@ -76,7 +79,7 @@ struct Moved {
 fn trade(client: &mut Client, seed: u64, orders: std::ops::Range<u64>, items: u64, users: u64) -> Moved {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut moved = Moved::default();
-    let mut succeeds = |client: &mut Client, target: String| is_sale(&&client.post(&target).status);
+    let succeeds = |client: &mut Client, target: String| is_sale(&&client.post(&target).status);
     for order in orders {
         let (item, user, amount) = (random.u64(..items), random.u64(..users), random.i64(1..20));
         match random.u8(..8) {

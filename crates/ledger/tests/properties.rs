@@ -1,5 +1,8 @@
 //! Random histories of a ledger: whatever comes, in whatever order, how often ever, it stays sound.
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use ledger::audit::audit;

@@ -1,5 +1,8 @@
 //! The shop's adapters pass the orchestrator's suites, on a disk.
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 

@@ -12,6 +12,9 @@
 //! | `faults`      | every fault at every point under both protocols                            |
 //! | `nonsense`    | whatever else may arrive                                                   |
 
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod arguments;
 mod batch_init;
 mod checkout;
