@@ -191,10 +191,11 @@ impl Ledger {
             Recalled::Reused => (LedgerReply::KeyReused, false),
             Recalled::Fresh => {
                 let (reply, changed) = self.change(change);
-                if matches!(reply, LedgerReply::Account(..)) {
+                let succeeded = matches!(reply, LedgerReply::Account(..));
+                if succeeded {
                     self.keys.remember(key, reply.clone());
                 }
-                (reply, changed)
+                (reply, changed || succeeded)
             }
         }
     }

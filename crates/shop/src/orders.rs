@@ -240,10 +240,11 @@ impl OrderBook {
             Recalled::Reused => (OrdersReply::KeyReused, false),
             Recalled::Fresh => {
                 let (reply, changed) = change(self);
-                if matches!(reply, OrdersReply::Created(_) | OrdersReply::Total(_)) {
+                let succeeded = matches!(reply, OrdersReply::Created(_) | OrdersReply::Total(_));
+                if succeeded {
                     self.keys.remember(key, reply.clone());
                 }
-                (reply, changed)
+                (reply, changed || succeeded)
             }
         }
     }

@@ -26,6 +26,11 @@ pub struct LedgerService {
 }
 
 impl LedgerService {
+    /// A service that keeps its ledger in `store`. Faults can be set only if `chaos` allows it.
+    pub fn new(name: Name, store: Store<Ledger>, chaos: bool, metrics: Arc<Metrics>) -> Self {
+        Self { name, store, faults: Arc::new(Faults::new(chaos)), metrics }
+    }
+
     /// Does the work and answers, with whatever fault is set to strike afterwards.
     fn work(self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
         let verb = command.verb;
@@ -54,30 +59,39 @@ impl LedgerService {
 
     /// Asks the log about branches that have been open for long, and does as it says.
     pub fn terminate_old(&self, engine: &Arc<Engine>, now: Timestamp) {
-        self.terminate_where(engine, move |id, state| {
+        let is_old = move |id: &BranchId, state| {
             let age = now.since(id.transaction.birth());
             age >= if state == BranchState::Executed { EXECUTED_AGE_MS } else { TERMINATION_AGE_MS }
-        });
+        };
+        self.terminate_where(engine, is_old, Box::new(|()| {}));
+    }
+
+    /// Asks the log about every prepared branch, however young; `done` is called when that is done as the log said.
+    ///
+    /// For the start of the only coordinator, when recovery has decided what it found: a prepare may have become durable and its
+    /// transaction's stage not. Nobody comes back for such a branch, so there is nothing to wait for.
+    pub fn terminate_prepared(&self, engine: &Arc<Engine>, done: Done<()>) {
+        self.terminate_where(engine, |_, state| state == BranchState::Prepared, done);
     }
 
     /// Asks the log about every executed branch: whether it stands.
     pub fn terminate_executed(&self, engine: &Arc<Engine>) {
-        self.terminate_where(engine, |_, state| state == BranchState::Executed);
+        self.terminate_where(engine, |_, state| state == BranchState::Executed, Box::new(|()| {}));
     }
 
-    fn terminate_where(&self, engine: &Arc<Engine>, wanted: impl Fn(&BranchId, BranchState) -> bool) {
+    fn terminate_where(&self, engine: &Arc<Engine>, wanted: impl Fn(&BranchId, BranchState) -> bool, done: Done<()>) {
         let look = |ledger: &Ledger| -> Vec<(BranchId, BranchState)> {
             let open = ledger.open_branches().filter(|(id, state)| wanted(id, *state));
             open.take(MAX_TERMINATION_BATCH).collect()
         };
-        let Ok(open) = self.store.read(look) else { return };
+        let open = self.store.read(look).unwrap_or_default();
         if open.is_empty() {
-            return;
+            return done(());
         }
         let ids: Vec<TransactionId> = open.iter().map(|(id, _)| id.transaction).collect();
         let store = self.store.clone();
         let answered = move |verdicts: Result<Vec<protocol::log::Verdict>, orchestrator::LogError>| {
-            let Ok(verdicts) = verdicts else { return };
+            let Ok(verdicts) = verdicts else { return done(()) };
             let mut retired = Vec::new();
             for ((branch, state), verdict) in open.into_iter().zip(verdicts) {
                 match terminate(state, verdict) {
@@ -94,6 +108,7 @@ impl LedgerService {
             if !retired.is_empty() {
                 store.submit(LedgerCommand::Retire(retired), |_| {});
             }
+            done(());
         };
         engine.ask(ids, Box::new(answered));
     }

@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
+const PROBLEM_JSON: &str = "application/problem+json";
+
 /// A failure to be told to a client.
 #[derive(Debug)]
 pub struct Problem {
@@ -45,17 +47,33 @@ impl Problem {
     }
 }
 
+/// The longest refusal of a path, a query or a body that is passed on. Bytes.
+const MAX_REASON: usize = 4096;
+
+/// Puts into problem details what the framework refused by itself: a path or a body that is no text, or is too long.
+pub(crate) async fn in_problem_details(response: Response) -> Response {
+    let said =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == PROBLEM_JSON.as_bytes());
+    let status = response.status();
+    if said || !status.is_client_error() {
+        return response;
+    }
+    let reason = axum::body::to_bytes(response.into_body(), MAX_REASON).await.unwrap_or_default();
+    Problem::new(status, "bad_argument", String::from_utf8_lossy(&reason)).into_response()
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = self.members;
+        let mut body = Map::new();
         let title = self.code.replace('_', " ");
         body.insert("type".to_owned(), Value::String(format!("urn:settle:problem:{}", self.code)));
         body.insert("title".to_owned(), Value::String(title));
         body.insert("status".to_owned(), Value::from(self.status.as_u16()));
         body.insert("code".to_owned(), Value::from(self.code));
         body.insert("detail".to_owned(), Value::String(self.detail));
+        body.extend(self.members);
         let mut response = (self.status, Value::Object(body).to_string()).into_response();
-        let json = HeaderValue::from_static("application/problem+json");
+        let json = HeaderValue::from_static(PROBLEM_JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         if self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

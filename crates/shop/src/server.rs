@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
@@ -24,12 +24,12 @@ use protocol::{Name, Pacing};
 use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
-use crate::faults::Faults;
 use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::orders::OrderBook;
 use crate::participant::LedgerService;
-use crate::problem::Problem;
+use crate::problem::{Problem, in_problem_details};
+use crate::request::called;
 use crate::store::OrderLog;
 use crate::{admin, orders_http, payment_http, stock_http};
 
@@ -136,12 +136,7 @@ impl Shop {
         let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &config.store)?;
         let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &config.store)?;
         let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &config.store)?;
-        let service = |name, store| LedgerService {
-            name,
-            store,
-            faults: Arc::new(Faults::new(config.chaos)),
-            metrics: Arc::clone(&metrics),
-        };
+        let service = |name, store| LedgerService::new(name, store, config.chaos, Arc::clone(&metrics));
         let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
         let transport =
             InProcess::default().with(STOCK, Arc::new(stock.clone())).with(PAYMENT, Arc::new(payment.clone()));
@@ -154,6 +149,9 @@ impl Shop {
             .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
             .start()
             .await?;
+        for service in [&stock, &payment] {
+            _ = called(|done| service.terminate_prepared(orchestrator.engine(), done)).await;
+        }
         let shop = Self { inner: Arc::new(Inner { config, orders, stock, payment, orchestrator, metrics, clock }) };
         tokio::spawn(shop.clone().look_after());
         Ok((shop, vec![orders_found, stock_found, payment_found]))
@@ -224,6 +222,7 @@ impl Shop {
             .merge(common_routes())
             .fallback(no_such_route)
             .method_not_allowed_fallback(wrong_method);
+        let routes = routes.layer(middleware::map_response(in_problem_details));
         Front::new(self.clone(), routes.with_state(self.clone()))
     }
 
@@ -239,7 +238,8 @@ impl Shop {
 
     /// The operators' routes, for [`admin::SOCKET`].
     pub fn admin_router(&self) -> Router {
-        admin::routes().fallback(no_such_route).with_state(self.clone())
+        let routes = admin::routes().fallback(no_such_route).layer(middleware::map_response(in_problem_details));
+        routes.with_state(self.clone())
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.

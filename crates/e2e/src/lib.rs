@@ -1,0 +1,29 @@
+//! The settle binary seen from outside: as a process that can be killed, and as a port that speaks HTTP.
+//!
+//! | file       | what it is                                                                  |
+//! |------------|-----------------------------------------------------------------------------|
+//! | [`server`] | `settle serve` as a child process: start, kill, terminate, restart, audit   |
+//! | [`http`]   | HTTP/1.1 over any stream, small enough that a test decides about every byte |
+//! | [`client`] | the shop's calls as a client of the contract makes them                     |
+//! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
+//!
+//! | tests            | what they show                                                                  |
+//! |------------------|---------------------------------------------------------------------------------|
+//! | `tests/contract` | every line and every rule of the HTTP contract                                  |
+//! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more |
+//! | `tests/shutdown.rs` | SIGTERM under load: everyone is answered, and nothing is lost                |
+//! | `tests/crash.rs` | `kill -9` at random moments and at every fault point: every answer given stays true |
+//!
+//! Nothing here links the shop: what these tests know of Settle is what any client can know.
+
+// A helper of tests fails a test by panicking: that is its error.
+#![allow(clippy::unwrap_used)]
+
+pub mod client;
+pub mod http;
+pub mod server;
+pub mod world;
+
+pub use client::Client;
+pub use server::Server;
+pub use world::World;

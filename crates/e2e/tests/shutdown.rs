@@ -1,0 +1,100 @@
+//! SIGTERM: whoever is in the middle of a checkout is answered, the process ends with code 0, and the restart shows everything.
+
+// Helpers of tests, which fail by panicking.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use e2e::world::{Heard, Size};
+use e2e::{Server, World};
+
+/// So many checkouts are in flight for certain when the signal comes.
+const IN_FLIGHT: u64 = 50;
+
+fn those_in_flight_are_answered(protocol: &str, verb: &str) {
+    let server = Server::start(&["--protocol", protocol, "--chaos"]);
+    let mut client = server.client();
+    client.done("/stock/batch_init/1/1000/1");
+    client.done("/payment/batch_init/1/1000");
+    client.done(&format!("/orders/batch_init/{IN_FLIGHT}/1/1/1"));
+    client.done(&format!("/stock/fault/set?point=before_{verb}&action=delay&delay_ms=400"));
+    std::thread::scope(|scope| {
+        let check_out = |order: u64| {
+            let mut client = server.client();
+            move || client.check_out(&order.to_string())
+        };
+        let threads: Vec<_> = (0..IN_FLIGHT).map(|order| scope.spawn(check_out(order))).collect();
+        let until = Instant::now() + Duration::from_secs(10);
+        while client.get("/health/deep").json()["in_flight"] != IN_FLIGHT {
+            assert!(Instant::now() < until, "they never were in flight together");
+        }
+        server.tell_to_end();
+        for thread in threads {
+            let answer = thread.join().unwrap();
+            assert_eq!((answer.status, &*answer.body), (200, "Checkout successful"));
+        }
+    });
+    let mut server = server;
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}: {}", server.said());
+    let server = server.restart();
+    let mut client = server.client();
+    assert!((0..IN_FLIGHT).all(|order| client.order(&order.to_string()).paid));
+    let all = 2 * IN_FLIGHT as i64;
+    assert_eq!((client.stock("0"), client.credit("0")), (1_000 - all, 1_000 - all));
+    server.audit();
+}
+
+#[test]
+fn those_in_flight_are_answered_under_two_phase_commit() {
+    those_in_flight_are_answered("2pc", "prepare");
+}
+
+#[test]
+fn those_in_flight_are_answered_under_sagas() {
+    those_in_flight_are_answered("saga", "execute");
+}
+
+fn nothing_is_lost_under_load(protocol: &str) {
+    let mut server = Server::start(&["--protocol", protocol]);
+    let mut world = World::seed(&mut server.client(), Size { items: 20, users: 50, orders: 100_000 });
+    for _ in 0..3 {
+        let address = server.address();
+        let (status, took) = world.load(address, 8, || {
+            std::thread::sleep(Duration::from_millis(300));
+            let began = Instant::now();
+            server.tell_to_end();
+            (server.wait(), began.elapsed())
+        });
+        assert_eq!(status.code(), Some(0), "{status}: {}", server.said());
+        println!("{protocol}: ended {took:?} after the signal");
+        server = server.restart();
+        world.verify(&server);
+    }
+    world.ask_again(&server);
+    world.verify_everything(&server);
+    assert!(world.count(Heard::Paid) > 0 && world.count(Heard::Refused) > 0, "there was load of either kind");
+}
+
+#[test]
+fn nothing_is_lost_under_load_with_two_phase_commit() {
+    nothing_is_lost_under_load("2pc");
+}
+
+#[test]
+fn nothing_is_lost_under_load_with_sagas() {
+    nothing_is_lost_under_load("saga");
+}
+
+#[test]
+fn an_idle_connection_holds_nothing_up() {
+    let mut server = Server::start(&[]);
+    let mut idle = server.client();
+    idle.get("/health");
+    let silent = std::net::TcpStream::connect(server.address()).unwrap();
+    let began = Instant::now();
+    server.tell_to_end();
+    assert_eq!(server.wait().code(), Some(0), "{}", server.said());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(silent);
+}
