@@ -330,8 +330,11 @@ impl Engine {
             let mut state = live.state.lock();
             let (now, entropy) = (self.clock.now(), self.random());
             state.coordinator.handle(now, event, entropy, &mut effects);
-            let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
-            live.wake.store(wake, Ordering::Relaxed);
+            // A relinquished one is woken to look the decision up, and its coordinator, being over, would never have it woken again.
+            if state.relinquished.is_none() {
+                let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
+                live.wake.store(wake, Ordering::Relaxed);
+            }
         }
         self.carry_out(live, effects);
     }
