@@ -360,10 +360,25 @@ impl Engine {
                 Effect::Relinquish => self.relinquish(live),
             }
         }
-        if live.state.lock().coordinator.is_over() && live.state.lock().relinquished.is_none() {
-            self.shard(live.id).lock().remove(&live.id);
+        let (over, relinquished) = {
+            let state = live.state.lock();
+            (state.coordinator.is_over(), state.relinquished.is_some())
+        };
+        if over && !relinquished {
+            self.let_go(live);
+        }
+    }
+
+    /// Drives it no longer. Whether it did: a late callback must not let go of what has been taken up anew under the same id.
+    fn let_go(&self, live: &Live) -> bool {
+        let mut shard = self.shard(live.id).lock();
+        let driven = shard.get(&live.id).is_some_and(|driven| std::ptr::eq(Arc::as_ptr(driven), live));
+        if driven {
+            shard.remove(&live.id);
+            drop(shard);
             self.recovery.lock().active.remove(&live.id);
         }
+        driven
     }
 
     fn stage(self: &Arc<Self>, live: &Arc<Live>) {
@@ -553,12 +568,10 @@ impl Engine {
     fn conclude(&self, live: &Live, outcome: Option<Outcome>, until: Timestamp) {
         let outcome = outcome.or_else(|| (self.clock.now() >= until).then_some(Outcome::InDoubt));
         if let Some(outcome) = outcome
-            && self.shard(live.id).lock().remove(&live.id).is_some()
+            && self.let_go(live)
+            && !live.state.lock().coordinator.is_answered()
         {
-            self.recovery.lock().active.remove(&live.id);
-            if !live.state.lock().coordinator.is_answered() {
-                self.answer(live, outcome);
-            }
+            self.answer(live, outcome);
         }
     }
 
