@@ -57,6 +57,13 @@ struct Settling {
     decide_again: Option<Timestamp>,
 }
 
+impl Settling {
+    /// Whether the decision is on its way to the participants.
+    fn delivers(&self) -> bool {
+        self.durable || self.answer_by.is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct TwoPhase {
     state: State,
@@ -109,11 +116,18 @@ impl TwoPhase {
                 }
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
-            Event::Decided(decision) => {
-                if let State::Deciding { irrevocable, .. } = self.state {
+            Event::Decided(decision) => match &self.state {
+                State::Deciding { irrevocable, .. } => {
+                    let irrevocable = *irrevocable;
                     self.settle(common, decision, irrevocable, now, out);
                 }
-            }
+                // A crash of the log took back what was readable only, and another owner has decided since.
+                State::Settling(settling) if !settling.durable && !settling.decision.agrees(&decision) => {
+                    mark("two_phase.overruled");
+                    self.settle(common, decision, false, now, out);
+                }
+                _ => {}
+            },
             Event::NotStaged => {
                 if let State::Deciding { decision: Decision::Commit, .. } = self.state {
                     mark("two_phase.stage_lost");
@@ -121,7 +135,8 @@ impl TwoPhase {
                 }
             }
             Event::Fenced => {
-                if matches!(self.state, State::Voting { .. } | State::Deciding { .. }) {
+                let settled = matches!(&self.state, State::Settling(settling) if !settling.durable);
+                if settled || matches!(self.state, State::Voting { .. } | State::Deciding { .. }) {
                     mark("two_phase.fenced");
                     self.state = State::Relinquished;
                     out.push(Effect::Relinquish);
@@ -260,8 +275,13 @@ impl TwoPhase {
         if commit {
             common.answer(Outcome::Committed, out);
         }
-        self.state =
-            State::Settling(Settling { decision, durable: false, irrevocable, answer_by: None, decide_again: None });
+        // Whoever was to tell that the decision is durable may have failed already: then it is asked for again.
+        let decide_again = match &self.state {
+            State::Deciding { retry, .. } => *retry,
+            State::Settling(settling) => settling.decide_again,
+            _ => None,
+        };
+        self.state = State::Settling(Settling { decision, durable: false, irrevocable, answer_by: None, decide_again });
         if irrevocable && !commit {
             self.release(common, now, out);
         }
@@ -334,7 +354,10 @@ impl TwoPhase {
                     settling.decide_again = None;
                     out.push(Effect::Decide(settling.decision.clone()));
                 }
-                common.resend_due(now, out);
+                // Until then it is the prepares that are due, and nobody needs those any more.
+                if settling.delivers() {
+                    common.resend_due(now, out);
+                }
                 self.progress(common, now, out);
             }
             State::Withdrawing { .. } => {
@@ -377,6 +400,7 @@ impl TwoPhase {
             State::Deciding { retry, .. } => *retry,
             State::Settling(settling) => {
                 let answer_by = settling.answer_by.filter(|_| !common.answered);
+                let due = due.filter(|_| settling.delivers());
                 earliest(earliest(due, settling.decide_again), answer_by)
             }
             State::Withdrawing { answer_by, .. } => earliest(due, Some(*answer_by)),
