@@ -376,7 +376,7 @@ impl Engine {
         if driven {
             shard.remove(&live.id);
             drop(shard);
-            self.recovery.lock().active.remove(&live.id);
+            self.recovery.lock().lets_go(live.id);
         }
         driven
     }
