@@ -344,3 +344,32 @@ fn a_late_look_up_does_not_let_go_of_what_was_taken_up_anew() {
     assert_eq!(shop.answers.len(), 1, "answered once");
     assert_eq!((driven, shop.engine.live_count()), (1, 1), "and still driven");
 }
+
+/// Seed 34158 (with another timing): recovery read the log just before a transaction of its own engine was decided and finished, and took it
+/// up again afterwards: a forward saga executed once more behind its own end.
+#[test]
+fn recovery_does_not_take_up_what_was_finished_while_it_read() {
+    let mut shop = Shop::start(Choice::TwoPhase);
+    let id = shop.execute();
+    shop.engine.register(Box::new(|_| {}));
+    let mut read = None;
+    while read.is_none() {
+        for out in shop.wires.take() {
+            match out {
+                // The same epoch as before: as after a renewal.
+                Out::Append(LogCommand::Register { .. }, done) => done(Ok(LogReply::Registered(Epoch(1)))),
+                Out::Read(query, done) => read = Some((orchestrator::answer(&shop.log, query), done)),
+                _ => {}
+            }
+        }
+    }
+    shop.sent.remove(0)(Reply::Done(BranchState::Prepared));
+    shop.settle();
+    shop.sent.remove(0)(Reply::Done(BranchState::Committed));
+    shop.settle();
+    assert_eq!((shop.answers.as_slice(), shop.engine.live_count()), ([(id, Outcome::Committed)].as_slice(), 0));
+    let (stale, done) = read.expect("recovery reads the log");
+    done(Ok(stale));
+    shop.settle();
+    assert_eq!((shop.engine.live_count(), shop.sent.len()), (0, 0), "nothing is begun again");
+}
