@@ -507,6 +507,9 @@ pub enum Termination {
 
 /// The participant's own termination: no timeout ever releases a branch, only the log's word does.
 ///
+/// `state` is what the branch is when the verdict comes, not what it was when the question was asked: its coordinator may have settled it
+/// meanwhile, and an abort of a committed branch would raise an alarm.
+///
 /// | branch   | Committed | Aborted    | Forgotten | Pending   |
 /// |----------|-----------|------------|-----------|-----------|
 /// | Prepared | commit    | abort      | abort     | ask again |

@@ -329,8 +329,11 @@ impl Engine {
         let over = {
             let mut state = live.state.lock();
             state.coordinator.handle(self.clock.now(), event, self.random(), &mut effects);
-            let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
-            live.wake.store(wake, Ordering::Relaxed);
+            // A relinquished one is woken to look the decision up; its coordinator would never have it woken again.
+            if state.relinquished.is_none() {
+                let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
+                live.wake.store(wake, Ordering::Relaxed);
+            }
             state.coordinator.is_over()
         };
         self.carry_out(live, effects, over);
@@ -359,9 +362,20 @@ impl Engine {
             }
         }
         if over {
-            self.shard(live.id).lock().remove(&live.id);
-            self.recovery.lock().active.remove(&live.id);
+            self.let_go(live);
         }
+    }
+
+    /// Drives it no longer. Whether it did: a late callback must not let go of what has been taken up anew under the same id.
+    fn let_go(&self, live: &Live) -> bool {
+        let mut shard = self.shard(live.id).lock();
+        let driven = shard.get(&live.id).is_some_and(|driven| std::ptr::eq(Arc::as_ptr(driven), live));
+        if driven {
+            shard.remove(&live.id);
+            drop(shard);
+            self.recovery.lock().lets_go(live.id);
+        }
+        driven
     }
 
     fn stage(self: &Arc<Self>, live: &Arc<Live>) {
@@ -551,12 +565,10 @@ impl Engine {
     fn conclude(&self, live: &Live, outcome: Option<Outcome>, until: Timestamp) {
         let outcome = outcome.or_else(|| (self.clock.now() >= until).then_some(Outcome::InDoubt));
         if let Some(outcome) = outcome
-            && self.shard(live.id).lock().remove(&live.id).is_some()
+            && self.let_go(live)
+            && !live.state.lock().coordinator.is_answered()
         {
-            self.recovery.lock().active.remove(&live.id);
-            if !live.state.lock().coordinator.is_answered() {
-                self.answer(live, outcome);
-            }
+            self.answer(live, outcome);
         }
     }
 

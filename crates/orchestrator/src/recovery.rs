@@ -26,8 +26,27 @@ pub(crate) struct Recovering {
     pending: Pending,
     /// Taken up and not settled.
     pub(crate) active: BTreeSet<TransactionId>,
-    /// The log is being asked.
-    asking: bool,
+    /// How many times the log is being asked.
+    asking: usize,
+    /// What was let go of while the log was being asked: its answer may still show that as unfinished.
+    let_go: BTreeSet<TransactionId>,
+}
+
+impl Recovering {
+    /// A transaction is driven no longer.
+    pub(crate) fn lets_go(&mut self, id: TransactionId) {
+        self.active.remove(&id);
+        if self.asking > 0 {
+            self.let_go.insert(id);
+        }
+    }
+
+    fn answered(&mut self) {
+        self.asking -= 1;
+        if self.asking == 0 {
+            self.let_go.clear();
+        }
+    }
 }
 
 /// When what was last done.
@@ -64,25 +83,25 @@ impl Engine {
 
     /// Takes up the unfinished transactions of this instance that it does not drive yet, and takes over those of lapsed ones.
     fn recover(self: &Arc<Self>, done: Done<Result<(), LogError>>) {
-        self.recovery.lock().asking = true;
+        self.recovery.lock().asking += 1;
         let engine = Arc::clone(self);
-        let found = move |answer: Result<LogAnswer, LogError>| {
-            engine.recovery.lock().asking = false;
-            match answer {
-                Ok(LogAnswer::Open { records, instances }) => {
-                    let own = engine.options.instance;
-                    let by_id = records.iter().map(|(id, record)| (*id, record));
-                    let planned = plan(by_id, &own);
-                    engine.enqueue(planned, &records);
-                    let leases = instances.iter().map(|(name, lease)| (name, lease));
-                    for from in lapsed(leases, &own, engine.clock.now()) {
-                        engine.take_over(from);
-                    }
-                    engine.take_up();
-                    done(Ok(()));
+        let found = move |answer: Result<LogAnswer, LogError>| match answer {
+            Ok(LogAnswer::Open { records, instances }) => {
+                let own = engine.options.instance;
+                let by_id = records.iter().map(|(id, record)| (*id, record));
+                let planned = plan(by_id, &own);
+                engine.enqueue(planned, &records);
+                engine.recovery.lock().answered();
+                let leases = instances.iter().map(|(name, lease)| (name, lease));
+                for from in lapsed(leases, &own, engine.clock.now()) {
+                    engine.take_over(from);
                 }
-                Ok(_) => done(Err(LogError("an answer to another question".to_owned()))),
-                Err(error) => done(Err(error)),
+                engine.take_up();
+                done(Ok(()));
+            }
+            other => {
+                engine.recovery.lock().answered();
+                done(Err(other.err().unwrap_or_else(|| LogError("an answer to another question".to_owned()))));
             }
         };
         self.log.read(LogQuery::Open, Box::new(found));
@@ -97,7 +116,7 @@ impl Engine {
         let mut recovery = self.recovery.lock();
         for (id, resume) in planned {
             let known = recovery.active.contains(&id) || recovery.pending.iter().any(|(other, ..)| *other == id);
-            if known || self.drives(id) {
+            if known || self.drives(id) || recovery.let_go.contains(&id) {
                 continue;
             }
             let at = records.binary_search_by_key(&id, |(id, _)| *id);
@@ -149,7 +168,7 @@ impl Engine {
     /// Whether transactions found by recovery are not settled yet.
     pub fn is_recovering(&self) -> bool {
         let recovery = self.recovery.lock();
-        recovery.asking || !recovery.pending.is_empty() || !recovery.active.is_empty()
+        recovery.asking > 0 || !recovery.pending.is_empty() || !recovery.active.is_empty()
     }
 
     /// How many transactions found by recovery are still undecided. A service that shows what transactions change serves only when
@@ -157,7 +176,7 @@ impl Engine {
     pub fn undecided_recoveries(&self) -> usize {
         let (pending, active) = {
             let recovery = self.recovery.lock();
-            (recovery.pending.len() + usize::from(recovery.asking), recovery.active.clone())
+            (recovery.pending.len() + recovery.asking, recovery.active.clone())
         };
         let undecided =
             |id: &&TransactionId| matches!(self.state_of(**id), Some("inquiring" | "deciding" | "executing"));

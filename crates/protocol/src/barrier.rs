@@ -86,12 +86,12 @@ pub fn barrier(memory: Memory, verb: Verb) -> Action {
             Execute | Compensate => Violate(Prepared),
         },
         Memory::Known(Committed) => match verb {
-            Abort if mutated(Mutation::LateAbortRefundsACommit) => Restore,
+            Commit if mutated(Mutation::RepeatedCommitCapturesAgain) => Repair,
             Prepare | Commit | Inquire => Repeat(Committed),
             Abort | Execute | Compensate => Violate(Committed),
         },
         Memory::Known(Aborted) => match verb {
-            Commit if mutated(Mutation::CommitAfterAbortCaptures) => Repair,
+            Prepare if mutated(Mutation::LatePrepareHoldsAfterAbort) => Hold,
             Prepare | Execute => Refuse,
             Commit => Violate(Aborted),
             Abort | Compensate | Inquire => Repeat(Aborted),

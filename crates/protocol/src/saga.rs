@@ -11,22 +11,21 @@
 //! | Executing          | a refusal                                 | Deciding(Abort)    | decide Abort                           |
 //! | Executing          | deadline, backward                        | Deciding(Abort)    | decide Abort                           |
 //! | Executing          | deadline, forward                         | Executing          | answer InDoubt; retries go on          |
-//! | Executing          | expired, forward                          | Deciding(Abort)    | decide Abort                           |
 //! | Deciding           | decided Commit                            | Committing         |                                        |
 //! | Deciding           | decided Abort                             | Compensating       | compensate what was done or is unknown |
+//! | Executing          | expired                                   | Deciding(Abort)    | decide Abort                           |
 //! | Deciding           | fenced                                    | Relinquished       | relinquish                             |
 //! | Committing, Compensating, not durable | the contrary was decided | Compensating, Committing | as if decided so at first |
 //! | Committing, Compensating, not durable | fenced              | Relinquished       | relinquish                             |
 //! | Committing         | decision durable                          | Over               | answer; finish                         |
 //! | Compensating       | acknowledged                              | Compensating       | sequential: compensate the one before  |
-//! | Compensating       | all acknowledged, or waited long enough   | Compensating       | answer; forward: once durable          |
+//! | Compensating       | all acknowledged, or waited long enough   | Compensating       | answer                                 |
 //! | Compensating       | all acknowledged, and decision durable    | Over               | finish                                 |
 //! | (resume, backward) | staged, undecided                         | Deciding(Abort)    | decide Abort; later compensate all     |
 //! | (resume, forward)  | staged, undecided                         | Executing          | execute again                          |
 //!
-//! A commit is answered only when it is durable, because recovery aborts an undecided backward saga. An abort of a
-//! backward saga may be answered as soon as it is readable, for the same reason. Not that of a forward one: recovery of an
-//! undecided forward saga goes on and may commit.
+//! A commit is answered only when it is durable, because recovery aborts an undecided backward saga. An abort may be answered as
+//! soon as it is readable, for the same reason.
 
 use crate::coordinator::{Common, Effect, Event};
 use crate::ids::Timestamp;
@@ -51,7 +50,8 @@ enum State {
 struct Compensating {
     decision: Decision,
     durable: bool,
-    answer_by: Timestamp,
+    /// Up to when the answer waits for the compensations; `None`: they have not begun.
+    answer_by: Option<Timestamp>,
     decide_again: Option<Timestamp>,
     /// Steps yet to be compensated, the next one last. Only sequential sagas leave any here.
     waiting: Vec<u8>,
@@ -126,28 +126,20 @@ impl Saga {
                 }
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
-            Event::Decided(decision) => match &self.state {
-                State::Deciding { retry, .. } => {
-                    let retry = *retry;
-                    self.settle(common, decision, now, out);
-                    // The flush may have failed before we heard that the decision is readable: it is still to be asked for.
-                    match &mut self.state {
-                        State::Committing { decide_again } => *decide_again = retry,
-                        State::Compensating(compensating) => compensating.decide_again = retry,
-                        _ => {}
-                    }
+            Event::Decided(decision) => {
+                let overruled = match &self.state {
+                    State::Committing { .. } => !decision.is_commit(),
+                    State::Compensating(compensating) => !compensating.durable && decision.is_commit(),
+                    _ => false,
+                };
+                if overruled {
+                    // A crash of the log took back what was readable only, and another owner has decided since.
+                    mark("saga.overruled");
                 }
-                // Ours was readable, and lost before it was flushed; meanwhile another owner decided otherwise.
-                State::Committing { .. } if !decision.is_commit() => {
-                    mark("saga.decision_replaced");
+                if overruled || matches!(self.state, State::Deciding { .. }) {
                     self.settle(common, decision, now, out);
                 }
-                State::Compensating(compensating) if !compensating.durable && decision.is_commit() => {
-                    mark("saga.decision_replaced");
-                    self.settle(common, decision, now, out);
-                }
-                _ => {}
-            },
+            }
             Event::NotStaged => {
                 if let State::Deciding { decision: Decision::Commit, .. } = self.state {
                     mark("saga.stage_lost");
@@ -155,12 +147,13 @@ impl Saga {
                 }
             }
             Event::Fenced => {
-                let undecided = match &self.state {
-                    State::Staging | State::Executing | State::Deciding { .. } | State::Committing { .. } => true,
+                let undecided = matches!(self.state, State::Staging | State::Executing | State::Deciding { .. });
+                let volatile = match &self.state {
+                    State::Committing { .. } => true,
                     State::Compensating(compensating) => !compensating.durable,
                     _ => false,
                 };
-                if undecided {
+                if undecided || volatile {
                     mark("saga.fenced");
                     self.state = State::Relinquished;
                     out.push(Effect::Relinquish);
@@ -218,11 +211,8 @@ impl Saga {
                 self.refused.push(step);
                 self.decide(Decision::Abort(Cause::Refused { step, refusal }), out);
             }
-            // Forward recovery has no deadline: a branch that was refused and forgotten since would be asked for ever. Expiry is no vote,
-            // but the log's compare-and-set is: had another owner committed, it would say so, or fence us.
-            (State::Executing, Verb::Execute, Reply::Refused(_))
-                if common.transaction.recovery == Recovery::Forward =>
-            {
+            (State::Executing, Verb::Execute, Reply::Refused(_)) => {
+                // Expired: nothing can be done there any more, and only the log knows whether another owner has done it.
                 mark("saga.expired");
                 self.decide(Decision::Abort(Cause::Unavailable { step: Some(step) }), out);
             }
@@ -248,11 +238,13 @@ impl Saga {
                 common.settle(step);
                 self.progress(common, now, out);
             }
+            // The compensations have not begun, and no execution is sent again.
+            (State::Compensating(_), Verb::Execute, _) => {}
             (State::Compensating(_), _, Reply::Done(state) | Reply::Violation(state)) => {
                 common.violated((step, verb), state, now, out);
             }
             (State::Over | State::Relinquished, ..) => {}
-            // An unknown, an expired branch, or an answer that doesn't belong to the question.
+            // An unknown, or an answer that doesn't belong to the question.
             _ => common.retry_later(step, now, entropy),
         }
     }
@@ -264,11 +256,42 @@ impl Saga {
 
     /// The log holds a decision: ours, or the one that was there before.
     fn settle(&mut self, common: &mut Common, decision: Decision, now: Timestamp, out: &mut Vec<Effect>) {
+        // Whoever was to tell that the decision is durable may have failed already: then it is asked for again.
+        let decide_again = match &self.state {
+            State::Deciding { retry, .. } => *retry,
+            State::Committing { decide_again } => *decide_again,
+            State::Compensating(compensating) => compensating.decide_again,
+            _ => None,
+        };
         if decision.is_commit() {
-            self.state = State::Committing { decide_again: None };
+            self.state = State::Committing { decide_again };
             if mutated(Mutation::SagaAnswersBeforeDurable) {
                 common.answer(Outcome::Committed, out);
             }
+            return;
+        }
+        self.state = State::Compensating(Compensating {
+            decision,
+            durable: false,
+            answer_by: None,
+            decide_again,
+            waiting: Vec::new(),
+        });
+        if self.is_irrevocable(common) {
+            self.release(common, now, out);
+        }
+    }
+
+    /// Whether no recovery can commit what is being aborted here. That of a backward saga aborts; that of a forward one executes
+    /// again, and is stopped only by a durable refusal or by the durable decision.
+    fn is_irrevocable(&self, common: &Common) -> bool {
+        let durable = matches!(&self.state, State::Compensating(compensating) if compensating.durable);
+        durable || !self.refused.is_empty() || common.transaction.recovery == Recovery::Backward
+    }
+
+    /// Begins to compensate, once.
+    fn release(&mut self, common: &mut Common, now: Timestamp, out: &mut Vec<Effect>) {
+        if !matches!(&self.state, State::Compensating(compensating) if compensating.answer_by.is_none()) {
             return;
         }
         let mut targets: Vec<u8> = common
@@ -301,13 +324,10 @@ impl Saga {
                 }
             }
         }
-        self.state = State::Compensating(Compensating {
-            decision,
-            durable: false,
-            answer_by: now.plus(common.pacing.release_wait),
-            decide_again: None,
-            waiting: targets,
-        });
+        if let State::Compensating(compensating) = &mut self.state {
+            compensating.answer_by = Some(now.plus(common.pacing.release_wait));
+            compensating.waiting = targets;
+        }
         self.progress(common, now, out);
     }
 
@@ -321,6 +341,7 @@ impl Saga {
             State::Compensating(compensating) => {
                 compensating.durable = true;
                 compensating.decide_again = None;
+                self.release(common, now, out);
                 self.progress(common, now, out);
             }
             _ => {}
@@ -377,7 +398,9 @@ impl Saga {
                     compensating.decide_again = None;
                     out.push(Effect::Decide(compensating.decision.clone()));
                 }
-                common.resend_due(now, out);
+                if compensating.answer_by.is_some() {
+                    common.resend_due(now, out);
+                }
                 self.progress(common, now, out);
             }
             State::Staging | State::Relinquished | State::Over => {}
@@ -387,14 +410,13 @@ impl Saga {
     /// Compensates the next, answers and finishes, as far as the acknowledgements allow.
     fn progress(&mut self, common: &mut Common, now: Timestamp, out: &mut Vec<Effect>) {
         let State::Compensating(compensating) = &mut self.state else { return };
+        let Some(answer_by) = compensating.answer_by else { return };
         let none_in_flight = common.deliveries.iter().all(|delivery| delivery.settled || delivery.attempts == 0);
         if none_in_flight && let Some(step) = compensating.waiting.pop() {
             let verb = common.deliveries.get(usize::from(step)).map_or(Verb::Compensate, |delivery| delivery.verb);
             common.send(step, verb, now, out);
         }
-        // Recovery of an undecided forward saga is to go on: an abort that is not durable could be lost and then committed.
-        let irrevocable = compensating.durable || common.transaction.recovery == Recovery::Backward;
-        if irrevocable && (common.all_settled() || now >= compensating.answer_by) {
+        if common.all_settled() || now >= answer_by {
             common.answer(Outcome::from(&compensating.decision), out);
         }
         if common.all_settled() && compensating.durable {
@@ -415,7 +437,8 @@ impl Saga {
             State::Deciding { retry, .. } => *retry,
             State::Committing { decide_again } => *decide_again,
             State::Compensating(compensating) => {
-                let answer_by = Some(compensating.answer_by).filter(|_| !common.answered);
+                let answer_by = compensating.answer_by.filter(|_| !common.answered);
+                let due = due.filter(|_| compensating.answer_by.is_some());
                 earliest(earliest(due, compensating.decide_again), answer_by)
             }
             State::Relinquished | State::Over => None,

@@ -15,10 +15,10 @@ pub enum Mutation {
     InquiryLeavesNoPoison,
     /// Barrier: a compensation that finds nothing leaves nothing, so that a late execute stays.
     CompensationOfNothingLeavesNoPoison,
-    /// Barrier: a late abort refunds what was sold.
-    LateAbortRefundsACommit,
-    /// Barrier: a commit after an abort deducts anew.
-    CommitAfterAbortCaptures,
+    /// Barrier: a repeated commit captures again.
+    RepeatedCommitCapturesAgain,
+    /// Barrier: a prepare that comes after the abort holds.
+    LatePrepareHoldsAfterAbort,
     /// Barrier: a repeated execute charges again.
     ExecuteChargesAgain,
     /// Ledger: the business rule is asked before the barrier.
@@ -67,8 +67,8 @@ impl Mutation {
         Self::AbortOfNothingLeavesNoPoison,
         Self::InquiryLeavesNoPoison,
         Self::CompensationOfNothingLeavesNoPoison,
-        Self::LateAbortRefundsACommit,
-        Self::CommitAfterAbortCaptures,
+        Self::RepeatedCommitCapturesAgain,
+        Self::LatePrepareHoldsAfterAbort,
         Self::ExecuteChargesAgain,
         Self::PredicateBeforeBarrier,
         Self::ReleaseByTimeout,

@@ -15,6 +15,8 @@
 //! | Deciding         | decided Commit                                | Settling(Commit)     | answer                                |
 //! | Deciding         | decided Abort                                 | Settling(Abort)      | if *: abort to all                    |
 //! | Deciding         | fenced                                        | Relinquished         | relinquish                            |
+//! | Settling, not durable | the contrary was decided (ours was lost)  | Settling(contrary)   | as if decided so at first             |
+//! | Settling, not durable | fenced                                   | Relinquished         | relinquish                            |
 //! | Settling(Commit) | decision durable                              | Settling(Commit)     | commit to all                         |
 //! | Settling(Abort)  | decision durable                              | Settling(Abort) *    | abort to all, unless sent             |
 //! | Settling(Abort) *| all acknowledged, or waited long enough       | Settling(Abort) *    | answer                                |
@@ -55,6 +57,13 @@ struct Settling {
     answer_by: Option<Timestamp>,
     /// When to ask the log again, after an unknown flush.
     decide_again: Option<Timestamp>,
+}
+
+impl Settling {
+    /// Whether the decision is on its way to the participants.
+    fn delivers(&self) -> bool {
+        self.durable || self.answer_by.is_some()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,19 +119,14 @@ impl TwoPhase {
             }
             Event::Replied { step, verb, reply } => self.on_reply(common, (step, verb), reply, now, entropy, out),
             Event::Decided(decision) => match &self.state {
-                State::Deciding { decision: ours, irrevocable, retry, .. } => {
+                State::Deciding { decision: ours, irrevocable, .. } => {
                     // What makes our decision irrevocable says nothing about another's.
-                    let (irrevocable, retry) = (*irrevocable && ours.agrees(&decision), *retry);
+                    let irrevocable = *irrevocable && ours.agrees(&decision);
                     self.settle(common, decision, irrevocable, now, out);
-                    // The flush may have failed before we heard that the decision is readable: it is still to be asked for.
-                    if let State::Settling(settling) = &mut self.state {
-                        settling.decide_again = retry;
-                    }
                 }
-                // Ours was readable, and lost before it was flushed; meanwhile another owner decided otherwise. Nobody has heard of ours:
-                // it was not irrevocable.
+                // A crash of the log took back what was readable only, and another owner has decided since.
                 State::Settling(settling) if !settling.durable && !settling.decision.agrees(&decision) => {
-                    mark("two_phase.decision_replaced");
+                    mark("two_phase.overruled");
                     self.settle(common, decision, false, now, out);
                 }
                 _ => {}
@@ -134,12 +138,8 @@ impl TwoPhase {
                 }
             }
             Event::Fenced => {
-                let undecided = match &self.state {
-                    State::Voting { .. } | State::Deciding { .. } => true,
-                    State::Settling(settling) => !settling.durable,
-                    _ => false,
-                };
-                if undecided {
+                let settled = matches!(&self.state, State::Settling(settling) if !settling.durable);
+                if settled || matches!(self.state, State::Voting { .. } | State::Deciding { .. }) {
                     mark("two_phase.fenced");
                     self.state = State::Relinquished;
                     out.push(Effect::Relinquish);
@@ -279,8 +279,13 @@ impl TwoPhase {
         if commit {
             common.answer(Outcome::Committed, out);
         }
-        self.state =
-            State::Settling(Settling { decision, durable: false, irrevocable, answer_by: None, decide_again: None });
+        // Whoever was to tell that the decision is durable may have failed already: then it is asked for again.
+        let decide_again = match &self.state {
+            State::Deciding { retry, .. } => *retry,
+            State::Settling(settling) => settling.decide_again,
+            _ => None,
+        };
+        self.state = State::Settling(Settling { decision, durable: false, irrevocable, answer_by: None, decide_again });
         if irrevocable && !commit {
             self.release(common, now, out);
         }
@@ -353,7 +358,10 @@ impl TwoPhase {
                     settling.decide_again = None;
                     out.push(Effect::Decide(settling.decision.clone()));
                 }
-                common.resend_due(now, out);
+                // Until then it is the prepares that are due, and nobody needs those any more.
+                if settling.delivers() {
+                    common.resend_due(now, out);
+                }
                 self.progress(common, now, out);
             }
             State::Withdrawing { .. } => {
@@ -396,6 +404,7 @@ impl TwoPhase {
             State::Deciding { retry, .. } => *retry,
             State::Settling(settling) => {
                 let answer_by = settling.answer_by.filter(|_| !common.answered);
+                let due = due.filter(|_| settling.delivers());
                 earliest(earliest(due, settling.decide_again), answer_by)
             }
             State::Withdrawing { answer_by, .. } => earliest(due, Some(*answer_by)),

@@ -93,7 +93,10 @@ impl LedgerService {
         let answered = move |verdicts: Result<Vec<protocol::log::Verdict>, orchestrator::LogError>| {
             let Ok(verdicts) = verdicts else { return done(()) };
             let mut retired = Vec::new();
-            for ((branch, state), verdict) in open.into_iter().zip(verdicts) {
+            for ((branch, _), verdict) in open.into_iter().zip(verdicts) {
+                // What the branch is now, not what it was when the question was asked.
+                let state = store.read(|ledger| ledger.get_branch(branch).map(|branch| branch.state));
+                let Ok(Some(state)) = state else { continue };
                 match terminate(state, verdict) {
                     None => {}
                     Some(Termination::Retire) => retired.push(branch),

@@ -1,0 +1,102 @@
+//! Clients: they check out each other's orders, change them meanwhile, and try again when they got no answer.
+
+use ledger::EntityId;
+use shop::orders::OrdersCommand;
+
+use crate::network::Node;
+use crate::world::{Event, MILLI, World};
+
+/// A client does one thing after another.
+#[derive(Debug)]
+pub(crate) struct Client {
+    left: u32,
+    /// The request it waits for.
+    waiting: Option<u64>,
+    /// The order it was checking out when it got no useful answer.
+    retry: Option<EntityId>,
+}
+
+impl Client {
+    pub(crate) fn new(operations: u32) -> Self {
+        Self { left: operations, waiting: None, retry: None }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.left == 0 && self.waiting.is_none()
+    }
+}
+
+impl World {
+    pub(crate) fn act(&mut self, client: usize) {
+        if self.clients[client].left == 0 || self.clients[client].waiting.is_some() {
+            return;
+        }
+        self.clients[client].left -= 1;
+        let request = self.serial();
+        self.clients[client].waiting = Some(request);
+        // Orders made of late are more interesting than those paid long ago.
+        let recent = self.random.below(self.orders_made.min(4));
+        let order = EntityId::number(self.orders_made - 1 - recent);
+        let retry = self.clients[client].retry.take();
+        match self.random.below(100) {
+            _ if retry.is_some() => self.check_out(client, request, retry.unwrap_or(order)),
+            0..65 => {
+                self.check_out(client, request, order);
+                // Somebody changes the order at the same moment.
+                if self.random.chance(250) {
+                    let command = self.add_item(order);
+                    let nobody = self.serial();
+                    self.send(Node::Clients, Node::Orders, Event::Edit { client, request: nobody, command });
+                }
+            }
+            65..80 => {
+                let command = self.add_item(order);
+                self.edit(client, request, command);
+            }
+            _ => {
+                let mut commands = self.new_order();
+                let last = commands.pop();
+                for command in commands {
+                    let unheard = self.serial();
+                    self.after(1, Event::Edit { client, request: unheard, command });
+                }
+                if let Some(command) = last {
+                    self.edit(client, request, command);
+                }
+            }
+        }
+        let patience = self.random.between(1_000, 8_000) * MILLI;
+        self.after(patience, Event::Answered { client, request, status: None });
+    }
+
+    fn edit(&mut self, client: usize, request: u64, command: OrdersCommand) {
+        self.send(Node::Clients, Node::Orders, Event::Edit { client, request, command });
+    }
+
+    fn check_out(&mut self, client: usize, request: u64, order: EntityId) {
+        let instance = self.random.index(self.instances.len());
+        self.clients[client].retry = Some(order);
+        let event = Event::Checkout { instance, client, request, order };
+        self.send(Node::Clients, Node::Instance(instance), event);
+    }
+
+    pub(crate) fn on_answered(&mut self, client: usize, request: u64, status: Option<&'static str>) {
+        if self.clients[client].waiting != Some(request) {
+            return;
+        }
+        self.clients[client].waiting = None;
+        match status {
+            None => {
+                self.note(Node::Clients, |_| format!("client {client} got no answer to request {request}"));
+                *self.oracle.answers.entry("no answer").or_default() += 1;
+            }
+            Some("paid" | "refused" | "no such order" | "edited" | "edit refused") => self.clients[client].retry = None,
+            Some(_) => {}
+        }
+        if self.random.chance(300) {
+            self.clients[client].retry = None;
+        }
+        let pause = self.random.between(1, 1_500) * MILLI;
+        self.after(pause, Event::Act(client));
+    }
+}
