@@ -442,7 +442,7 @@ impl LogState {
             }
             return (LogReply::Decided { decision: standing.clone(), first: false }, false);
         }
-        if self.is_fenced(writer) {
+        if self.is_fenced(writer) && !mutated(Mutation::DecideWithoutCompareAndSet) {
             mark("log.decide_fenced");
             return (LogReply::Fenced, false);
         }

@@ -43,7 +43,7 @@ pub enum Mutation {
     SagaAbortedWithTwoPhaseCommand,
     /// Coordinator: retries exhausted are called finished.
     ExhaustedIsFinished,
-    /// Log: decides without compare-and-set.
+    /// Log: decides whatever stands and whoever asks. (With the fence alone, no second decision ever comes: the two guard each other.)
     DecideWithoutCompareAndSet,
     /// Log: does not check the epoch of an append.
     UnfencedAppend,
