@@ -16,8 +16,7 @@
 //!
 //! Nothing here links the shop: what these tests know of Settle is what any client can know.
 
-// A helper of tests fails a test by panicking: that is its error.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 pub mod client;
 pub mod http;

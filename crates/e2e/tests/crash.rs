@@ -3,8 +3,7 @@
 //!
 //! `E2E_KILLS` says how many kills at random moments (100), `E2E_SEED` repeats a run's moments.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::time::{Duration, Instant};
 

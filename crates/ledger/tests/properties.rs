@@ -1,7 +1,6 @@
 //! Random histories of a ledger: whatever comes, in whatever order, how often ever, it stays sound.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::collections::BTreeMap;
 
