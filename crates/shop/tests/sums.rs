@@ -30,7 +30,7 @@ fn any_number_of_paid_orders_adds_up() {
         book.apply(&OrdersCommand::AddItem { order, line: Line { item, quantity, price }, key: None });
         let found = book.order(order).unwrap();
         let transaction = Transaction {
-            id: TransactionId::new(Timestamp(n), [1; 16]),
+            id: TransactionId::new(Timestamp(1 + n), [1; 16]),
             definition: CHECKOUT,
             protocol: Protocol::TwoPhase,
             order: Order::Parallel,
