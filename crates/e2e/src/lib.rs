@@ -7,17 +7,23 @@
 //! | [`client`] | the shop's calls as a client of the contract makes them                     |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
-//! | tests            | what they show                                                                  |
-//! |------------------|---------------------------------------------------------------------------------|
-//! | `tests/contract` | every line and every rule of the HTTP contract                                  |
-//! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more |
-//! | `tests/shutdown.rs` | SIGTERM under load: everyone is answered, and nothing is lost                |
-//! | `tests/crash.rs` | `kill -9` at random moments and at every fault point: every answer given stays true |
+//! | tests                | what they show                                                                    |
+//! |----------------------|-----------------------------------------------------------------------------------|
+//! | `tests/contract`     | every line and every rule of the HTTP contract                                    |
+//! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more     |
+//! | `tests/shutdown.rs`  | SIGTERM under load: everyone is answered, and nothing is lost                     |
+//! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
+//!
+//! | variable     | meaning                                                                                   |
+//! |--------------|-------------------------------------------------------------------------------------------|
+//! | `SETTLE_BIN` | the binary under test; unless it is set, cargo builds it in the profile of the tests      |
+//! | `E2E_KILLS`  | how many kills at random moments; 100 unless it is set                                    |
+//! | `E2E_SEED`   | repeats the moments and choices of a run, which prints it                                 |
+//! | `TMPDIR`     | where the data goes: every fresh server writes its journals' zeros, so a slow disk is felt |
 //!
 //! Nothing here links the shop: what these tests know of Settle is what any client can know.
 
-// A helper of tests fails a test by panicking: that is its error.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 pub mod client;
 pub mod http;

@@ -1,7 +1,6 @@
 //! SIGTERM: whoever is in the middle of a checkout is answered, the process ends with code 0, and the restart shows everything.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::time::{Duration, Instant};
 

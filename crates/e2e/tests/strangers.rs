@@ -1,8 +1,7 @@
 //! A client that knows nothing but the contract. It counts 400 to 499 as a failure and anything else as a sale, and it reads the state
 //! right after the last answer.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;

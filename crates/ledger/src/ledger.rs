@@ -131,8 +131,8 @@ pub struct Ledger {
     floor: Timestamp,
     /// The accounts that a `Replace` did away with, summed up.
     replaced: Totals,
-    /// What they had settled, account by account.
-    replaced_settled: BTreeMap<EntityId, i64>,
+    /// What they had settled, account by account. 128 bits: an account can be replaced without end.
+    replaced_settled: BTreeMap<EntityId, i128>,
     keys: Keys<LedgerReply>,
 }
 
@@ -153,7 +153,7 @@ pub struct LedgerRest {
     finals: VecDeque<BranchId>,
     floor: Timestamp,
     replaced: Totals,
-    replaced_settled: BTreeMap<EntityId, i64>,
+    replaced_settled: BTreeMap<EntityId, i128>,
     keys: Vec<(IdempotencyKey, LedgerReply)>,
 }
 
@@ -367,7 +367,7 @@ impl Ledger {
             if let Some(old) = self.accounts.insert(EntityId::number(n), fresh) {
                 self.replaced.add(&old);
                 if old.settled != 0 {
-                    *self.replaced_settled.entry(EntityId::number(n)).or_default() += old.settled;
+                    *self.replaced_settled.entry(EntityId::number(n)).or_default() += i128::from(old.settled);
                 }
             }
         }
@@ -445,8 +445,7 @@ impl Ledger {
 
     /// What every account has settled, that of its replaced predecessors included. Accounts that never settled anything may be left out.
     pub fn settled_by_account(&self) -> BTreeMap<EntityId, i128> {
-        let mut settled: BTreeMap<EntityId, i128> =
-            self.replaced_settled.iter().map(|(id, amount)| (*id, i128::from(*amount))).collect();
+        let mut settled = self.replaced_settled.clone();
         for (id, account) in self.accounts.iter().filter(|(_, account)| account.settled != 0) {
             *settled.entry(*id).or_default() += i128::from(account.settled);
         }

@@ -1,7 +1,6 @@
 //! Random histories of a ledger: whatever comes, in whatever order, how often ever, it stays sound.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::collections::BTreeMap;
 
@@ -12,6 +11,7 @@ use ledger::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use protocol::limits::MAX_AMOUNT;
 use protocol::log::Verdict;
 use protocol::{BranchId, BranchState, Command, Payload, Reply, Timestamp, TransactionId, Verb};
 use table::Table;
@@ -59,7 +59,7 @@ fn key() -> impl Strategy<Value = Option<IdempotencyKey>> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let (account, amount) = (0..=ACCOUNTS, prop_oneof![9 => 1..30_i64, 1 => Just(protocol::limits::MAX_AMOUNT)]);
+    let (account, amount) = (0..=ACCOUNTS, prop_oneof![9 => 1..30_i64, 1 => Just(MAX_AMOUNT)]);
     (0..5_u8, account, amount).prop_map(|(kind, account, amount)| {
         let account = EntityId::number(account);
         match kind {
@@ -270,4 +270,22 @@ proptest! {
         prop_assert_eq!(ledger.open_branches().count(), 0);
         prop_assert_eq!(ledger.totals().held, 0);
     }
+}
+
+/// More passes through one account than 64 bits can count, for it is replaced again and again.
+#[test]
+fn sums_over_replaced_accounts_never_overflow() {
+    const TIMES: u16 = 1_100;
+    let account = EntityId::number(0);
+    let all = entries::encode(&[Entry { account, amount: MAX_AMOUNT }]).unwrap();
+    let mut ledger = Ledger::default();
+    for n in 0..TIMES {
+        ledger.apply(&LedgerCommand::Replace { count: 1, available: MAX_AMOUNT, price: 0 });
+        let branch = BranchId { transaction: TransactionId::new(Timestamp(1 + u64::from(n)), [1; 16]), step: 0 };
+        for verb in [Verb::Prepare, Verb::Commit] {
+            ledger.apply(&LedgerCommand::Branch(Command { branch, verb, payload: all.clone() }));
+        }
+    }
+    assert_eq!(ledger.settled_by_account()[&account], i128::from(TIMES) * i128::from(MAX_AMOUNT));
+    assert_eq!(audit(&ledger), vec![]);
 }

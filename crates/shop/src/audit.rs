@@ -116,7 +116,7 @@ pub fn audit(orders: &OrderBook, stock: &Ledger, payment: &Ledger) -> AuditRepor
     }
     let off = findings.len();
     findings.truncate(LISTED);
-    let paid_cost = paid.by_user.values().map(|cost| i128::from(*cost)).sum();
+    let paid_cost = paid.by_user.values().sum();
     let (items, users) = (stock.accounts().count(), payment.accounts().count());
     AuditReport { off, findings, paid_orders: paid.orders, paid_cost, items, users, open_transactions, compared }
 }
@@ -124,11 +124,11 @@ pub fn audit(orders: &OrderBook, stock: &Ledger, payment: &Ledger) -> AuditRepor
 /// Where the two differ, and by how much.
 fn difference(
     settled: BTreeMap<EntityId, i128>,
-    ordered: &BTreeMap<EntityId, i64>,
+    ordered: &BTreeMap<EntityId, i128>,
 ) -> impl Iterator<Item = (EntityId, i128)> {
     let accounts: BTreeSet<EntityId> = settled.keys().chain(ordered.keys()).copied().collect();
     let off = move |id: EntityId| {
-        let ordered = ordered.get(&id).map_or(0, |amount| i128::from(*amount));
+        let ordered = ordered.get(&id).copied().unwrap_or_default();
         let off_by = settled.get(&id).copied().unwrap_or_default() - ordered;
         (off_by != 0).then_some((id, off_by))
     };

@@ -156,24 +156,24 @@ pub mod refusals {
     pub const CHECKING_OUT: Name = Name::literal("order_checking_out");
 }
 
-/// What the paid orders come to.
+/// What the paid orders come to. 128 bits: there may be any number of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Paid {
     /// How many orders.
     pub orders: u64,
     /// What each user's cost.
-    pub by_user: BTreeMap<EntityId, i64>,
+    pub by_user: BTreeMap<EntityId, i128>,
     /// How many units of each item they hold.
-    pub by_item: BTreeMap<EntityId, i64>,
+    pub by_item: BTreeMap<EntityId, i128>,
 }
 
 impl Paid {
     fn add(&mut self, order: &Order) {
         if order.is_paid() {
             self.orders += 1;
-            *self.by_user.entry(order.user).or_default() += order.total_cost();
+            *self.by_user.entry(order.user).or_default() += i128::from(order.total_cost());
             for line in &order.lines {
-                *self.by_item.entry(line.item).or_default() += line.quantity;
+                *self.by_item.entry(line.item).or_default() += i128::from(line.quantity);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The shop's adapters pass the orchestrator's suites, on a disk.
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;

@@ -12,8 +12,7 @@
 //! | `faults`      | every fault at every point under both protocols                            |
 //! | `nonsense`    | whatever else may arrive                                                   |
 
-// Helpers of tests, which fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 mod arguments;
 mod batch_init;

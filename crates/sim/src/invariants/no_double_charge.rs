@@ -18,11 +18,11 @@ pub(crate) fn committed(oracle: &mut Oracle, id: TransactionId) -> Check {
     Err(Violation::new("no_double_charge", format!("order {order} was paid by {first}, and again by {id}")))
 }
 
-fn settled(what: &str, ledger: &Ledger, owed: &BTreeMap<EntityId, i64>) -> Check {
+fn settled(what: &str, ledger: &Ledger, owed: &BTreeMap<EntityId, i128>) -> Check {
     let mut accounts: Vec<_> = ledger.accounts().map(|(id, account)| (id, i128::from(account.settled))).collect();
     accounts.sort_unstable();
     for (id, settled) in accounts {
-        let owed = owed.get(&id).copied().map_or(0, i128::from);
+        let owed = owed.get(&id).copied().unwrap_or_default();
         if settled != owed {
             let what = format!("{what} {id}: {settled} settled, but the paid orders come to {owed}");
             return Err(Violation::new("no_double_charge", what));
