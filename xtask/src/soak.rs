@@ -43,7 +43,7 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
     step("deeper models", &mut cargo_with(&deep))?;
     spec::spec(true, true)?;
     step("the binary", &mut cargo_with(&["build", "--release", "--quiet", "-p", "settle"]))?;
-    let mut kills = cargo_with(&["test", "--quiet", "-p", "e2e", "--test", "crashes"]);
+    let mut kills = cargo_with(&["test", "--quiet", "-p", "e2e", "--test", "crash"]);
     kills.env("SETTLE_BIN", root().join("target/release/settle")).env("E2E_KILLS", args.kills.to_string());
     step("kills", &mut kills)
 }

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use protocol::breaker::Breaker;
 use protocol::coordinator::Failure;
-use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, MAX_TERMINATION_BATCH, QUEUE_DEADLINE_MS};
-use protocol::log::{DeadLetter, LogCommand, LogReply, Resolution, Verdict, Writer};
+use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, QUEUE_DEADLINE_MS};
+use protocol::log::{DeadLetter, LogCommand, LogReply, Verdict, Writer};
 use protocol::message::bounded;
 use protocol::policy::Policy;
 use protocol::transaction::Oversized;
@@ -99,7 +99,7 @@ pub type Executed = Result<(TransactionId, Outcome), TurnedAway>;
 
 pub(crate) struct Defined {
     pub(crate) definition: Definition,
-    policy: Mutex<Policy>,
+    pub(crate) policy: Mutex<Policy>,
 }
 
 /// One transaction that this engine drives.
@@ -113,13 +113,13 @@ pub(crate) struct Live {
     admitted: bool,
     /// When it wants to be woken. Milliseconds; `u64::MAX`: never.
     wake: AtomicU64,
-    state: Mutex<LiveState>,
+    pub(crate) state: Mutex<LiveState>,
 }
 
-struct LiveState {
-    coordinator: Coordinator,
-    waiters: Vec<Done<Outcome>>,
-    outcome: Option<Outcome>,
+pub(crate) struct LiveState {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) waiters: Vec<Done<Outcome>>,
+    pub(crate) outcome: Option<Outcome>,
     /// Waits for another owner's decision until then.
     relinquished: Option<Timestamp>,
 }
@@ -136,17 +136,17 @@ pub struct Engine {
     transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
-    definitions: BTreeMap<Name, Defined>,
-    breakers: BTreeMap<Name, Mutex<Breaker>>,
-    admission: Admission,
-    shards: [Shard; SHARDS],
+    pub(crate) definitions: BTreeMap<Name, Defined>,
+    pub(crate) breakers: BTreeMap<Name, Mutex<Breaker>>,
+    pub(crate) admission: Admission,
+    pub(crate) shards: [Shard; SHARDS],
     entropy: AtomicU64,
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
-    finished: Mutex<Vec<TransactionId>>,
+    pub(crate) finished: Mutex<Vec<TransactionId>>,
     pub(crate) recovery: Mutex<crate::recovery::Recovering>,
     pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
 }
 
 impl Engine {
@@ -498,8 +498,8 @@ impl Engine {
     fn dead_letter(&self, live: &Arc<Live>, (step, verb): (u8, Verb), attempts: u32, why: Failure) {
         let Some(service) = self.service(live, step) else { return };
         let error = match why {
-            Failure::Unknown(unknown) => format!("{service} {unknown}"),
-            Failure::Violation(state) => format!("{service} says that the branch is {state:?}"),
+            Failure::Unknown(unknown) => format!("{service}: {unknown}"),
+            Failure::Violation(state) => format!("{service}: says that the branch is {state:?}"),
         };
         tracing::error!(transaction = %live.id, step, %service, %verb, attempts, error,
             "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
@@ -578,120 +578,6 @@ impl Engine {
             let command = LogCommand::Finish { writer: self.writer(), ids, now: self.clock.now() };
             self.log.append(command, Box::new(|_| {}));
         }
-    }
-
-    /// Whether anything is under way that a tick could move.
-    pub fn is_busy(&self) -> bool {
-        self.shards.iter().any(|shard| !shard.lock().is_empty())
-            || !self.finished.lock().is_empty()
-            || self.admission.load().1 > 0
-            || self.is_recovering()
-    }
-
-    /// Admits nobody from now on. Poll [`is_busy`](Engine::is_busy) to learn when everything has been settled.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.admission.drain();
-    }
-
-    /// Whether [`drain`](Engine::drain) was called.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Transactions in flight, and callers queued behind them.
-    pub fn load(&self) -> (usize, usize) {
-        self.admission.load()
-    }
-
-    /// How many transactions this engine drives, those behind their answer included.
-    pub fn live_count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
-    /// The state of a transaction's coordinator, if this engine drives it.
-    pub fn state_of(&self, id: TransactionId) -> Option<&'static str> {
-        self.live(id).map(|live| live.state.lock().coordinator.state())
-    }
-
-    /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back
-    /// if it drives no such transaction.
-    ///
-    /// # Errors
-    /// `done`, unused.
-    pub fn watch(&self, id: TransactionId, done: Done<Outcome>) -> Result<(), Done<Outcome>> {
-        let Some(live) = self.live(id) else { return Err(done) };
-        let mut state = live.state.lock();
-        match state.outcome.clone() {
-            Some(outcome) => {
-                drop(state);
-                done(outcome);
-            }
-            None => state.waiters.push(done),
-        }
-        Ok(())
-    }
-
-    /// Tries everything that is left of a transaction at once. Whether this engine drives it.
-    pub fn retry(self: &Arc<Self>, id: TransactionId) -> bool {
-        let live = self.live(id);
-        if let Some(live) = &live {
-            self.handle(live, Event::Retry);
-        }
-        live.is_some()
-    }
-
-    /// Records that an operator has settled a branch by hand, and counts it as acknowledged.
-    pub fn resolve(
-        self: &Arc<Self>,
-        id: TransactionId,
-        resolution: Resolution,
-        done: Done<Result<LogReply, LogError>>,
-    ) {
-        let (engine, step) = (Arc::clone(self), resolution.step);
-        let resolved = move |answer: Result<LogReply, LogError>| {
-            if let Ok(LogReply::Done) = answer
-                && let Some(live) = engine.live(id)
-            {
-                engine.handle(&live, Event::Resolved { step });
-            }
-            done(answer);
-        };
-        self.log.append(LogCommand::Resolve { id, resolution }, Box::new(resolved));
-    }
-
-    /// A participant asks what became of its open branches: at most [`MAX_TERMINATION_BATCH`] at a time; the answers are in order.
-    pub fn ask(&self, mut ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
-        ids.truncate(MAX_TERMINATION_BATCH);
-        let answered = move |answer: Result<LogReply, LogError>| {
-            done(match answer {
-                Ok(LogReply::Verdicts(verdicts)) => Ok(verdicts),
-                Ok(other) => Err(LogError(format!("an unexpected answer: {other:?}"))),
-                Err(error) => Err(error),
-            });
-        };
-        self.log.append(LogCommand::Ask { ids, now: self.clock.now() }, Box::new(answered));
-    }
-
-    /// The services and whether their breakers are open, with how often each has opened.
-    pub fn breakers(&self) -> Vec<(Name, bool, u64)> {
-        let state = |(name, breaker): (&Name, &Mutex<Breaker>)| {
-            let breaker = breaker.lock();
-            (*name, breaker.is_open(), breaker.trips())
-        };
-        self.breakers.iter().map(state).collect()
-    }
-
-    /// The protocol that the next transaction of a definition would use, and the abort rate in percent.
-    pub fn current_protocol(&self, definition: &Name) -> Option<(Protocol, usize)> {
-        let defined = self.definitions.get(definition)?;
-        let policy = defined.policy.lock();
-        let protocol = match defined.definition.protocol {
-            Choice::TwoPhase => Protocol::TwoPhase,
-            Choice::Saga => Protocol::Saga,
-            Choice::Auto => policy.choose(self.breakers.values().any(|breaker| breaker.lock().is_open())),
-        };
-        Some((protocol, policy.abort_percent()))
     }
 
     /// The transactions that this engine drives, for [`crate::recovery`].

@@ -67,6 +67,7 @@ mod definition;
 mod engine;
 pub mod memory;
 mod observe;
+mod operate;
 mod orchestrator;
 mod ports;
 mod recovery;

@@ -1,0 +1,131 @@
+//! What can be asked of an engine from outside: how it fares, what became of a transaction, and what operators do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use protocol::breaker::Breaker;
+use protocol::limits::MAX_TERMINATION_BATCH;
+use protocol::log::{LogCommand, LogReply, Resolution, Verdict};
+use protocol::{Event, Name, Outcome, Protocol, TransactionId};
+
+use crate::definition::Choice;
+use crate::engine::Engine;
+use crate::ports::{Done, LogError};
+
+impl Engine {
+    /// Whether anything is under way that a tick could move.
+    pub fn is_busy(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.lock().is_empty())
+            || !self.finished.lock().is_empty()
+            || self.admission.load().1 > 0
+            || self.is_recovering()
+    }
+
+    /// Admits nobody from now on. Poll [`is_busy`](Engine::is_busy) to learn when everything has been settled.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.admission.drain();
+    }
+
+    /// Whether [`drain`](Engine::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Transactions in flight, and callers queued behind them.
+    pub fn load(&self) -> (usize, usize) {
+        self.admission.load()
+    }
+
+    /// How many transactions this engine drives, those behind their answer included.
+    pub fn live_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// The state of a transaction's coordinator, if this engine drives it.
+    pub fn state_of(&self, id: TransactionId) -> Option<&'static str> {
+        self.live(id).map(|live| live.state.lock().coordinator.state())
+    }
+
+    /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back
+    /// if it drives no such transaction.
+    ///
+    /// # Errors
+    /// `done`, unused.
+    pub fn watch(&self, id: TransactionId, done: Done<Outcome>) -> Result<(), Done<Outcome>> {
+        let Some(live) = self.live(id) else { return Err(done) };
+        let mut state = live.state.lock();
+        match state.outcome.clone() {
+            Some(outcome) => {
+                drop(state);
+                done(outcome);
+            }
+            None => state.waiters.push(done),
+        }
+        Ok(())
+    }
+
+    /// Tries everything that is left of a transaction at once. Whether this engine drives it.
+    pub fn retry(self: &Arc<Self>, id: TransactionId) -> bool {
+        let live = self.live(id);
+        if let Some(live) = &live {
+            self.handle(live, Event::Retry);
+        }
+        live.is_some()
+    }
+
+    /// Records that an operator has settled a branch by hand, and counts it as acknowledged.
+    pub fn resolve(
+        self: &Arc<Self>,
+        id: TransactionId,
+        resolution: Resolution,
+        done: Done<Result<LogReply, LogError>>,
+    ) {
+        let (engine, step) = (Arc::clone(self), resolution.step);
+        let resolved = move |answer: Result<LogReply, LogError>| {
+            if let Ok(LogReply::Done) = answer
+                && let Some(live) = engine.live(id)
+            {
+                engine.handle(&live, Event::Resolved { step });
+            }
+            done(answer);
+        };
+        self.log.append(LogCommand::Resolve { id, resolution }, Box::new(resolved));
+    }
+
+    /// A participant asks what became of its open branches: at most [`MAX_TERMINATION_BATCH`] at a time; the answers are in order.
+    pub fn ask(&self, mut ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
+        ids.truncate(MAX_TERMINATION_BATCH);
+        let answered = move |answer: Result<LogReply, LogError>| {
+            done(match answer {
+                Ok(LogReply::Verdicts(verdicts)) => Ok(verdicts),
+                Ok(other) => Err(LogError(format!("an unexpected answer: {other:?}"))),
+                Err(error) => Err(error),
+            });
+        };
+        self.log.append(LogCommand::Ask { ids, now: self.clock.now() }, Box::new(answered));
+    }
+
+    /// The services and whether their breakers are open, with how often each has opened.
+    pub fn breakers(&self) -> Vec<(Name, bool, u64)> {
+        let state = |(name, breaker): (&Name, &Mutex<Breaker>)| {
+            let breaker = breaker.lock();
+            (*name, breaker.is_open(), breaker.trips())
+        };
+        self.breakers.iter().map(state).collect()
+    }
+
+    /// The protocol that the next transaction of a definition would use, and the abort rate in percent.
+    pub fn current_protocol(&self, definition: &Name) -> Option<(Protocol, usize)> {
+        let defined = self.definitions.get(definition)?;
+        let policy = defined.policy.lock();
+        let protocol = match defined.definition.protocol {
+            Choice::TwoPhase => Protocol::TwoPhase,
+            Choice::Saga => Protocol::Saga,
+            Choice::Auto => policy.choose(self.breakers.values().any(|breaker| breaker.lock().is_open())),
+        };
+        Some((protocol, policy.abort_percent()))
+    }
+}
