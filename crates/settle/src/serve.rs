@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use axum::extract::Request;
 use axum::serve::ListenerExt;
 use clap::{Args, ValueEnum};
-use orchestrator::Choice;
-use shop::{Config, Found, Shop};
+use orchestrator::{Choice, StartError};
+use shop::{Config, Found, OpenShopError, Shop};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -101,7 +101,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // The port first: whoever can't have it should hear so before a long recovery.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
-    let (shop, found) = Shop::open(config).await?;
+    let (shop, found) = Shop::open(config).await.map_err(unopened)?;
     let admin = bind_admin(&args.data)?;
     greet(address, &args, &found);
 
@@ -143,6 +143,14 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         eprintln!("settle: not everything was settled in time; the next start recovers the rest");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A database that stops while it recovers, on a full disk for instance, is no mistake of the caller's: a supervisor may try again.
+fn unopened(error: OpenShopError) -> anyhow::Error {
+    match error {
+        OpenShopError::Start(StartError::Log(error)) => Stopped(error.to_string()).into(),
+        other => other.into(),
+    }
 }
 
 /// Binds the operators' socket, which only the folder's owner can open.

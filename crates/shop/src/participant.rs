@@ -89,10 +89,10 @@ impl LedgerService {
             return done(());
         }
         let ids: Vec<TransactionId> = open.iter().map(|(id, _)| id.transaction).collect();
-        let store = self.store.clone();
+        let (store, service) = (self.store.clone(), self.name);
         let answered = move |verdicts: Result<Vec<protocol::log::Verdict>, orchestrator::LogError>| {
             let Ok(verdicts) = verdicts else { return done(()) };
-            let mut retired = Vec::new();
+            let (mut retired, mut applied) = (Vec::new(), 0_usize);
             for ((branch, _), verdict) in open.into_iter().zip(verdicts) {
                 // What the branch is now, not what it was when the question was asked.
                 let state = store.read(|ledger| ledger.get_branch(branch).map(|branch| branch.state));
@@ -101,12 +101,16 @@ impl LedgerService {
                     None => {}
                     Some(Termination::Retire) => retired.push(branch),
                     Some(Termination::Apply(verb)) => {
-                        tracing::warn!(%branch, %verb, "the log said what became of a branch that nobody came back for");
+                        tracing::debug!(%branch, %verb, "the log said what became of a branch that nobody came back for");
+                        applied += 1;
                         // The branch is open, so its entries are known: no payload is needed.
                         let command = Command { branch, verb, payload: Payload::EMPTY };
                         store.submit(LedgerCommand::Branch(command), |_| {});
                     }
                 }
+            }
+            if applied > 0 {
+                tracing::warn!(%service, branches = applied, "settled branches that nobody came back for, as the log said");
             }
             if !retired.is_empty() {
                 store.submit(LedgerCommand::Retire(retired), |_| {});
