@@ -1,4 +1,4 @@
-//! Does the money add up? Pure checks over two [`Snapshot`]s, and the [`fetch`] that reads one over HTTP.
+//! Does the money add up? Pure checks over two [`Snapshot`]s, and the [`fetch()`] that reads one over HTTP.
 //!
 //! | what is compared | rule |
 //! |---|---|

@@ -52,7 +52,7 @@ pub fn read_row<T: DeserializeOwned>(buffer: &mut Vec<u8>, input: &mut dyn Read)
     postcard::from_bytes(buffer).map_err(invalid)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// Those of [`read_row`].
