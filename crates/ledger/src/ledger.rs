@@ -436,6 +436,12 @@ impl Ledger {
         self.floor
     }
 
+    /// The youngest birth of a transaction that the ledger knows of, its floor included.
+    pub fn youngest(&self) -> Timestamp {
+        let births = self.branches.iter().map(|(id, _)| id.transaction.birth());
+        births.chain([self.floor]).max().unwrap_or_default()
+    }
+
     /// The sums over all accounts that ever were, those replaced since included.
     pub fn totals(&self) -> Totals {
         let mut totals = self.replaced;

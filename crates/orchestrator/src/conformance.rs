@@ -143,6 +143,8 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
     assert_eq!(verdicts(&*store, vec![first.id]), LogReply::Verdicts(vec![Verdict::Committed]));
     append(&*store, forget(100));
     assert_eq!(verdicts(&*store, vec![first.id]), LogReply::Verdicts(vec![Verdict::Forgotten]));
+    let by_hand = LogReply::Verdicts(vec![Verdict::Aborted]);
+    assert_eq!(verdicts(&*store, vec![open.id]), by_hand, "its branch was away, and may still come and ask");
     assert_eq!(stage(&*store, taker, &transaction(9, 6)), LogReply::StageRefused(StageRefusal::Expired));
     assert_eq!(read(&*store, LogQuery::Transaction(first.id)), LogAnswer::Transaction(None));
 

@@ -13,7 +13,7 @@
 //! stage fails on it. A log that lives in the application's own database applies its part (the claim of an order, the order's
 //! `paid`) in the same atomic step.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -257,7 +257,9 @@ impl Record {
     /// The dead letters that nobody has resolved.
     pub fn open_letters(&self) -> impl Iterator<Item = &DeadLetter> {
         let open = self.finished.is_none();
-        let unresolved = |letter: &&DeadLetter| !self.resolutions.iter().any(|done| done.step == letter.step);
+        // A letter written after the resolution is a new one.
+        let resolved = |letter: &DeadLetter, done: &Resolution| done.step == letter.step && done.at >= letter.at;
+        let unresolved = move |letter: &&DeadLetter| !self.resolutions.iter().any(|done| resolved(letter, done));
         self.letters.iter().filter(move |_| open).filter(unresolved)
     }
 
@@ -292,6 +294,9 @@ pub struct LogState {
     open: BTreeMap<TransactionId, ()>,
     /// Finished ones and tombstones, in the order in which they became so.
     finished: VecDeque<TransactionId>,
+    /// Finished with the help of an operator. Never forgotten: a participant that was away may still hold the branch, and must hear the
+    /// decision when it asks, not that nobody knows.
+    by_hand: BTreeSet<TransactionId>,
     instances: BTreeMap<Name, Lease>,
     /// Transactions born at or before this and without a record are forgotten.
     floor: Timestamp,
@@ -490,7 +495,12 @@ impl LogState {
                 record.finished = Some(now);
                 record.transaction = record.transaction.as_ref().map(|whole| Arc::new(whole.without_payloads()));
                 self.open.remove(id);
-                self.finished.push_back(*id);
+                // What was settled by hand is remembered for good: its branch may still come and ask.
+                if record.resolutions.is_empty() {
+                    self.finished.push_back(*id);
+                } else {
+                    self.by_hand.insert(*id);
+                }
                 changed = true;
             }
         }
@@ -541,7 +551,13 @@ impl LogState {
 
     /// Finished transactions and tombstones, the latest first.
     pub fn finished(&self) -> impl Iterator<Item = (TransactionId, &Record)> {
-        self.finished.iter().rev().filter_map(|id| Some((*id, self.records.get(id)?)))
+        self.finished.iter().rev().chain(self.by_hand.iter().rev()).filter_map(|id| Some((*id, self.records.get(id)?)))
+    }
+
+    /// The youngest birth that the log knows of, its floor included.
+    pub fn youngest(&self) -> Timestamp {
+        let births = self.records.iter().map(|(id, _)| id.birth());
+        births.chain([self.floor]).max().unwrap_or_default()
     }
 
     /// How many transactions are not finished.
@@ -577,7 +593,10 @@ impl LogState {
         floor: Timestamp,
     ) -> Self {
         let open = records.iter().filter(|(_, record)| record.finished.is_none()).map(|(id, _)| (*id, ())).collect();
-        Self { records: records.into_iter().collect(), open, finished, instances, floor }
+        let by_hand =
+            |(_, record): &&(TransactionId, Record)| record.finished.is_some() && !record.resolutions.is_empty();
+        let by_hand = records.iter().filter(by_hand).map(|(id, _)| *id).collect();
+        Self { records: records.into_iter().collect(), open, finished, by_hand, instances, floor }
     }
 }
 

@@ -101,7 +101,12 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // The port first: whoever can't have it should hear so before a long recovery.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
-    let (shop, found) = Shop::open(config).await.map_err(unopened)?;
+    let (shop, found) = tokio::select! {
+        opened = Shop::open(config) => opened.map_err(unopened)?,
+        // Whatever recovery has done stands, and the next start goes on from there.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let admin = bind_admin(&args.data)?;
     greet(address, &args, &found);
 
@@ -136,9 +141,10 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     eprintln!("settle: finishing the checkouts in flight");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
-    let settled = shop.shut_down(DRAIN).await;
     operators.abort();
+    // While the folder is still ours: a successor makes a socket of its own.
     _ = std::fs::remove_file(args.data.join(shop::admin::SOCKET));
+    let settled = shop.shut_down(DRAIN).await;
     if served.is_err() || !settled {
         eprintln!("settle: not everything was settled in time; the next start recovers the rest");
     }
@@ -149,6 +155,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 fn unopened(error: OpenShopError) -> anyhow::Error {
     match error {
         OpenShopError::Start(StartError::Log(error)) => Stopped(error.to_string()).into(),
+        OpenShopError::Stopped(why) => Stopped(why).into(),
         other => other.into(),
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn change(
     let account = match change {
         Change::Open { account, .. } | Change::Credit { account, .. } | Change::Debit { account, .. } => account,
     };
-    match reply.map_err(|error| store_failed(&error))? {
+    match reply.map_err(|error| write_failed(&error))? {
         LedgerReply::Account(id, account) => Ok((id, account)),
         LedgerReply::KeyReused => Err(key_reused()),
         LedgerReply::Denied(Denial::UnknownAccount) => Err(unknown(words.kind, &account.to_string())),
@@ -66,6 +66,15 @@ pub(crate) async fn find(service: &LedgerService, words: Words, id: EntityId) ->
     found.map_err(|error| store_failed(&error))?.ok_or_else(|| unknown(words.kind, &id.to_string()))
 }
 
+/// A write that failed: once a store has stopped, nobody knows what of its last batch will be found at the next start.
+pub(crate) fn write_failed(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Stopped { .. } => Problem::in_doubt(format!("it is not known whether this was done: {error}")),
+        certain => store_failed(certain),
+    }
+}
+
+/// A read that failed, or a write that was refused: nothing was changed.
 pub(crate) fn store_failed(error: &StoreError) -> Problem {
     Problem::unavailable(error.to_string())
 }
@@ -86,7 +95,7 @@ pub(crate) async fn batch_init(
         service.terminate_executed(shop.orchestrator().engine());
         let command = LedgerCommand::Replace { count, available, price };
         let reply = called(|done| service.store.submit(command, done)).await?;
-        match reply.map_err(|error| store_failed(&error))? {
+        match reply.map_err(|error| write_failed(&error))? {
             LedgerReply::Done => {
                 let msg = format!("Batch init for {what} successful");
                 return Ok(Json(json!({ "msg": msg })).into_response());

@@ -18,6 +18,7 @@ pub mod admin;
 pub mod audit;
 pub mod checkout;
 pub mod faults;
+mod flights;
 mod front;
 mod ledger_http;
 pub mod metrics;

@@ -15,7 +15,8 @@ use protocol::{Outcome, Refusal, TransactionId};
 use serde_json::json;
 
 use crate::checkout::{CHECKOUT, Claim, PAYMENT, STOCK, steps};
-use crate::ledger_http::{BATCH_PATIENCE, store_failed};
+use crate::flights::Boarding;
+use crate::ledger_http::{BATCH_PATIENCE, store_failed, write_failed};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply, refusals};
 use crate::problem::Problem;
 use crate::request::{
@@ -40,7 +41,7 @@ pub(crate) fn routes() -> Router<Shop> {
 }
 
 async fn submit(shop: &Shop, command: OrdersCommand) -> Result<OrdersReply, Problem> {
-    called(|done| shop.orders().submit(command, done)).await?.map_err(|error| store_failed(&error))
+    called(|done| shop.orders().submit(command, done)).await?.map_err(|error| write_failed(&error))
 }
 
 fn not_open(id: &str, state: OrderState) -> Problem {
@@ -136,16 +137,39 @@ pub(crate) async fn check_out(
         }
     }
     pay_for(&shop, order_id, &order).await?;
-    if let Some(key) = key
-        && submit(&shop, OrdersCommand::Remember { order: order_id, key }).await? == OrdersReply::KeyReused
-    {
-        tracing::warn!(%order, "an Idempotency-Key was used for two requests at the same time");
+    if let Some(key) = key {
+        // The order is paid, whatever becomes of the key.
+        match submit(&shop, OrdersCommand::Remember { order: order_id, key }).await {
+            Ok(OrdersReply::KeyReused) => {
+                tracing::warn!(%order, "an Idempotency-Key was used for two requests at the same time");
+            }
+            Ok(_) => {}
+            Err(problem) => tracing::warn!(%order, ?problem, "the Idempotency-Key of a paid order was not remembered"),
+        }
     }
     Ok(text_or_json(&headers, "Checkout successful".to_owned(), || json!({ "order_id": order, "paid": true })))
 }
 
-/// Has the order paid, once, whoever else tries the same: the checkout's answer is final.
+/// Has the order paid, once, whoever else tries the same: all get the same answer, and it is final.
 async fn pay_for(shop: &Shop, id: EntityId, text: &str) -> Result<(), Problem> {
+    loop {
+        match shop.flights().board(id) {
+            Boarding::Pilot(pilot) => {
+                let landed = pay(shop, id, text).await;
+                pilot.land(&landed);
+                return landed;
+            }
+            Boarding::Passenger(landing) => {
+                if let Ok(landed) = landing.await {
+                    return landed;
+                }
+            }
+        }
+    }
+}
+
+/// Has the order paid. Nobody else in this process does the same.
+async fn pay(shop: &Shop, id: EntityId, text: &str) -> Result<(), Problem> {
     let until = Instant::now() + PATIENCE;
     for _ in 0..CLAIM_ATTEMPTS {
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
@@ -230,11 +254,9 @@ fn failure(outcome: &Outcome, order: &Order, text: &str, transaction: Transactio
         }
         Outcome::Conflict(_) => unknown("order", text),
         // Neither yes nor no is true yet: the one answer that is no 4xx, because it is not known to be a failure.
-        Outcome::InDoubt | Outcome::Committed => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "in_doubt",
-            "it is not known yet whether the order is paid: look at the order again",
-        ),
+        Outcome::InDoubt | Outcome::Committed => {
+            Problem::in_doubt("it is not known yet whether the order is paid: look at the order again")
+        }
     };
     problem.with("order_id", text).with("transaction_id", transaction)
 }

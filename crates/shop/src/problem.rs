@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A failure to be told to a client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
@@ -30,6 +30,11 @@ impl Problem {
     /// 424: a dependency did not answer, and nothing was changed that will not be undone.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FAILED_DEPENDENCY, "service_unavailable", detail)
+    }
+
+    /// 504: nobody knows whether it was done. The one failure that is no 4xx, because it is not known to be one.
+    pub fn in_doubt(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "in_doubt", detail)
     }
 
     /// Adds an id that the caller needs to act.

@@ -20,10 +20,11 @@ use axum::{Json, Router, middleware};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
-use protocol::{Name, Pacing};
+use protocol::{Name, Pacing, Timestamp};
 use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
+use crate::flights::Flights;
 use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::orders::OrderBook;
@@ -35,6 +36,8 @@ use crate::{admin, orders_http, payment_http, stock_http};
 
 /// How often the services look after old branches and retention.
 const UPKEEP: Duration = Duration::from_millis(500);
+/// How often the stores are looked at while they recover.
+const STOP_WATCH: Duration = Duration::from_millis(50);
 /// How long `/health/deep` waits for a store.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,9 @@ pub enum OpenShopError {
     /// The orchestrator.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A database stopped while it recovered.
+    #[error("{0}")]
+    Stopped(String),
     /// Faults are for development.
     #[error("--chaos and --production exclude each other: faults are not injected in production")]
     ChaosInProduction,
@@ -106,6 +112,7 @@ struct Inner {
     orchestrator: Orchestrator,
     metrics: Arc<Metrics>,
     clock: Arc<SystemClock>,
+    flights: Flights,
 }
 
 /// Opens one of the databases.
@@ -132,10 +139,11 @@ impl Shop {
             return Err(OpenShopError::ChaosInProduction);
         }
         let metrics = Arc::new(Metrics::default());
-        let clock = Arc::new(SystemClock::default());
         let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &config.store)?;
         let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &config.store)?;
         let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &config.store)?;
+        let known = Self::youngest(&orders, [&stock, &payment]).unwrap_or_default();
+        let clock = Arc::new(SystemClock::later_than(known));
         let service = |name, store| LedgerService::new(name, store, config.chaos, Arc::clone(&metrics));
         let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
         let transport =
@@ -143,18 +151,35 @@ impl Shop {
         let mut checkout = definition(config.protocol);
         checkout.pacing.attempts = config.attempts;
         let options = Options::new(Name::literal("shop")).sole();
-        let orchestrator = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
+        let started = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
             .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
-            .start()
-            .await?;
-        for service in [&stock, &payment] {
-            _ = called(|done| service.terminate_prepared(orchestrator.engine(), done)).await;
-        }
-        let shop = Self { inner: Arc::new(Inner { config, orders, stock, payment, orchestrator, metrics, clock }) };
+            .start();
+        let recover = async {
+            let orchestrator = started.await?;
+            for service in [&stock, &payment] {
+                _ = called(|done| service.terminate_prepared(orchestrator.engine(), done)).await;
+            }
+            Ok::<_, OpenShopError>(orchestrator)
+        };
+        // Recovery would wait for ever for a store that has stopped.
+        let orchestrator = tokio::select! {
+            recovered = recover => recovered?,
+            why = any_stopped(&orders, &stock, &payment) => return Err(OpenShopError::Stopped(why)),
+        };
+        let flights = Flights::default();
+        let inner = Inner { config, orders, stock, payment, orchestrator, metrics, clock, flights };
+        let shop = Self { inner: Arc::new(inner) };
         tokio::spawn(shop.clone().look_after());
         Ok((shop, vec![orders_found, stock_found, payment_found]))
+    }
+
+    /// The youngest birth that any of the databases knows of.
+    fn youngest(orders: &Store<OrderBook>, ledgers: [&Store<Ledger>; 2]) -> Option<Timestamp> {
+        let log = orders.read(|book| book.transactions().youngest()).ok();
+        let ledgers = ledgers.into_iter().filter_map(|store| store.read(Ledger::youngest).ok());
+        ledgers.chain(log).max()
     }
 
     async fn look_after(self) {
@@ -204,12 +229,7 @@ impl Shop {
 
     /// Why the shop can't serve, if a store has stopped: the process should end, and start again.
     pub fn stopped(&self) -> Option<String> {
-        let stores = [
-            ("orders", self.inner.orders.stopped()),
-            ("stock", self.inner.stock.store.stopped()),
-            ("payment", self.inner.payment.store.stopped()),
-        ];
-        stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
+        stopped(&self.inner.orders, &self.inner.stock, &self.inner.payment)
     }
 
     /// The public contract, each service's routes under its name.
@@ -224,6 +244,10 @@ impl Shop {
             .method_not_allowed_fallback(wrong_method);
         let routes = routes.layer(middleware::map_response(in_problem_details));
         Front::new(self.clone(), routes.with_state(self.clone()))
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
     }
 
     pub(crate) fn clock(&self) -> &SystemClock {
@@ -252,6 +276,21 @@ impl Shop {
         };
         let closed = tokio::task::spawn_blocking(close).await.unwrap_or(false);
         settled && closed
+    }
+}
+
+fn stopped(orders: &Store<OrderBook>, stock: &LedgerService, payment: &LedgerService) -> Option<String> {
+    let stores = [("orders", orders.stopped()), ("stock", stock.store.stopped()), ("payment", payment.store.stopped())];
+    stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
+}
+
+/// Waits until one of the stores stops.
+async fn any_stopped(orders: &Store<OrderBook>, stock: &LedgerService, payment: &LedgerService) -> String {
+    loop {
+        if let Some(why) = stopped(orders, stock, payment) {
+            return why;
+        }
+        tokio::time::sleep(STOP_WATCH).await;
     }
 }
 
