@@ -17,6 +17,7 @@ mod exit;
 mod folder;
 mod history;
 mod journal;
+mod listener;
 mod output;
 mod serve;
 mod tx;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::extract::Request;
-use axum::serve::ListenerExt;
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
 use shop::{Config, Found, OpenShopError, Shop};
@@ -15,6 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Stopped;
+use crate::listener::{Capped, connections_that_fit};
 
 /// How long a shutdown waits for the checkouts in flight.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -114,7 +114,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         _ = stopping.wait_for(|stop| *stop).await;
     };
-    let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
+    let listener = Capped::new(listener, connections_that_fit());
     let public = axum::serve(listener, axum::ServiceExt::<Request>::into_make_service(shop.front()))
         .with_graceful_shutdown(until_stopped(stopping.clone()));
     let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping));
