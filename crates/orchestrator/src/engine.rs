@@ -437,21 +437,19 @@ impl Engine {
         let replied = move |reply: Reply| {
             let micros = engine.clock.micros().saturating_sub(sent);
             engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply, micros });
-            engine.tell_breaker(&service, verb, &reply);
+            engine.tell_breaker(&service, &reply);
             engine.handle(&of, Event::Replied { step, verb, reply });
         };
         self.transport.send(&service, command, Box::new(replied));
     }
 
-    fn tell_breaker(&self, service: &Name, verb: Verb, reply: &Reply) {
+    fn tell_breaker(&self, service: &Name, reply: &Reply) {
         let Some(breaker) = self.breakers.get(service) else { return };
         let mut breaker = breaker.lock();
         let trips = breaker.trips();
         match reply {
             Reply::Unknown(_) => breaker.on_unknown(self.clock.now()),
-            // A participant that only cleans up behind failed transactions is not well.
-            Reply::Done(_) | Reply::Refused(_) | Reply::Violation(_) if verb.begins() => breaker.on_answer(),
-            Reply::Done(_) | Reply::Refused(_) | Reply::Violation(_) => {}
+            Reply::Done(_) | Reply::Refused(_) | Reply::Violation(_) => breaker.on_answer(),
         }
         if breaker.trips() != trips {
             drop(breaker);
