@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use embedded::StoreError;
 use ledger::{EntityId, INSUFFICIENT, UNKNOWN_ACCOUNT};
 use orchestrator::{Log, LogAnswer, LogQuery, TurnedAway};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_PAGE, SHOWN_DEAD_LETTERS};
@@ -69,7 +70,7 @@ fn unexpected(reply: &OrdersReply) -> Problem {
 }
 
 async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Response, Problem> {
-    let found = read_order(&shop, id("order", &order)?).await?.ok_or_else(|| unknown("order", &order))?;
+    let found = read_order(&shop, id("order", &order)?, store_failed).await?.ok_or_else(|| unknown("order", &order))?;
     let mut items: Vec<(String, i64)> = Vec::with_capacity(found.lines.len());
     for line in &found.lines {
         let item = line.item.to_string();
@@ -89,9 +90,11 @@ async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Res
 }
 
 /// Reads an order, as it is durable.
-async fn read_order(shop: &Shop, id: EntityId) -> Result<Option<Order>, Problem> {
+///
+/// `failed` says what it means if the store has stopped: for a mere reader nothing, for a checkout that it is in doubt.
+async fn read_order(shop: &Shop, id: EntityId, failed: fn(&StoreError) -> Problem) -> Result<Option<Order>, Problem> {
     let found = called(|done| shop.orders().read_durable(move |book| book.order(id).cloned(), done)).await?;
-    found.map_err(|error| store_failed(&error))
+    found.map_err(|error| failed(&error))
 }
 
 async fn add_item(
@@ -173,11 +176,12 @@ async fn pay(shop: &Shop, id: EntityId, text: &str) -> Result<(), Problem> {
     let until = Instant::now() + PATIENCE;
     for _ in 0..CLAIM_ATTEMPTS {
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
-        let order = shop.orders().read(|book| book.order(id).cloned()).map_err(|error| store_failed(&error))?;
+        // If the store has stopped, somebody's checkout of this order may be under way all the same: in doubt, not refused.
+        let order = shop.orders().read(|book| book.order(id).cloned()).map_err(|error| write_failed(&error))?;
         let order = order.ok_or_else(|| unknown("order", text))?;
         let (transaction, outcome) = match order.state {
             OrderState::Paid(_) => {
-                let paid = read_order(shop, id).await?.is_some_and(|order| order.is_paid());
+                let paid = read_order(shop, id, write_failed).await?.is_some_and(|order| order.is_paid());
                 return if paid { Ok(()) } else { Err(Problem::unavailable("the order changed under the checkout")) };
             }
             OrderState::CheckingOut(other) => (other, wait_for(shop, id, other, until).await?),
@@ -231,7 +235,7 @@ async fn wait_for(shop: &Shop, order: EntityId, other: TransactionId, until: Ins
         {
             return Ok(Outcome::from(decision));
         }
-        let state = read_order(shop, order).await?.map(|order| order.state);
+        let state = read_order(shop, order, write_failed).await?.map(|order| order.state);
         if state != Some(OrderState::CheckingOut(other)) {
             // It is over, and nobody remembers how: look at the order again.
             return Ok(Outcome::Conflict(Refusal::new(refusals::ORDER_CHANGED, "")));
