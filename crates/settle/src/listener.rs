@@ -1,21 +1,20 @@
 //! The public listener: so many connections and no more, so that idle strangers never take the file descriptors that the stores need.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use shop::{Front, serve_connection};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 
 /// File descriptors kept for the stores, the operators' socket and the runtime.
 const RESERVED: u64 = 128;
 /// The most connections, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 20_000;
+/// How long nothing is accepted after the system could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Raises the limit of open files as far as the system allows, and says how many connections fit below it.
 pub(crate) fn connections_that_fit() -> usize {
@@ -27,70 +26,49 @@ pub(crate) fn connections_that_fit() -> usize {
     usize::try_from(fit).unwrap_or(1)
 }
 
-/// A listener that accepts only while there is room.
-pub(crate) struct Capped {
+/// Serves whoever connects, as long as there is room, until `stopping`; then waits until every connection has ended.
+pub(crate) async fn serve(
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    connections: usize,
+    front: Front,
+    stopping: watch::Receiver<bool>,
+) {
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+    let room = Arc::new(Semaphore::new(connections as usize));
+    let accept = async {
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // A client that left again is none of our business; without memory or descriptors it would be the same at once.
+                    if !is_clients(&error) {
+                        tracing::error!(%error, "cannot accept connections");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            _ = stream.set_nodelay(true);
+            let served = serve_connection(front.clone(), stream, stopping.clone());
+            tokio::spawn(async move {
+                served.await;
+                drop(place);
+            });
+        }
+    };
+    let mut until = stopping.clone();
+    tokio::select! {
+        () = accept => {}
+        _ = until.wait_for(|stop| *stop) => {}
+    }
+    _ = room.acquire_many(connections).await;
 }
 
-impl Capped {
-    pub(crate) fn new(listener: TcpListener, connections: usize) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(connections)) }
-    }
-}
-
-impl Listener for Capped {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.room).acquire_owned().await;
-        // The semaphore is never closed; without a place the connection would go uncounted, and no worse.
-        let place = place.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        _ = stream.set_nodelay(true);
-        (Connection { stream, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection and its place.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+fn is_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
 }

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::extract::Request;
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
 use shop::{Config, Found, OpenShopError, Shop};
@@ -14,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Stopped;
-use crate::listener::{Capped, connections_that_fit};
+use crate::listener::{self, connections_that_fit};
 
 /// How long a shutdown waits for the checkouts in flight.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -114,11 +113,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         _ = stopping.wait_for(|stop| *stop).await;
     };
-    let listener = Capped::new(listener, connections_that_fit());
-    let public = axum::serve(listener, axum::ServiceExt::<Request>::into_make_service(shop.front()))
-        .with_graceful_shutdown(until_stopped(stopping.clone()));
-    let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping));
-    let mut public = tokio::spawn(public.into_future());
+    let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping.clone()));
+    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), shop.front(), stopping));
     let operators = tokio::spawn(operators.into_future());
 
     let mut watch = tokio::time::interval(Duration::from_millis(100));
@@ -127,7 +123,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             ended = &mut public => {
-                ended.context("the server ended")??;
+                ended.context("the server ended")?;
                 bail!(Stopped("the server ended by itself".to_owned()));
             }
             _ = watch.tick() => {

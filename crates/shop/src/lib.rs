@@ -7,7 +7,8 @@
 //! | [`audit`]       | every paid order against both ledgers                                     |
 //! | [`server`]      | the wiring: three databases, three services, one orchestrator             |
 //! | `*_http`        | thin handlers: arguments in, a command to a store, an answer or a problem |
-//! | [`Front`]       | counts and measures every request; takes checkouts past the router        |
+//! | [`serve_connection`] | plain checkouts straight from the socket; the rest to hyper         |
+//! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -17,9 +18,12 @@
 pub mod admin;
 pub mod audit;
 pub mod checkout;
+mod checkout_http;
+mod connection;
 pub mod faults;
 mod flights;
 mod front;
+mod http1;
 mod ledger_http;
 pub mod metrics;
 pub mod orders;
@@ -28,9 +32,11 @@ pub mod participant;
 mod payment_http;
 pub mod problem;
 mod request;
+mod rewound;
 pub mod server;
 mod stock_http;
 pub mod store;
 
+pub use connection::serve_connection;
 pub use front::Front;
 pub use server::{Config, Found, OpenShopError, Shop};

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A failure to be told to a client.
 #[derive(Debug, Clone)]
@@ -67,8 +67,17 @@ pub(crate) async fn in_problem_details(response: Response) -> Response {
     Problem::new(status, "bad_argument", String::from_utf8_lossy(&reason)).into_response()
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn asks_to_retry(&self) -> bool {
+        self.retry_after
+    }
+
+    /// The details, as RFC 9457 has them.
+    pub(crate) fn into_json(self) -> String {
         let mut body = Map::new();
         let title = self.code.replace('_', " ");
         body.insert("type".to_owned(), Value::String(format!("urn:settle:problem:{}", self.code)));
@@ -77,10 +86,17 @@ impl IntoResponse for Problem {
         body.insert("code".to_owned(), Value::from(self.code));
         body.insert("detail".to_owned(), Value::String(self.detail));
         body.extend(self.members);
-        let mut response = (self.status, Value::Object(body).to_string()).into_response();
+        Value::Object(body).to_string()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let mut response = (status, self.into_json()).into_response();
         let json = HeaderValue::from_static(PROBLEM_JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, json);
-        if self.retry_after {
+        if retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

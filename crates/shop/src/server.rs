@@ -139,9 +139,13 @@ impl Shop {
             return Err(OpenShopError::ChaosInProduction);
         }
         let metrics = Arc::new(Metrics::default());
-        let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &config.store)?;
-        let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &config.store)?;
-        let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &config.store)?;
+        // A store's own thread is for its disk; whoever serves clients gives the answers too.
+        let runtime = tokio::runtime::Handle::current();
+        let answer_on: embedded::AnswerOn = Arc::new(move |answers| drop(runtime.spawn(async move { answers() })));
+        let options = embedded::Options { answer_on: Some(answer_on), ..config.store.clone() };
+        let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &options)?;
+        let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &options)?;
+        let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &options)?;
         let known = Self::youngest(&orders, [&stock, &payment]).unwrap_or_default();
         let clock = Arc::new(SystemClock::later_than(known));
         let service = |name, store| LedgerService::new(name, store, config.chaos, Arc::clone(&metrics));
@@ -255,9 +259,9 @@ impl Shop {
     }
 
     /// Counts an answered request that came at `started` by the [clock](Self::clock).
-    pub(crate) fn count(&self, route: &'static str, response: &Response, started: u64) {
+    pub(crate) fn count(&self, route: &'static str, status: StatusCode, started: u64) {
         let seconds = self.inner.clock.micros().saturating_sub(started) as f64 / 1e6;
-        self.inner.metrics.request(route, response.status(), seconds);
+        self.inner.metrics.request(route, status, seconds);
     }
 
     /// The operators' routes, for [`admin::SOCKET`].

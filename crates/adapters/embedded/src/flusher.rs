@@ -14,7 +14,7 @@ use crate::journal::writer::Writer;
 use crate::lock::FolderLock;
 use crate::queue::{Batch, Phase, Queue, Waiter};
 use crate::statistics::Counters;
-use crate::{Machine, StoreError, journal, snapshot};
+use crate::{AnswerOn, Machine, StoreError, journal, snapshot};
 
 /// What the handles, the flusher and a snapshot's thread have in common.
 pub(crate) struct Shared<M: Machine> {
@@ -29,6 +29,17 @@ pub(crate) struct Shared<M: Machine> {
     /// The largest command, and the size from which a batch takes no more; in bytes.
     pub(crate) batch_limit: usize,
     pub(crate) snapshot_bytes: u64,
+    pub(crate) answer_on: Option<AnswerOn>,
+    pub(crate) answers: Mutex<Answers>,
+}
+
+/// Answers that are due.
+#[derive(Default)]
+pub(crate) struct Answers {
+    /// Batch by batch.
+    waiting: Vec<Vec<Waiter>>,
+    /// Somebody is giving them, and will look again.
+    running: bool,
 }
 
 /// The thread that makes batches durable.
@@ -126,7 +137,7 @@ impl<M: Machine> Flusher<M> {
 
     fn flush(&mut self, mut batch: Batch, sequence: u64) {
         let began = Instant::now();
-        let company = batch.waiters.len();
+        let (company, records) = (batch.waiters.len(), batch.records);
         let written = self.writer.append(&batch.payload, sequence);
         let mut queue = self.shared.queue.lock();
         queue.flushing = false;
@@ -134,20 +145,16 @@ impl<M: Machine> Flusher<M> {
             Ok(bytes) => {
                 queue.durable += batch.records;
                 queue.snapshot.journal_bytes += bytes;
-                let mut late = std::mem::take(&mut queue.late);
-                drop(queue);
-                self.shared.progress.notify_all();
-                self.shared.counters.flushed(batch.records, bytes, began.elapsed());
-                self.shared.answer(batch.waiters.drain(..), Ok(()));
-                self.shared.answer(late.drain(..), Ok(()));
-                self.crowded = (company >= CROWD).then(Instant::now);
+                let mut waiters = std::mem::take(&mut batch.waiters);
+                waiters.append(&mut queue.late);
                 batch.payload.clear();
                 batch.records = 0;
-                let mut queue = self.shared.queue.lock();
                 queue.used = batch;
-                if queue.late.capacity() == 0 {
-                    queue.late = late;
-                }
+                drop(queue);
+                self.shared.progress.notify_all();
+                self.shared.counters.flushed(records, bytes, began.elapsed());
+                Shared::answer_all(&self.shared, waiters);
+                self.crowded = (company >= CROWD).then(Instant::now);
             }
             Err(error) => {
                 let why = queue.stop(&format!("the journal could not be written: {error}"));
@@ -177,6 +184,31 @@ impl<M: Machine> Shared<M> {
         drop(queue);
         if asleep {
             self.work.notify_one();
+        }
+    }
+
+    /// Answers those whose commands are durable, where the owner of the store wants it done, one batch after the other.
+    fn answer_all(shared: &Arc<Self>, waiters: Vec<Waiter>) {
+        let Some(answer_on) = &shared.answer_on else { return shared.answer(waiters.into_iter(), Ok(())) };
+        let mut answers = shared.answers.lock();
+        answers.waiting.push(waiters);
+        if !std::mem::replace(&mut answers.running, true) {
+            drop(answers);
+            let shared = Arc::clone(shared);
+            answer_on(Box::new(move || shared.answer_waiting()));
+        }
+    }
+
+    fn answer_waiting(&self) {
+        loop {
+            let mut answers = self.answers.lock();
+            let waiting = std::mem::take(&mut answers.waiting);
+            if waiting.is_empty() {
+                answers.running = false;
+                return;
+            }
+            drop(answers);
+            self.answer(waiting.into_iter().flatten(), Ok(()));
         }
     }
 

@@ -105,6 +105,9 @@ pub enum Durability {
     Memory,
 }
 
+/// Has something done soon, once, on a thread of its choice; for instance by handing it to a runtime.
+pub type AnswerOn = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
 /// How a store is kept. The defaults suit production.
 #[derive(Clone)]
 pub struct Options {
@@ -121,6 +124,9 @@ pub struct Options {
     /// that one too; 300 µs unless told. A lone caller never waits. Costs a busy store this much latency at most, and
     /// saves it most of its flushes.
     pub gather: Duration,
+    /// Where callers are answered once their commands are durable: a batch at a time, in order. On the store's own thread unless told;
+    /// elsewhere, the next batch is flushed meanwhile. What is handed over and then dropped is never answered.
+    pub answer_on: Option<AnswerOn>,
     /// The disk; the real one unless told.
     pub disk: Arc<dyn disk::Disk>,
 }
@@ -132,6 +138,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             snapshot_bytes: 128 << 20,
             gather: Duration::from_micros(300),
+            answer_on: None,
             disk: Arc::new(disk::RealDisk),
         }
     }

@@ -69,6 +69,8 @@ impl<M: Machine> Store<M> {
             disk: options.disk,
             batch_limit,
             snapshot_bytes: options.snapshot_bytes,
+            answer_on: options.answer_on,
+            answers: Mutex::default(),
         });
         let flusher = Flusher {
             shared: shared.clone(),

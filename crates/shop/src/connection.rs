@@ -1,0 +1,308 @@
+//! One client's connection: plain checkouts straight from the socket, everything else by hyper and the router.
+//!
+//! | what comes                                         | who answers                                               |
+//! |----------------------------------------------------|-----------------------------------------------------------|
+//! | `POST /orders/checkout/{id}` with nothing special  | whoever hears of its outcome, on that very thread         |
+//! | the same for an order that is paid, or claimed     | the connection's own task                                 |
+//! | anything else                                      | hyper, from that request to the end of the connection     |
+//!
+//! The checkout is the hot request. Waking a task on another thread for each answer costs as much as the answer itself.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use ledger::EntityId;
+use orchestrator::{Clock, Executed, Outcome};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::checkout::CHECKOUT;
+use crate::checkout_http::{PAID, Plan, failure, pay, pay_for, plan, turned_away};
+use crate::flights::{Boarding, Landed, Pilot};
+use crate::front::{CHECKOUT_ROUTE, Front};
+use crate::http1::{self, Head};
+use crate::orders::{OrderState, refusals};
+use crate::rewound::serve_with_hyper;
+use crate::server::Shop;
+
+/// How long a client may take for the next request's head, idle time included.
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// Bytes read at once.
+const READ: usize = 4096;
+
+/// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
+pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
+    let line = Arc::new(Line { stream, shop: front.shop().clone(), turn: Mutex::new(Turn::Free) });
+    let mut read = Vec::with_capacity(READ);
+    // A connection that breaks ends; there is nobody to tell.
+    if let Ok(End::Other) = checkouts(&line, &mut read, stopping.clone()).await {
+        serve_with_hyper(front, line, read, stopping).await;
+    }
+}
+
+/// Why no more checkouts are read from a line.
+enum End {
+    /// It is closed, or is to be.
+    Closed,
+    /// What comes is no plain checkout.
+    Other,
+}
+
+/// A connection, and whose turn it is to write to it.
+pub(crate) struct Line {
+    pub(crate) stream: TcpStream,
+    shop: Shop,
+    turn: Mutex<Turn>,
+}
+
+enum Turn {
+    /// Nobody waits for an answer.
+    Free,
+    /// A checkout is under way. `reader` is woken when something is left to it; if it is `eager`, when it is its turn too.
+    Answering { reader: Option<Waker>, eager: bool },
+    /// Something that the reader has to do.
+    Left(Work),
+}
+
+/// What is left to the connection's own task.
+enum Work {
+    /// The socket took no more: write the rest.
+    Write(Vec<u8>),
+    /// The checkout ran into another, or into a change of its order: see it through.
+    SeeThrough { order: EntityId, pilot: Option<Pilot>, started: u64 },
+}
+
+async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Receiver<bool>) -> io::Result<End> {
+    let mut stopped = pin!(async move { _ = stopping.wait_for(|stop| *stop).await });
+    let mut last = Instant::now();
+    let mut patience = pin!(sleep_until(last + HEAD_PATIENCE));
+    loop {
+        match http1::head(read) {
+            Head::Checkout { order, bytes } => {
+                line.free().await?;
+                read.drain(..bytes);
+                if let Some(work) = line.begin(order) {
+                    line.carry_out(work).await?;
+                }
+                last = Instant::now();
+            }
+            Head::Incomplete => {
+                let more = poll_fn(|cx| {
+                    if let Poll::Ready(got) = line.poll_read(cx, read) {
+                        return Poll::Ready(got.map(|bytes| if bytes == 0 { Next::End } else { Next::Bytes }));
+                    }
+                    if let Poll::Ready(turn) = line.poll_turn(cx, false) {
+                        match turn {
+                            Some(work) => return Poll::Ready(Ok(Next::Work(work))),
+                            None if stopped.as_mut().poll(cx).is_ready() => return Poll::Ready(Ok(Next::End)),
+                            None => {}
+                        }
+                        // The timer is moved only when it rings: that is cheaper than for every request.
+                        while patience.as_mut().poll(cx).is_ready() {
+                            if Instant::now() >= last + HEAD_PATIENCE {
+                                return Poll::Ready(Ok(Next::End));
+                            }
+                            patience.as_mut().reset(last + HEAD_PATIENCE);
+                        }
+                    }
+                    Poll::Pending
+                });
+                match more.await? {
+                    Next::Bytes => {}
+                    Next::Work(work) => line.carry_out(work).await?,
+                    Next::End => {
+                        line.free().await?;
+                        return Ok(End::Closed);
+                    }
+                }
+            }
+            Head::Other => {
+                line.free().await?;
+                return Ok(End::Other);
+            }
+        }
+    }
+}
+
+/// What a reader waited for.
+enum Next {
+    Bytes,
+    Work(Work),
+    End,
+}
+
+impl Line {
+    fn poll_read(&self, cx: &mut Context<'_>, read: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        read.reserve(READ);
+        loop {
+            match self.stream.try_read_buf(read) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Ready with `None` when no answer is due, with work if some is left to the reader.
+    fn poll_turn(&self, cx: &mut Context<'_>, wants_turn: bool) -> Poll<Option<Work>> {
+        let mut turn = self.turn.lock();
+        match &mut *turn {
+            Turn::Free => Poll::Ready(None),
+            Turn::Answering { reader, eager } => {
+                if !reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                    *reader = Some(cx.waker().clone());
+                }
+                *eager |= wants_turn;
+                Poll::Pending
+            }
+            Turn::Left(_) => match std::mem::replace(&mut *turn, Turn::answering()) {
+                Turn::Left(work) => Poll::Ready(Some(work)),
+                Turn::Free | Turn::Answering { .. } => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// Waits until every request so far is answered; does what is left to the reader.
+    async fn free(&self) -> io::Result<()> {
+        while let Some(work) = poll_fn(|cx| self.poll_turn(cx, true)).await {
+            self.carry_out(work).await?;
+        }
+        Ok(())
+    }
+
+    /// The turn is the reader's own.
+    async fn carry_out(&self, work: Work) -> io::Result<()> {
+        match work {
+            Work::Write(rest) => self.write_all(&rest).await?,
+            Work::SeeThrough { order, pilot, started } => {
+                let (shop, text) = (&self.shop, order.to_string());
+                let landed = match pilot {
+                    Some(pilot) => {
+                        let landed = pay(shop, order, &text).await;
+                        pilot.land(&landed);
+                        landed
+                    }
+                    None => pay_for(shop, order, &text).await,
+                };
+                let answer = self.answer(landed, started);
+                self.write_all(&answer).await?;
+            }
+        }
+        *self.turn.lock() = Turn::Free;
+        Ok(())
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a checkout. Gives back what is to be done instead if it is not the simple one of an open order.
+    fn begin(self: &Arc<Self>, order: EntityId) -> Option<Work> {
+        let shop = &self.shop;
+        let started = shop.clock().micros();
+        *self.turn.lock() = Turn::answering();
+        let Boarding::Pilot(pilot) = shop.flights().board(order) else {
+            return Some(Work::SeeThrough { order, pilot: None, started });
+        };
+        // What is read here need not be durable: the claim names its version, and is flushed behind it.
+        let planned = shop.orders().read(|book| {
+            let found = book.order(order).filter(|found| found.state == OrderState::Open && !found.lines.is_empty());
+            found.map(|found| plan(order, found))
+        });
+        let Ok(Some(Ok(Plan { steps, claim, total_cost }))) = planned else {
+            return Some(Work::SeeThrough { order, pilot: Some(pilot), started });
+        };
+        let flight = Flight { line: Arc::clone(self), order, total_cost, pilot: Some(pilot), started };
+        let done = Box::new(move |executed| flight.land(executed));
+        shop.orchestrator().engine().execute(CHECKOUT, steps, claim, done);
+        None
+    }
+
+    fn answer(&self, landed: Landed, started: u64) -> Vec<u8> {
+        let (status, answer) = match landed {
+            Ok(()) => (StatusCode::OK, http1::text(PAID)),
+            Err(problem) => (problem.status(), http1::problem(problem)),
+        };
+        self.shop.count(CHECKOUT_ROUTE, status, started);
+        answer
+    }
+
+    /// Writes an answer from whatever thread this is, without waiting.
+    fn reply(&self, answer: Vec<u8>) {
+        match self.stream.try_write(&answer) {
+            Ok(written) if written == answer.len() => self.pass(Turn::Free),
+            Ok(written) => self.pass(Turn::Left(Work::Write(answer.get(written..).unwrap_or_default().to_vec()))),
+            // Whatever it is, the reader meets it too.
+            Err(_) => self.pass(Turn::Left(Work::Write(answer))),
+        }
+    }
+
+    fn pass(&self, next: Turn) {
+        let left = matches!(next, Turn::Left(_));
+        let before = std::mem::replace(&mut *self.turn.lock(), next);
+        if let Turn::Answering { reader: Some(reader), eager } = before
+            && (eager || left)
+        {
+            reader.wake();
+        }
+    }
+}
+
+impl Turn {
+    fn answering() -> Self {
+        Self::Answering { reader: None, eager: false }
+    }
+}
+
+/// A checkout under way.
+struct Flight {
+    line: Arc<Line>,
+    order: EntityId,
+    total_cost: i64,
+    /// Taken when it lands.
+    pilot: Option<Pilot>,
+    started: u64,
+}
+
+impl Flight {
+    fn land(mut self, executed: Executed) {
+        let landed = match executed {
+            Ok((_, Outcome::Committed)) => Ok(()),
+            // Another checkout was faster, or the order changed: look again.
+            Ok((_, Outcome::Conflict(refusal))) if refusal.code != refusals::ORDER_NOT_FOUND => return,
+            Ok((transaction, outcome)) => {
+                Err(failure(&outcome, self.total_cost, &self.order.to_string(), transaction))
+            }
+            Err(away) => Err(turned_away(away)),
+        };
+        if let Some(pilot) = self.pilot.take() {
+            pilot.land(&landed);
+        }
+        let answer = self.line.answer(landed, self.started);
+        self.line.reply(answer);
+    }
+}
+
+impl Drop for Flight {
+    /// One that has not landed is left to the line's reader.
+    fn drop(&mut self) {
+        if let Some(pilot) = self.pilot.take() {
+            let work = Work::SeeThrough { order: self.order, pilot: Some(pilot), started: self.started };
+            self.line.pass(Turn::Left(work));
+        }
+    }
+}
