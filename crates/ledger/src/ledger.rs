@@ -310,13 +310,14 @@ impl Ledger {
 
     /// Moves what an open branch holds, and makes it final.
     fn finish(&mut self, id: BranchId, state: BranchState, shift: fn(&mut Account, i64)) -> (Reply, bool) {
-        let entries = self.branches.get_mut(&id).map(|branch| std::mem::take(&mut branch.entries)).unwrap_or_default();
-        for entry in &entries {
+        let open = self.branches.get_mut(&id).map(|branch| std::mem::replace(branch, Branch::finally(state)));
+        for entry in open.iter().flat_map(|branch| &branch.entries) {
             if let Some(account) = self.accounts.get_mut(&entry.account) {
                 shift(account, entry.amount);
             }
         }
-        self.conclude(id, Branch::finally(state));
+        self.open.remove(&id);
+        self.finals.push_back(id);
         (Reply::Done(state), true)
     }
 

@@ -39,7 +39,7 @@ impl Admission {
     }
 
     /// Calls `start` with `true` once there is room, with `false` if the queue is full or its deadline passes.
-    pub(crate) fn enter(&self, now: Timestamp, start: Start) {
+    pub(crate) fn enter(&self, now: Timestamp, start: impl FnOnce(bool) + Send + 'static) {
         let mut inner = self.inner.lock();
         if inner.draining {
             drop(inner);
@@ -49,7 +49,7 @@ impl Admission {
             drop(inner);
             start(true);
         } else if inner.queue.len() < self.capacity.queued {
-            inner.queue.push_back((now.plus(self.capacity.queue_deadline), start));
+            inner.queue.push_back((now.plus(self.capacity.queue_deadline), Box::new(start)));
         } else {
             drop(inner);
             start(false);
@@ -114,7 +114,7 @@ mod tests {
             let start = move |admitted: bool| {
                 if admitted { &yes } else { &no }.fetch_add(1, Ordering::Relaxed);
             };
-            admission.enter(Timestamp(now), Box::new(start));
+            admission.enter(Timestamp(now), start);
         };
         let heard = || (yes.load(Ordering::Relaxed), no.load(Ordering::Relaxed));
         (0..6).for_each(|_| enter(0));

@@ -10,6 +10,7 @@
 //! Nothing here decides about money: the coordinator does. No thread and no timer is started here either; whoever owns an engine
 //! calls [`Engine::tick`] every few milliseconds while it is busy. So the simulator can drive it, alone, on one thread.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,8 +106,7 @@ pub(crate) struct Defined {
 /// One transaction that this engine drives.
 pub(crate) struct Live {
     pub(crate) id: TransactionId,
-    definition: Name,
-    protocol: Protocol,
+    transaction: Arc<Transaction>,
     writer: Writer,
     began: u64,
     /// It holds a place among the transactions in flight until it is answered.
@@ -118,10 +118,26 @@ pub(crate) struct Live {
 
 pub(crate) struct LiveState {
     pub(crate) coordinator: Coordinator,
+    /// Who had it executed.
+    caller: Option<Done<Executed>>,
+    /// Who else waits for its outcome.
     pub(crate) waiters: Vec<Done<Outcome>>,
     pub(crate) outcome: Option<Outcome>,
     /// Waits for another owner's decision until then.
     relinquished: Option<Timestamp>,
+    /// Where the jitter of its retries comes from.
+    entropy: u64,
+}
+
+thread_local! {
+    /// An empty list of effects, kept for its memory.
+    static EFFECTS: Cell<Vec<Effect>> = const { Cell::new(Vec::new()) };
+}
+
+impl Live {
+    fn service(&self, step: u8) -> Option<Name> {
+        self.transaction.steps.get(usize::from(step)).map(|step| step.service)
+    }
 }
 
 type Shard = Mutex<BTreeMap<TransactionId, Arc<Live>>>;
@@ -215,7 +231,7 @@ impl Engine {
                 }
             }
         };
-        self.admission.enter(self.clock.now(), Box::new(start));
+        self.admission.enter(self.clock.now(), start);
     }
 
     fn turn_away(&self, definition: Name, why: TurnedAway, done: Done<Executed>) {
@@ -269,13 +285,9 @@ impl Engine {
         TransactionId::new(now, random)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014) over an atomic counter: no lock, and the same seed gives the same numbers.
+    /// Fresh randomness, without a lock; the same seed gives the same numbers.
     fn random(&self) -> u64 {
-        let mut z =
-            self.entropy.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.entropy.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN))
     }
 
     pub(crate) fn writer(&self) -> Writer {
@@ -290,26 +302,27 @@ impl Engine {
         let transaction = Arc::new(transaction);
         let (id, definition, protocol) = (transaction.id, transaction.definition, transaction.protocol);
         self.observer.observe(&Observation::Began { id, definition, protocol });
-        let mut effects = Vec::with_capacity(8);
+        let mut effects = EFFECTS.take();
         let coordinator = Coordinator::begin(transaction, pacing, self.clock.now(), &mut effects);
-        let waiter: Done<Outcome> = Box::new(move |outcome| done(Ok((id, outcome))));
-        let live = self.adopt(coordinator, true, vec![waiter]);
+        let live = self.adopt(coordinator, Some(done));
         self.carry_out(&live, effects, false);
     }
 
-    /// Puts a coordinator among the live ones.
-    pub(crate) fn adopt(&self, coordinator: Coordinator, admitted: bool, waiters: Vec<Done<Outcome>>) -> Arc<Live> {
-        let transaction = coordinator.transaction();
+    /// Puts a coordinator among the live ones. With a caller, it holds a place among those in flight until that one is answered.
+    pub(crate) fn adopt(&self, coordinator: Coordinator, caller: Option<Done<Executed>>) -> Arc<Live> {
+        let transaction = Arc::clone(coordinator.transaction());
         let wake = coordinator.next_wake().map_or(u64::MAX, |at| at.0);
+        let admitted = caller.is_some();
+        let (outcome, relinquished, entropy) = (None, None, self.random());
+        let state = LiveState { coordinator, caller, waiters: Vec::new(), outcome, relinquished, entropy };
         let live = Arc::new(Live {
             id: transaction.id,
-            definition: transaction.definition,
-            protocol: transaction.protocol,
+            transaction,
             writer: self.writer(),
             began: self.clock.micros(),
             admitted,
             wake: AtomicU64::new(wake),
-            state: Mutex::new(LiveState { coordinator, waiters, outcome: None, relinquished: None }),
+            state: Mutex::new(state),
         });
         self.shard(live.id).lock().insert(live.id, Arc::clone(&live));
         live
@@ -325,10 +338,20 @@ impl Engine {
 
     /// Hands an event to a coordinator and carries out what comes of it.
     pub(crate) fn handle(self: &Arc<Self>, live: &Arc<Live>, event: Event) {
-        let mut effects = Vec::new();
+        self.handle_all(live, [event]);
+    }
+
+    /// Hands events that came together to a coordinator, in their order, and carries out what comes of them.
+    fn handle_all<const N: usize>(self: &Arc<Self>, live: &Arc<Live>, events: [Event; N]) {
+        let mut effects = EFFECTS.take();
         let over = {
             let mut state = live.state.lock();
-            state.coordinator.handle(self.clock.now(), event, self.random(), &mut effects);
+            let now = self.clock.now();
+            for event in events {
+                state.entropy = state.entropy.wrapping_add(GOLDEN);
+                let entropy = mix(state.entropy);
+                state.coordinator.handle(now, event, entropy, &mut effects);
+            }
             // A relinquished one is woken to look the decision up; its coordinator would never have it woken again.
             if state.relinquished.is_none() {
                 let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
@@ -341,8 +364,8 @@ impl Engine {
 
     /// Carries effects out, in their order, with no lock held: a port may call back at once, on this very thread.
     /// `over`: the coordinator has nothing left to do.
-    pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, effects: Vec<Effect>, over: bool) {
-        for effect in effects {
+    pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, mut effects: Vec<Effect>, over: bool) {
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Stage => self.stage(live),
                 Effect::Send { step, verb, attempt: _ } => self.send(live, step, verb),
@@ -351,7 +374,7 @@ impl Engine {
                 Effect::Finish => self.finished.lock().push(live.id),
                 Effect::DeadLetter { step, verb, attempts, why } => self.dead_letter(live, (step, verb), attempts, why),
                 Effect::Alarm { step, verb, state } => {
-                    let Some(service) = self.service(live, step) else { continue };
+                    let Some(service) = live.service(step) else { continue };
                     let branch = BranchId { transaction: live.id, step };
                     tracing::error!(transaction = %live.id, step, %service, %verb, ?state,
                         "the participant's branch contradicts the protocol; nothing was changed. \
@@ -361,6 +384,7 @@ impl Engine {
                 Effect::Relinquish => self.relinquish(live),
             }
         }
+        EFFECTS.set(effects);
         if over {
             self.let_go(live);
         }
@@ -379,8 +403,7 @@ impl Engine {
     }
 
     fn stage(self: &Arc<Self>, live: &Arc<Live>) {
-        let transaction = Arc::clone(live.state.lock().coordinator.transaction());
-        let command = LogCommand::Stage { writer: live.writer, transaction };
+        let command = LogCommand::Stage { writer: live.writer, transaction: Arc::clone(&live.transaction) };
         let (engine, of) = (Arc::clone(self), Arc::clone(live));
         let staged = move |answer: Result<LogReply, LogError>| {
             let event = match answer {
@@ -409,8 +432,7 @@ impl Engine {
         let durable = move |answer: Result<LogReply, LogError>| match answer {
             Ok(LogReply::Decided { decision, .. }) => {
                 // No news, unless the flush was faster than the call that told us.
-                engine.handle(&of, Event::Decided(decision));
-                engine.handle(&of, Event::DecisionDurable);
+                engine.handle_all(&of, [Event::Decided(decision), Event::DecisionDurable]);
             }
             Ok(_) => {}
             Err(_) => engine.handle(&of, Event::DecideUnknown),
@@ -418,25 +440,11 @@ impl Engine {
         self.log.decide(command, Box::new(readable), Box::new(durable));
     }
 
-    fn service(&self, live: &Live, step: u8) -> Option<Name> {
-        let state = live.state.lock();
-        state.coordinator.transaction().steps.get(usize::from(step)).map(|step| step.service)
-    }
-
     fn send(self: &Arc<Self>, live: &Arc<Live>, step: u8, verb: Verb) {
-        let (service, command) = {
-            let state = live.state.lock();
-            let transaction = state.coordinator.transaction();
-            let service = transaction.steps.get(usize::from(step)).map(|step| step.service);
-            match (service, transaction.command(step, verb)) {
-                (Some(service), Some(command)) => (service, command),
-                _ => return,
-            }
-        };
-        let (engine, of, branch, sent) = (Arc::clone(self), Arc::clone(live), command.branch, self.clock.micros());
+        let (Some(service), Some(command)) = (live.service(step), live.transaction.command(step, verb)) else { return };
+        let (engine, of, branch) = (Arc::clone(self), Arc::clone(live), command.branch);
         let replied = move |reply: Reply| {
-            let micros = engine.clock.micros().saturating_sub(sent);
-            engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply, micros });
+            engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply });
             engine.tell_breaker(&service, &reply);
             engine.handle(&of, Event::Replied { step, verb, reply });
         };
@@ -459,12 +467,12 @@ impl Engine {
     }
 
     fn answer(&self, live: &Live, outcome: Outcome) {
-        let waiters = {
+        let (caller, waiters) = {
             let mut state = live.state.lock();
             state.outcome = Some(outcome.clone());
-            std::mem::take(&mut state.waiters)
+            (state.caller.take(), std::mem::take(&mut state.waiters))
         };
-        let (id, definition, protocol) = (live.id, live.definition, live.protocol);
+        let Transaction { id, definition, protocol, .. } = *live.transaction;
         let micros = self.clock.micros().saturating_sub(live.began);
         self.observer.observe(&Observation::Answered { id, definition, protocol, outcome: &outcome, micros });
         if live.admitted {
@@ -473,6 +481,9 @@ impl Engine {
         }
         for waiter in waiters {
             waiter(outcome.clone());
+        }
+        if let Some(caller) = caller {
+            caller(Ok((id, outcome)));
         }
     }
 
@@ -496,7 +507,7 @@ impl Engine {
     }
 
     fn dead_letter(&self, live: &Arc<Live>, (step, verb): (u8, Verb), attempts: u32, why: Failure) {
-        let Some(service) = self.service(live, step) else { return };
+        let Some(service) = live.service(step) else { return };
         let error = match why {
             Failure::Unknown(unknown) => format!("{service}: {unknown}"),
             Failure::Violation(state) => format!("{service}: says that the branch is {state:?}"),
@@ -584,6 +595,17 @@ impl Engine {
     pub(crate) fn drives(&self, id: TransactionId) -> bool {
         self.shard(id).lock().contains_key(&id)
     }
+}
+
+/// The increment of SplitMix64: 2^64 over the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The output function of SplitMix64 (Steele, Lea, Flood 2014).
+fn mix(state: u64) -> u64 {
+    let mut z = state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Drop for Engine {

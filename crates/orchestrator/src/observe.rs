@@ -45,8 +45,6 @@ pub enum Observation<'a> {
         verb: Verb,
         /// What it said.
         reply: &'a Reply,
-        /// From the sending. Microseconds.
-        micros: u64,
     },
     /// A participant's answer contradicts the protocol: a bug or lost data. A person must look.
     Violation {

@@ -493,7 +493,9 @@ impl LogState {
                 && record.finished.is_none()
             {
                 record.finished = Some(now);
-                record.transaction = record.transaction.as_ref().map(|whole| Arc::new(whole.without_payloads()));
+                if let Some(whole) = &mut record.transaction {
+                    Arc::make_mut(whole).drop_payloads();
+                }
                 self.open.remove(id);
                 // What was settled by hand is remembered for good: its branch may still come and ask.
                 if record.resolutions.is_empty() {

@@ -129,10 +129,11 @@ impl Transaction {
         Some(Command { branch: BranchId { transaction: self.id, step }, verb, payload })
     }
 
-    /// The same without the payloads of its steps: what is remembered of a finished transaction.
-    pub fn without_payloads(&self) -> Self {
-        let steps = self.steps.iter().map(|step| Step { service: step.service, payload: Payload::EMPTY }).collect();
-        Self { steps, context: self.context.clone(), ..*self }
+    /// Leaves what is remembered of a finished transaction: all but the payloads of its steps.
+    pub fn drop_payloads(&mut self) {
+        for step in &mut self.steps {
+            step.payload = Payload::EMPTY;
+        }
     }
 }
 

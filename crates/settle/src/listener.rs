@@ -27,12 +27,7 @@ pub(crate) fn connections_that_fit() -> usize {
 }
 
 /// Serves whoever connects, as long as there is room, until `stopping`; then waits until every connection has ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    connections: usize,
-    front: Front,
-    stopping: watch::Receiver<bool>,
-) {
+pub(crate) async fn serve(listener: TcpListener, connections: usize, front: Front, stopping: watch::Receiver<bool>) {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX);
     let room = Arc::new(Semaphore::new(connections as usize));
     let accept = async {

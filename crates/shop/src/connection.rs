@@ -284,9 +284,7 @@ impl Flight {
             Ok((_, Outcome::Committed)) => Ok(()),
             // Another checkout was faster, or the order changed: look again.
             Ok((_, Outcome::Conflict(refusal))) if refusal.code != refusals::ORDER_NOT_FOUND => return,
-            Ok((transaction, outcome)) => {
-                Err(failure(&outcome, self.total_cost, &self.order.to_string(), transaction))
-            }
+            Ok((transaction, outcome)) => Err(failure(&outcome, self.total_cost, &self.order.to_string(), transaction)),
             Err(away) => Err(turned_away(away)),
         };
         if let Some(pilot) = self.pilot.take() {

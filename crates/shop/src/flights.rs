@@ -33,6 +33,7 @@ pub(crate) enum Boarding {
 pub(crate) struct Pilot {
     flights: Flights,
     order: EntityId,
+    landed: bool,
 }
 
 impl Flights {
@@ -45,15 +46,16 @@ impl Flights {
             return Boarding::Passenger(receive);
         }
         waiting.insert(order, Vec::new());
-        Boarding::Pilot(Pilot { flights: self.clone(), order })
+        Boarding::Pilot(Pilot { flights: self.clone(), order, landed: false })
     }
 }
 
 impl Pilot {
     /// Tells everyone who waits.
-    pub(crate) fn land(self, landed: &Landed) {
-        let others = self.flights.waiting.lock().get_mut(&self.order).map(std::mem::take).unwrap_or_default();
-        for other in others {
+    pub(crate) fn land(mut self, landed: &Landed) {
+        let others = self.flights.waiting.lock().remove(&self.order);
+        self.landed = true;
+        for other in others.into_iter().flatten() {
             _ = other.send(landed.clone());
         }
     }
@@ -61,7 +63,9 @@ impl Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        self.flights.waiting.lock().remove(&self.order);
+        if !self.landed {
+            self.flights.waiting.lock().remove(&self.order);
+        }
     }
 }
 

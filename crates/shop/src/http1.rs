@@ -70,8 +70,14 @@ fn is_plain(fields: &[httparse::Header<'_>]) -> bool {
         if is("accept") {
             return field.value == b"*/*" || field.value == b"text/plain";
         }
-        const HARMLESS: [&str; 6] =
-            ["user-agent", "accept-encoding", "accept-language", "content-type", "x-forwarded-for", "x-forwarded-proto"];
+        const HARMLESS: [&str; 6] = [
+            "user-agent",
+            "accept-encoding",
+            "accept-language",
+            "content-type",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+        ];
         HARMLESS.into_iter().any(is)
     });
     known && hosts == 1

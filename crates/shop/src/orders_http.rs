@@ -10,9 +10,9 @@ use axum::{Json, Router};
 use embedded::StoreError;
 use ledger::EntityId;
 use orchestrator::{Log, LogAnswer, LogQuery};
+use protocol::TransactionId;
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_PAGE, SHOWN_DEAD_LETTERS};
 use protocol::log::Standing;
-use protocol::TransactionId;
 use serde_json::json;
 
 use crate::checkout_http::check_out;
@@ -86,7 +86,11 @@ async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Res
 /// Reads an order, as it is durable.
 ///
 /// `failed` says what it means if the store has stopped: for a mere reader nothing, for a checkout that it is in doubt.
-pub(crate) async fn read_order(shop: &Shop, id: EntityId, failed: fn(&StoreError) -> Problem) -> Result<Option<Order>, Problem> {
+pub(crate) async fn read_order(
+    shop: &Shop,
+    id: EntityId,
+    failed: fn(&StoreError) -> Problem,
+) -> Result<Option<Order>, Problem> {
     let found = called(|done| shop.orders().read_durable(move |book| book.order(id).cloned(), done)).await?;
     found.map_err(|error| failed(&error))
 }

@@ -32,15 +32,15 @@ impl LedgerService {
     }
 
     /// Does the work and answers, with whatever fault is set to strike afterwards.
-    fn work(self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
-        let verb = command.verb;
-        let store = self.store.clone();
-        store.submit(LedgerCommand::Branch(command), move |answer| {
+    fn work(&self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
+        let (verb, name) = (command.verb, self.name);
+        let (faults, metrics) = (Arc::clone(&self.faults), Arc::clone(&self.metrics));
+        self.store.submit(LedgerCommand::Branch(command), move |answer| {
             let reply = match answer {
                 Ok(LedgerReply::Branch { reply, repaired }) => {
                     if repaired {
-                        self.metrics.repaired(self.name);
-                        tracing::error!(service = %self.name,
+                        metrics.repaired(name);
+                        tracing::error!(service = %name,
                             "a commit found no prepared branch and captured anew: this store has lost data");
                     }
                     reply
@@ -48,7 +48,7 @@ impl LedgerService {
                 Ok(_) | Err(_) => Reply::Unknown(Unknown::Failed),
             };
             let failed = Reply::Unknown(Unknown::Failed);
-            match self.faults.strike(Moment::After, verb) {
+            match faults.strike(Moment::After, verb) {
                 None => done(if fails_afterwards { failed } else { reply }),
                 Some(Fault::Crash) => crash(),
                 Some(Fault::Delay { ms }) => later(ms, move || done(if fails_afterwards { failed } else { reply })),
@@ -139,13 +139,15 @@ impl LedgerService {
 
 impl Participant for LedgerService {
     fn handle(&self, command: Command, done: Done<Reply>) {
-        let service = self.clone();
         match self.faults.strike(Moment::Before, command.verb) {
-            None => service.work(command, false, done),
+            None => self.work(command, false, done),
             Some(Fault::Crash) => crash(),
-            Some(Fault::Delay { ms }) => later(ms, move || service.work(command, false, done)),
+            Some(Fault::Delay { ms }) => {
+                let service = self.clone();
+                later(ms, move || service.work(command, false, done));
+            }
             Some(Fault::Error) => done(Reply::Unknown(Unknown::Failed)),
-            Some(Fault::ErrorAfterwards) => service.work(command, true, done),
+            Some(Fault::ErrorAfterwards) => self.work(command, true, done),
         }
     }
 }

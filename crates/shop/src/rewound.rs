@@ -23,7 +23,12 @@ use crate::front::Front;
 /// How long the rest of a half-sent request is awaited when the server is stopping.
 const HALF_SENT_PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) async fn serve_with_hyper(front: Front, line: Arc<Line>, read: Vec<u8>, mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn serve_with_hyper(
+    front: Front,
+    line: Arc<Line>,
+    read: Vec<u8>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let io = TokioIo::new(Rewound { line, read, given: 0 });
     let in_progress = Arc::new(AtomicUsize::new(0));
     let requests = Arc::clone(&in_progress);

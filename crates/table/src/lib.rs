@@ -90,7 +90,10 @@ impl<K, V> Table<K, V> {
 
 impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
     fn find(&self, key: &K) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
+        self.find_hashed(self.hasher.hash_one(key), key)
+    }
+
+    fn find_hashed(&self, hash: u64, key: &K) -> Option<u32> {
         self.index.find(hash, |&slot| key_at(&self.pages, slot) == Some(key)).copied()
     }
 
@@ -113,11 +116,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
 
     /// Puts `value` under `key` and returns what was there.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        if let Some(present) = self.get_mut(&key) {
-            return Some(std::mem::replace(present, value));
+        let hash = self.hasher.hash_one(&key);
+        if let Some(slot) = self.find_hashed(hash, &key) {
+            let (page, row) = place(slot);
+            return Arc::make_mut(&mut self.pages[page])[row].replace((key, value)).map(|(_, old)| old);
         }
         let slot = self.vacant_slot();
-        let hash = self.hasher.hash_one(&key);
         let (page, row) = place(slot);
         Arc::make_mut(&mut self.pages[page])[row] = Some((key, value));
         let (pages, hasher) = (&self.pages, &self.hasher);
