@@ -2,12 +2,14 @@
 //!
 //! | what comes                                         | who answers                                               |
 //! |----------------------------------------------------|-----------------------------------------------------------|
-//! | `POST /orders/checkout/{id}` with nothing special  | whoever hears of its outcome, on that very thread         |
+//! | `POST /orders/checkout/{id}` with nothing special  | [the one thread](crate::single), by way of the runtime      |
 //! | the same for an order that is paid, or claimed     | the connection's own task                                 |
 //! | anything else                                      | hyper, from that request to the end of the connection     |
 //!
-//! The checkout is the hot request. Waking a task on another thread for each answer costs as much as the answer itself.
+//! The checkout is the hot request. Waking a task on another thread for each answer costs as much as the answer itself: answers are
+//! written many at a time.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -31,6 +33,7 @@ use crate::http1::{self, Head};
 use crate::orders::{OrderState, refusals};
 use crate::rewound::serve_with_hyper;
 use crate::server::Shop;
+use crate::single::is_single;
 
 /// How long a client may take for the next request's head, idle time included.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(75);
@@ -88,9 +91,7 @@ async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Re
             Head::Checkout { order, bytes } => {
                 line.free().await?;
                 read.drain(..bytes);
-                if let Some(work) = line.begin(order) {
-                    line.carry_out(work).await?;
-                }
+                line.hand_over(order);
                 last = Instant::now();
             }
             Head::Incomplete => {
@@ -210,11 +211,21 @@ impl Line {
         Ok(())
     }
 
-    /// Begins a checkout. Gives back what is to be done instead if it is not the simple one of an open order.
-    fn begin(self: &Arc<Self>, order: EntityId) -> Option<Work> {
-        let shop = &self.shop;
-        let started = shop.clock().micros();
+    /// Has a checkout begun on the one thread.
+    fn hand_over(self: &Arc<Self>, order: EntityId) {
+        let started = self.shop.clock().micros();
         *self.turn.lock() = Turn::answering();
+        let line = Arc::clone(self);
+        self.shop.single().run(Box::new(move || {
+            if let Some(work) = line.begin(order, started) {
+                line.pass(Turn::Left(work));
+            }
+        }));
+    }
+
+    /// Begins a checkout. Gives back what is to be done instead if it is not the simple one of an open order.
+    fn begin(self: &Arc<Self>, order: EntityId, started: u64) -> Option<Work> {
+        let shop = &self.shop;
         let Boarding::Pilot(pilot) = shop.flights().board(order) else {
             return Some(Work::SeeThrough { order, pilot: None, started });
         };
@@ -241,8 +252,24 @@ impl Line {
         answer
     }
 
+    /// Has an answer written: soon, with others, if this is the one thread.
+    fn reply(self: Arc<Self>, answer: Vec<u8>) {
+        if is_single() {
+            let shop = self.shop.clone();
+            let enough = OUTBOX.with_borrow_mut(|outbox| {
+                outbox.push((self, answer));
+                outbox.len() >= WORTH_SENDING
+            });
+            if enough {
+                send_replies(shop.runtime());
+            }
+        } else {
+            self.write(answer);
+        }
+    }
+
     /// Writes an answer from whatever thread this is, without waiting.
-    fn reply(&self, answer: Vec<u8>) {
+    fn write(&self, answer: Vec<u8>) {
         match self.stream.try_write(&answer) {
             Ok(written) if written == answer.len() => self.pass(Turn::Free),
             Ok(written) => self.pass(Turn::Left(Work::Write(answer.get(written..).unwrap_or_default().to_vec()))),
@@ -259,6 +286,22 @@ impl Line {
         {
             reader.wake();
         }
+    }
+}
+
+thread_local! {
+    /// Answers of the one thread that are not written yet.
+    static OUTBOX: RefCell<Vec<(Arc<Line>, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many answers are worth waking a thread for.
+const WORTH_SENDING: usize = 16;
+
+/// Has the runtime write the answers of the one thread.
+pub(crate) fn send_replies(runtime: &tokio::runtime::Handle) {
+    let replies = OUTBOX.with_borrow_mut(|outbox| std::mem::replace(outbox, Vec::with_capacity(WORTH_SENDING)));
+    if !replies.is_empty() {
+        runtime.spawn(async move { replies.into_iter().for_each(|(line, answer)| line.write(answer)) });
     }
 }
 
@@ -291,7 +334,7 @@ impl Flight {
             pilot.land(&landed);
         }
         let answer = self.line.answer(landed, self.started);
-        self.line.reply(answer);
+        Arc::clone(&self.line).reply(answer);
     }
 }
 

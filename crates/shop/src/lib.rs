@@ -34,6 +34,7 @@ pub mod problem;
 mod request;
 mod rewound;
 pub mod server;
+mod single;
 mod stock_http;
 pub mod store;
 

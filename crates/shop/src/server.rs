@@ -24,6 +24,7 @@ use protocol::{Name, Pacing, Timestamp};
 use serde_json::json;
 
 use crate::checkout::{PAYMENT, STOCK, definition};
+use crate::connection::send_replies;
 use crate::flights::Flights;
 use crate::front::Front;
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ use crate::orders::OrderBook;
 use crate::participant::LedgerService;
 use crate::problem::{Problem, in_problem_details};
 use crate::request::called;
+use crate::single::Single;
 use crate::store::OrderLog;
 use crate::{admin, orders_http, payment_http, stock_http};
 
@@ -84,6 +86,9 @@ pub enum OpenShopError {
     /// A database stopped while it recovered.
     #[error("{0}")]
     Stopped(String),
+    /// The operating system has no thread to give.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// Faults are for development.
     #[error("--chaos and --production exclude each other: faults are not injected in production")]
     ChaosInProduction,
@@ -113,6 +118,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     clock: Arc<SystemClock>,
     flights: Flights,
+    single: Single,
+    runtime: tokio::runtime::Handle,
 }
 
 /// Opens one of the databases.
@@ -139,9 +146,12 @@ impl Shop {
             return Err(OpenShopError::ChaosInProduction);
         }
         let metrics = Arc::new(Metrics::default());
-        // A store's own thread is for its disk; whoever serves clients gives the answers too.
+        // A store's own thread is for its disk.
         let runtime = tokio::runtime::Handle::current();
-        let answer_on: embedded::AnswerOn = Arc::new(move |answers| drop(runtime.spawn(async move { answers() })));
+        let sending = runtime.clone();
+        let single = Single::start(move || send_replies(&sending)).map_err(OpenShopError::Thread)?;
+        let answering = single.clone();
+        let answer_on: embedded::AnswerOn = Arc::new(move |answers| answering.run(answers));
         let options = embedded::Options { answer_on: Some(answer_on), ..config.store.clone() };
         let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &options)?;
         let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &options)?;
@@ -173,7 +183,7 @@ impl Shop {
             why = any_stopped(&orders, &stock, &payment) => return Err(OpenShopError::Stopped(why)),
         };
         let flights = Flights::default();
-        let inner = Inner { config, orders, stock, payment, orchestrator, metrics, clock, flights };
+        let inner = Inner { config, orders, stock, payment, orchestrator, metrics, clock, flights, single, runtime };
         let shop = Self { inner: Arc::new(inner) };
         tokio::spawn(shop.clone().look_after());
         Ok((shop, vec![orders_found, stock_found, payment_found]))
@@ -252,6 +262,14 @@ impl Shop {
 
     pub(crate) fn flights(&self) -> &Flights {
         &self.inner.flights
+    }
+
+    pub(crate) fn single(&self) -> &Single {
+        &self.inner.single
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.inner.runtime
     }
 
     pub(crate) fn clock(&self) -> &SystemClock {
