@@ -1,6 +1,7 @@
 //! `settle serve`: the whole shop on one port.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -72,8 +73,11 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(run(args))
+    // One processor is for the thread of the checkouts; the others read, parse and write.
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = processors.saturating_sub(1).max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    runtime.context("cannot start")?.block_on(run(args))
 }
 
 async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
