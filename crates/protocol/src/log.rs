@@ -99,6 +99,7 @@ impl LogState {
                     if !record.open_letters().any(|letter| letter.step == resolution.step) {
                         return (LogReply::NotStuck, false);
                     }
+                    mark("log.resolved");
                     record.resolutions.push(resolution.clone());
                     (LogReply::Done, true)
                 }
@@ -240,7 +241,7 @@ impl LogState {
                 }
                 self.open.remove(id);
                 // What was settled by hand is remembered for good: its branch may still come and ask.
-                if record.resolutions.is_empty() {
+                if record.resolutions.is_empty() || mutated(Mutation::ForgetsWhatWasResolved) {
                     self.finished.push_back(*id);
                 } else {
                     self.by_hand.insert(*id);
@@ -253,11 +254,16 @@ impl LogState {
 
     fn ask(&mut self, id: TransactionId, now: Timestamp, changed: &mut bool) -> Verdict {
         match self.records.get(&id) {
-            Some(record) => match record.decision() {
-                None => Verdict::Pending,
-                Some(Decision::Commit) => Verdict::Committed,
-                Some(Decision::Abort(_)) => Verdict::Aborted,
-            },
+            Some(record) => {
+                if record.finished.is_some() && !record.resolutions.is_empty() {
+                    mark("log.asked_after_resolution");
+                }
+                match record.decision() {
+                    None => Verdict::Pending,
+                    Some(Decision::Commit) => Verdict::Committed,
+                    Some(Decision::Abort(_)) => Verdict::Aborted,
+                }
+            }
             None if id.birth() <= self.floor => Verdict::Forgotten,
             None => {
                 if !mutated(Mutation::NoTombstone) {
@@ -339,7 +345,11 @@ impl LogState {
         let open = records.iter().filter(|(_, record)| record.finished.is_none()).map(|(id, _)| (*id, ())).collect();
         let by_hand =
             |(_, record): &&(TransactionId, Record)| record.finished.is_some() && !record.resolutions.is_empty();
-        let by_hand = records.iter().filter(by_hand).map(|(id, _)| *id).collect();
+        let by_hand: BTreeSet<_> = records.iter().filter(by_hand).map(|(id, _)| *id).collect();
+        let (mut finished, mut by_hand) = (finished, by_hand);
+        if mutated(Mutation::ResolvedIsNotInSnapshots) {
+            finished.extend(std::mem::take(&mut by_hand));
+        }
         Self { records: records.into_iter().collect(), open, finished, by_hand, instances, floor }
     }
 }
