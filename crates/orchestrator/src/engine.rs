@@ -75,7 +75,7 @@ impl Options {
     }
 }
 
-/// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once.
+/// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once. [`TurnedAway::Lost`] alone does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnedAway {
     /// Too many transactions are in flight and too many callers queue, or the instance is shutting down.
@@ -87,6 +87,10 @@ pub enum TurnedAway {
     /// The instance does not serve yet: it has not registered with its log.
     #[error("this instance has not recovered yet")]
     NotReady,
+    /// The engine went away without an answer. Unlike the others this one says nothing about what was begun: recovery settles it, and the
+    /// log knows.
+    #[error("the orchestrator stopped before it could say what became of the transaction")]
+    Lost,
     /// There is no definition of that name, or a step is for a service that it doesn't name.
     #[error("no definition `{0}` with these services")]
     Undefined(Name),
