@@ -76,6 +76,7 @@ fn nothing_is_lost_under_load(protocol: &str) {
             while answered(&mut onlooker) < before + UNDER_LOAD {
                 assert!(Instant::now() < until, "there is no load");
             }
+            drop(onlooker);
             let began = Instant::now();
             server.tell_to_end();
             (server.wait(), began.elapsed())
