@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::world::{Heard, Size};
-use e2e::{Server, World};
+use e2e::{Client, Server, World};
 
 /// So many checkouts are in flight for certain when the signal comes.
 const IN_FLIGHT: u64 = 50;
@@ -54,13 +54,29 @@ fn those_in_flight_are_answered_under_sagas() {
     those_in_flight_are_answered("saga", "execute");
 }
 
+/// So many checkouts have been answered under load before the signal comes.
+const UNDER_LOAD: u64 = 200;
+
+/// How many transactions have been answered, by the shop's own count.
+fn answered(metrics: &str) -> u64 {
+    let counts = metrics.lines().filter(|line| line.starts_with("settle_transactions_total"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 fn nothing_is_lost_under_load(protocol: &str) {
     let mut server = Server::start(&["--protocol", protocol]);
     let mut world = World::seed(&mut server.client(), Size { items: 20, users: 50, orders: 100_000 });
     for _ in 0..3 {
         let address = server.address();
         let (status, took) = world.load(address, 8, || {
-            std::thread::sleep(Duration::from_millis(300));
+            // Not before the clients are in the middle of it: so many checkouts have been answered.
+            let mut onlooker = Client::new(address);
+            let answered = |onlooker: &mut Client| answered(&onlooker.get("/metrics").body);
+            let (before, until) = (answered(&mut onlooker), Instant::now() + Duration::from_secs(30));
+            while answered(&mut onlooker) < before + UNDER_LOAD {
+                assert!(Instant::now() < until, "there is no load");
+            }
+            drop(onlooker);
             let began = Instant::now();
             server.tell_to_end();
             (server.wait(), began.elapsed())

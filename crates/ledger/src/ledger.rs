@@ -187,7 +187,11 @@ impl Ledger {
     fn keyed(&mut self, change: &Change, key: Option<&IdempotencyKey>) -> (LedgerReply, bool) {
         let Some(key) = key else { return self.change(change) };
         match self.keys.recall(key) {
-            Recalled::Repeat(answer) => (answer.clone(), false),
+            Recalled::Repeat(_) if mutated(Mutation::KeyedRepeatChangesAgain) => self.change(change),
+            Recalled::Repeat(answer) => {
+                mark("ledger.key_repeated");
+                (answer.clone(), false)
+            }
             Recalled::Reused => (LedgerReply::KeyReused, false),
             Recalled::Fresh => {
                 let (reply, changed) = self.change(change);
@@ -356,13 +360,14 @@ impl Ledger {
     }
 
     fn replace(&mut self, count: u64, available: i64, price: i64) -> (LedgerReply, bool) {
-        if !self.open.is_empty() {
+        if !self.open.is_empty() && !mutated(Mutation::ReplacesHeldAccounts) {
             return (LedgerReply::Busy(self.open.len() as u64), false);
         }
         let fits = (0..=MAX_AMOUNT).contains(&available) && count <= MAX_BATCH;
         if !fits {
             return (LedgerReply::Denied(Denial::Overflow), false);
         }
+        mark("ledger.replaced");
         for n in 0..count {
             let fresh = Account { available, credited: available, price, ..Account::default() };
             if let Some(old) = self.accounts.insert(EntityId::number(n), fresh) {
@@ -469,7 +474,11 @@ impl Ledger {
                 floor: self.floor,
                 replaced: self.replaced,
                 replaced_settled: self.replaced_settled.clone(),
-                keys: self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect(),
+                keys: if mutated(Mutation::KeysAreNotInSnapshots) {
+                    Vec::new()
+                } else {
+                    self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect()
+                },
             },
         }
     }

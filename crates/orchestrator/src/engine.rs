@@ -11,13 +11,12 @@
 //! calls [`Engine::tick`] every few milliseconds while it is busy. So the simulator can drive it, alone, on one thread.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use protocol::breaker::Breaker;
 use protocol::coordinator::Failure;
 use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, QUEUE_DEADLINE_MS};
 use protocol::log::{DeadLetter, LogCommand, LogReply, Verdict, Writer};
@@ -31,6 +30,7 @@ use protocol::{
 
 use crate::admission::{Admission, Capacity};
 use crate::definition::{BadDefinition, Choice, Definition};
+use crate::gates::{Gates, Pass};
 use crate::observe::{Observation, Observer};
 use crate::ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Transport};
 
@@ -75,7 +75,7 @@ impl Options {
     }
 }
 
-/// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once.
+/// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once. [`TurnedAway::Lost`] alone does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnedAway {
     /// Too many transactions are in flight and too many callers queue, or the instance is shutting down.
@@ -87,6 +87,10 @@ pub enum TurnedAway {
     /// The instance does not serve yet: it has not registered with its log.
     #[error("this instance has not recovered yet")]
     NotReady,
+    /// The engine went away without an answer. Unlike the others this one says nothing about what was begun: recovery settles it, and the
+    /// log knows.
+    #[error("the orchestrator stopped before it could say what became of the transaction")]
+    Lost,
     /// There is no definition of that name, or a step is for a service that it doesn't name.
     #[error("no definition `{0}` with these services")]
     Undefined(Name),
@@ -113,6 +117,8 @@ pub(crate) struct Live {
     admitted: bool,
     /// When it wants to be woken. Milliseconds; `u64::MAX`: never.
     wake: AtomicU64,
+    /// The probes that it has not used yet, if it took any.
+    pass: Option<Mutex<Option<Pass>>>,
     pub(crate) state: Mutex<LiveState>,
 }
 
@@ -153,7 +159,7 @@ pub struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) definitions: BTreeMap<Name, Defined>,
-    pub(crate) breakers: BTreeMap<Name, Mutex<Breaker>>,
+    pub(crate) gates: Arc<Gates>,
     pub(crate) admission: Admission,
     pub(crate) shards: [Shard; SHARDS],
     entropy: AtomicU64,
@@ -179,14 +185,14 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, BadDefinition> {
         let mut defined = BTreeMap::new();
-        let mut breakers = BTreeMap::new();
+        let mut services = BTreeSet::new();
         for definition in definitions {
             definition.check()?;
             for service in &definition.services {
                 if !transport.knows(service) {
                     return Err(BadDefinition::UnknownService { definition: definition.name, service: *service });
                 }
-                breakers.entry(*service).or_insert_with(Mutex::default);
+                services.insert(*service);
             }
             let name = definition.name;
             if defined.insert(name, Defined { definition, policy: Mutex::default() }).is_some() {
@@ -203,7 +209,7 @@ impl Engine {
             clock,
             observer,
             definitions: defined,
-            breakers,
+            gates: Gates::new(services),
             admission: Admission::new(capacity),
             shards: std::array::from_fn(|_| Mutex::default()),
             epoch: AtomicU64::new(0),
@@ -224,7 +230,7 @@ impl Engine {
                 return engine.turn_away(definition, TurnedAway::Overloaded, done);
             }
             match engine.plan(definition, steps, context) {
-                Ok((transaction, pacing)) => engine.begin(transaction, pacing, done),
+                Ok((transaction, pacing, pass)) => engine.begin(transaction, pacing, pass, done),
                 Err(why) => {
                     engine.admission.leave();
                     engine.turn_away(definition, why, done);
@@ -239,7 +245,7 @@ impl Engine {
         done(Err(why));
     }
 
-    fn plan(&self, name: Name, steps: Vec<Step>, context: Payload) -> Result<(Transaction, Pacing), TurnedAway> {
+    fn plan(&self, name: Name, steps: Vec<Step>, context: Payload) -> Result<(Transaction, Pacing, Pass), TurnedAway> {
         let defined = self.definitions.get(&name).ok_or(TurnedAway::Undefined(name))?;
         let definition = &defined.definition;
         if steps.iter().any(|step| !definition.services.contains(&step.service)) {
@@ -249,20 +255,11 @@ impl Engine {
             return Err(TurnedAway::NotReady);
         }
         let now = self.clock.now();
-        let mut breakers: Vec<_> =
-            steps.iter().filter_map(|step| Some((step.service, self.breakers.get(&step.service)?))).collect();
-        if let Some((service, _)) = breakers.iter().find(|(_, breaker)| !breaker.lock().would_admit(now)) {
-            return Err(TurnedAway::Unavailable(*service));
-        }
-        let any_open = breakers.iter().any(|(_, breaker)| breaker.lock().is_open());
-        breakers.retain(|(_, breaker)| !breaker.lock().admit(now));
-        if let Some((service, _)) = breakers.first() {
-            return Err(TurnedAway::Unavailable(*service));
-        }
+        let pass = self.gates.admit(&steps, now).map_err(TurnedAway::Unavailable)?;
         let protocol = match definition.protocol {
             Choice::TwoPhase => Protocol::TwoPhase,
             Choice::Saga => Protocol::Saga,
-            Choice::Auto => defined.policy.lock().choose(any_open),
+            Choice::Auto => defined.policy.lock().choose(pass.is_probe()),
         };
         let transaction = Transaction {
             id: self.new_id(now),
@@ -274,7 +271,7 @@ impl Engine {
             context,
         };
         transaction.check()?;
-        Ok((transaction, definition.pacing))
+        Ok((transaction, definition.pacing, pass))
     }
 
     /// A fresh transaction id.
@@ -298,18 +295,23 @@ impl Engine {
         self.definitions.get(definition).map(|defined| defined.definition.pacing).unwrap_or_default()
     }
 
-    fn begin(self: &Arc<Self>, transaction: Transaction, pacing: Pacing, done: Done<Executed>) {
+    fn begin(self: &Arc<Self>, transaction: Transaction, pacing: Pacing, pass: Pass, done: Done<Executed>) {
         let transaction = Arc::new(transaction);
         let (id, definition, protocol) = (transaction.id, transaction.definition, transaction.protocol);
         self.observer.observe(&Observation::Began { id, definition, protocol });
         let mut effects = EFFECTS.take();
         let coordinator = Coordinator::begin(transaction, pacing, self.clock.now(), &mut effects);
-        let live = self.adopt(coordinator, Some(done));
+        let live = self.adopt(coordinator, Some(pass).filter(Pass::is_probe), Some(done));
         self.carry_out(&live, effects, false);
     }
 
     /// Puts a coordinator among the live ones. With a caller, it holds a place among those in flight until that one is answered.
-    pub(crate) fn adopt(&self, coordinator: Coordinator, caller: Option<Done<Executed>>) -> Arc<Live> {
+    pub(crate) fn adopt(
+        &self,
+        coordinator: Coordinator,
+        pass: Option<Pass>,
+        caller: Option<Done<Executed>>,
+    ) -> Arc<Live> {
         let transaction = Arc::clone(coordinator.transaction());
         let wake = coordinator.next_wake().map_or(u64::MAX, |at| at.0);
         let admitted = caller.is_some();
@@ -322,6 +324,7 @@ impl Engine {
             began: self.clock.micros(),
             admitted,
             wake: AtomicU64::new(wake),
+            pass: pass.map(|pass| Mutex::new(Some(pass))),
             state: Mutex::new(state),
         });
         self.shard(live.id).lock().insert(live.id, Arc::clone(&live));
@@ -359,6 +362,11 @@ impl Engine {
             }
             state.coordinator.is_over()
         };
+        // Nothing is begun behind these: a probe that is left is for somebody else.
+        let last = |effect: &Effect| matches!(effect, Effect::Decide(_) | Effect::Answer(_) | Effect::Relinquish);
+        if let Some(pass) = live.pass.as_ref().filter(|_| effects.iter().any(last)) {
+            drop(pass.lock().take());
+        }
         self.carry_out(live, effects, over);
     }
 
@@ -368,7 +376,7 @@ impl Engine {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Stage => self.stage(live),
-                Effect::Send { step, verb, attempt: _ } => self.send(live, step, verb),
+                Effect::Send { step, verb, attempt } => self.send(live, step, verb, attempt),
                 Effect::Decide(decision) => self.decide(live, decision),
                 Effect::Answer(outcome) => self.answer(live, outcome),
                 Effect::Finish => self.finished.lock().push(live.id),
@@ -440,27 +448,24 @@ impl Engine {
         self.log.decide(command, Box::new(readable), Box::new(durable));
     }
 
-    fn send(self: &Arc<Self>, live: &Arc<Live>, step: u8, verb: Verb) {
+    fn send(self: &Arc<Self>, live: &Arc<Live>, step: u8, verb: Verb, attempt: u32) {
         let (Some(service), Some(command)) = (live.service(step), live.transaction.command(step, verb)) else { return };
+        if let Some(pass) = live.pass.as_ref().filter(|_| verb.begins())
+            && let Some(pass) = &mut *pass.lock()
+        {
+            pass.use_up(&service);
+        }
         let (engine, of, branch) = (Arc::clone(self), Arc::clone(live), command.branch);
         let replied = move |reply: Reply| {
             engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply });
-            engine.tell_breaker(&service, &reply);
+            engine.tell_breaker(&service, (verb, attempt), &reply);
             engine.handle(&of, Event::Replied { step, verb, reply });
         };
         self.transport.send(&service, command, Box::new(replied));
     }
 
-    fn tell_breaker(&self, service: &Name, reply: &Reply) {
-        let Some(breaker) = self.breakers.get(service) else { return };
-        let mut breaker = breaker.lock();
-        let trips = breaker.trips();
-        match reply {
-            Reply::Unknown(_) => breaker.on_unknown(self.clock.now()),
-            Reply::Done(_) | Reply::Refused(_) | Reply::Violation(_) => breaker.on_answer(),
-        }
-        if breaker.trips() != trips {
-            drop(breaker);
+    fn tell_breaker(&self, service: &Name, asked: (Verb, u32), reply: &Reply) {
+        if self.gates.hear(service, asked, reply, || self.clock.now()) {
             tracing::warn!(%service, "breaker opened: transactions that need the service are turned away");
             self.observer.observe(&Observation::BreakerOpened { service: *service });
         }

@@ -65,6 +65,7 @@ mod admission;
 pub mod conformance;
 mod definition;
 mod engine;
+mod gates;
 pub mod memory;
 mod observe;
 mod operate;

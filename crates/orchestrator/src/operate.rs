@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
-use protocol::breaker::Breaker;
 use protocol::limits::MAX_TERMINATION_BATCH;
 use protocol::log::{LogCommand, LogReply, Resolution, Verdict};
 use protocol::{Event, Name, Outcome, Protocol, TransactionId};
@@ -108,13 +105,10 @@ impl Engine {
         self.log.append(LogCommand::Ask { ids, now: self.clock.now() }, Box::new(answered));
     }
 
-    /// The services and whether their breakers are open, with how often each has opened.
+    /// The services and whether their breakers keep transactions away now, with how often each has opened. One that waits for a probe
+    /// keeps nobody away: nothing but a transaction can close it.
     pub fn breakers(&self) -> Vec<(Name, bool, u64)> {
-        let state = |(name, breaker): (&Name, &Mutex<Breaker>)| {
-            let breaker = breaker.lock();
-            (*name, breaker.is_open(), breaker.trips())
-        };
-        self.breakers.iter().map(state).collect()
+        self.gates.states(self.clock.now())
     }
 
     /// The protocol that the next transaction of a definition would use, and the abort rate in percent.
@@ -124,7 +118,7 @@ impl Engine {
         let protocol = match defined.definition.protocol {
             Choice::TwoPhase => Protocol::TwoPhase,
             Choice::Saga => Protocol::Saga,
-            Choice::Auto => policy.choose(self.breakers.values().any(|breaker| breaker.lock().is_open())),
+            Choice::Auto => policy.choose(self.gates.any_open()),
         };
         Some((protocol, policy.abort_percent()))
     }

@@ -118,11 +118,11 @@ impl Orchestrator {
     /// `context` is the application's own note; [`Payload::EMPTY`] if its log has no use for one.
     ///
     /// # Errors
-    /// [`TurnedAway`] if nothing was begun. Every [`Outcome`] is an `Ok`, with the transaction's id.
+    /// [`TurnedAway`] if nothing was begun, or [`TurnedAway::Lost`] if nobody is left to say. Every [`Outcome`] is an `Ok`, with the transaction's id.
     pub async fn execute(&self, definition: Name, steps: Vec<Step>, context: Payload) -> Executed {
         let (done, executed) = oneshot::channel();
         self.engine.execute(definition, steps, context, Box::new(|result| _ = done.send(result)));
-        executed.await.unwrap_or(Err(TurnedAway::Overloaded))
+        executed.await.unwrap_or(Err(TurnedAway::Lost))
     }
 
     /// Waits for the outcome of a transaction that this instance drives; `None` if it drives no such transaction.

@@ -160,7 +160,7 @@ impl Engine {
             let mut effects = Vec::with_capacity(8);
             let coordinator = Coordinator::resume(transaction, pacing, &resume, self.clock.now(), &mut effects);
             let over = coordinator.is_over();
-            let live = self.adopt(coordinator, None);
+            let live = self.adopt(coordinator, None, None);
             self.carry_out(&live, effects, over);
         }
     }

@@ -175,8 +175,16 @@ impl Common {
         self.deliveries.get(usize::from(step)).is_some_and(|delivery| delivery.attempts > 0)
     }
 
-    pub(crate) fn awaits(&self, step: u8, verb: Verb) -> bool {
-        self.deliveries.get(usize::from(step)).is_some_and(|delivery| delivery.awaits(verb))
+    /// Whether a reply answers what its step was asked last, and was not answered yet. Remembers why an attempt failed, for the dead
+    /// letter that may come of it.
+    pub(crate) fn is_news(&mut self, step: u8, verb: Verb, reply: &Reply) -> bool {
+        let Some(delivery) = self.deliveries.get_mut(usize::from(step)).filter(|delivery| delivery.awaits(verb)) else {
+            return false;
+        };
+        if let Reply::Unknown(why) = reply {
+            delivery.why = *why;
+        }
+        true
     }
 
     /// The first step that has been asked and has not answered.
@@ -186,15 +194,6 @@ impl Common {
             .zip(&self.deliveries)
             .find(|(_, d)| d.attempts > 0 && !d.settled)
             .map(|(step, _)| step)
-    }
-
-    /// Remembers why an attempt failed, for the dead letter that may come of it.
-    pub(crate) fn note(&mut self, step: u8, reply: &Reply) {
-        if let Reply::Unknown(why) = reply
-            && let Some(delivery) = self.deliveries.get_mut(usize::from(step))
-        {
-            delivery.why = *why;
-        }
     }
 
     /// An attempt failed without an answer: back off.

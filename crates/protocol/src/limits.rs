@@ -37,10 +37,13 @@ pub const POLICY_SAGA_FROM_PERCENT: usize = 10;
 /// Abort rate, in percent of the window, from which two-phase commit is used again.
 pub const POLICY_TWO_PHASE_UNTIL_PERCENT: usize = 5;
 
-/// Unknown answers in a row that open a breaker.
+/// Branches in a row that could not be begun, their answers unknown, and so open a breaker.
 pub const BREAKER_FAILURES: u32 = 5;
 /// How long an open breaker waits before it lets one probe through. Milliseconds.
 pub const BREAKER_COOL_DOWN_MS: u64 = 30_000;
+/// How long it waits once the participant has answered a command that finishes a branch. Milliseconds. Whoever can be reached again
+/// is back about so soon; and a participant that fails only what begins costs one caller in so long the deadline.
+pub const BREAKER_SHORT_COOL_DOWN_MS: u64 = 1_000;
 
 /// How long an instance's lease lasts without being renewed. Milliseconds.
 pub const LEASE_MS: u64 = 5_000;
@@ -73,6 +76,7 @@ const _: () = {
     assert!(MAX_STEPS <= u8::MAX as usize, "a step's position is one byte");
     assert!(MAX_NAME_BYTES < u8::MAX as usize, "a name's length is one byte");
     assert!(POLICY_TWO_PHASE_UNTIL_PERCENT < POLICY_SAGA_FROM_PERCENT, "the choice must not flap");
+    assert!(BREAKER_SHORT_COOL_DOWN_MS < BREAKER_COOL_DOWN_MS);
     assert!(2 * LEASE_RENEWAL_MS < LEASE_MS, "one lost renewal must not lose the lease");
     assert!(MIN_RETENTION_MS < RETENTION_MS);
     assert!(QUEUE_DEADLINE_MS < MIN_RETENTION_MS, "a queued transaction must not expire before it starts");

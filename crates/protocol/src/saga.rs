@@ -192,10 +192,9 @@ impl Saga {
         entropy: u64,
         out: &mut Vec<Effect>,
     ) {
-        if !common.awaits(step, verb) {
+        if !common.is_news(step, verb, &reply) {
             return;
         }
-        common.note(step, &reply);
         match (&self.state, verb, reply) {
             (State::Executing, Verb::Execute, Reply::Done(BranchState::Executed)) => {
                 common.settle(step);

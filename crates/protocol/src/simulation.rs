@@ -53,6 +53,20 @@ pub enum Mutation {
     TakesOverTheLiving,
     /// Recovery: guesses commit when someone is out of reach.
     RecoveryGuesses,
+    /// Log: forgets what an operator has settled by hand like anything else, while the branch may still come and ask.
+    ForgetsWhatWasResolved,
+    /// Log: what an operator has settled by hand is remembered for good in memory, but no longer after a restart from a snapshot.
+    ResolvedIsNotInSnapshots,
+    /// Ledger and orders: a request that is repeated under its key is carried out again.
+    KeyedRepeatChangesAgain,
+    /// Ledger and orders: a snapshot holds no idempotency keys.
+    KeysAreNotInSnapshots,
+    /// Ledger: accounts are replaced while branches hold some of them.
+    ReplacesHeldAccounts,
+    /// Orders: orders are replaced while transactions are open.
+    ReplacesClaimedOrders,
+    /// Orders: what replaced orders had paid is not remembered.
+    ReplacedOrdersNeverPaid,
     /// Shop: a checkout claims an order without looking whether it changed.
     ClaimIgnoresVersion,
     /// Shop: a claim expires, and the next checkout charges again.
@@ -63,7 +77,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 32] = [
         Self::AbortOfNothingLeavesNoPoison,
         Self::InquiryLeavesNoPoison,
         Self::CompensationOfNothingLeavesNoPoison,
@@ -86,6 +100,13 @@ impl Mutation {
         Self::NoTombstone,
         Self::TakesOverTheLiving,
         Self::RecoveryGuesses,
+        Self::ForgetsWhatWasResolved,
+        Self::ResolvedIsNotInSnapshots,
+        Self::KeyedRepeatChangesAgain,
+        Self::KeysAreNotInSnapshots,
+        Self::ReplacesHeldAccounts,
+        Self::ReplacesClaimedOrders,
+        Self::ReplacedOrdersNeverPaid,
         Self::ClaimIgnoresVersion,
         Self::ClaimExpires,
         Self::PaidApartFromDecision,

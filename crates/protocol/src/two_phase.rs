@@ -184,10 +184,9 @@ impl TwoPhase {
         entropy: u64,
         out: &mut Vec<Effect>,
     ) {
-        if !common.awaits(step, verb) {
+        if !common.is_news(step, verb, &reply) {
             return;
         }
-        common.note(step, &reply);
         match (&self.state, verb, reply) {
             (State::Voting { .. }, Verb::Prepare, Reply::Done(BranchState::Prepared | BranchState::Committed)) => {
                 common.settle(step);

@@ -132,6 +132,10 @@ pub(crate) fn turned_away(away: TurnedAway) -> Problem {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "too many checkouts at once: try again")
                 .retry_later()
         }
+        // Begun or not, nobody is left to say.
+        TurnedAway::Lost => Problem::in_doubt(
+            "the shop is stopping, and does not know what became of the checkout: look at the order again",
+        ),
         TurnedAway::Oversized(error) => Problem::bad_argument(error.to_string()),
         TurnedAway::Unavailable(service) => {
             Problem::unavailable(format!("the {service} service is unavailable; nothing was begun"))

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use protocol::Verb;
 use serde::{Deserialize, Serialize};
 
@@ -155,12 +156,47 @@ pub fn crash() -> ! {
     std::process::abort()
 }
 
-/// Goes on after a time, on a thread of its own: only injected delays come here, never the hot path.
+/// What goes on later: by when, and in which order it came, for two may be due at once.
+type Alarms = BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>;
+
+/// One thread waits for all injected delays, however many there are.
+#[derive(Default)]
+struct Timer {
+    alarms: Mutex<(Alarms, u64)>,
+    earlier: Condvar,
+}
+
+impl Timer {
+    fn run(&self) {
+        let mut alarms = self.alarms.lock();
+        loop {
+            match alarms.0.first_key_value().map(|((due, _), _)| *due) {
+                None => self.earlier.wait(&mut alarms),
+                Some(due) if due > Instant::now() => _ = self.earlier.wait_until(&mut alarms, due),
+                Some(_) => {
+                    let Some((_, go_on)) = alarms.0.pop_first() else { continue };
+                    // What goes on may itself be delayed again.
+                    MutexGuard::unlocked(&mut alarms, go_on);
+                }
+            }
+        }
+    }
+}
+
+/// Goes on after a time, on a thread that all injected delays share: nothing else comes here, never the hot path.
 pub fn later(ms: u64, go_on: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(ms));
-        go_on();
+    static TIMER: LazyLock<Arc<Timer>> = LazyLock::new(|| {
+        let timer = Arc::<Timer>::default();
+        let waits = Arc::clone(&timer);
+        std::thread::spawn(move || waits.run());
+        timer
     });
+    let mut alarms = TIMER.alarms.lock();
+    alarms.1 += 1;
+    let key = (Instant::now() + Duration::from_millis(ms), alarms.1);
+    alarms.0.insert(key, Box::new(go_on));
+    drop(alarms);
+    TIMER.earlier.notify_one();
 }
 
 #[cfg(test)]
@@ -184,6 +220,23 @@ mod tests {
         let strikes = |_| faults.strike(Moment::Before, Verb::Commit).is_some();
         assert_eq!((0..3).map(strikes).collect::<Vec<_>>(), [true, true, false]);
         assert!(faults.rules().is_empty());
+    }
+
+    #[test]
+    fn delays_end_in_the_order_of_their_time_and_one_may_begin_another() {
+        let (tell, hear) = std::sync::mpsc::channel();
+        let began = Instant::now();
+        for ms in [90, 30, 60] {
+            let tell = tell.clone();
+            later(ms, move || {
+                let again = tell.clone();
+                tell.send(ms).unwrap();
+                later(100, move || again.send(ms + 100).unwrap());
+            });
+        }
+        let heard: Vec<u64> = (0..6).map(|_| hear.recv().unwrap()).collect();
+        assert_eq!(heard, [30, 60, 90, 130, 160, 190]);
+        assert!(began.elapsed() >= Duration::from_millis(190));
     }
 
     #[test]

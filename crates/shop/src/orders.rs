@@ -236,7 +236,11 @@ impl OrderBook {
     ) -> (OrdersReply, bool) {
         let Some(key) = key else { return change(self) };
         match self.keys.recall(key) {
-            Recalled::Repeat(answer) => (answer.clone(), false),
+            Recalled::Repeat(_) if mutated(Mutation::KeyedRepeatChangesAgain) => change(self),
+            Recalled::Repeat(answer) => {
+                mark("orders.key_repeated");
+                (answer.clone(), false)
+            }
             Recalled::Reused => (OrdersReply::KeyReused, false),
             Recalled::Fresh => {
                 let (reply, changed) = change(self);
@@ -299,12 +303,13 @@ impl OrderBook {
     }
 
     fn replace(&mut self, (count, items, users): (u64, u64, u64), price: i64, seed: u64) -> (OrdersReply, bool) {
-        if self.log.open_count() > 0 {
+        if self.log.open_count() > 0 && !mutated(Mutation::ReplacesClaimedOrders) {
             return (OrdersReply::Busy(self.log.open_count() as u64), false);
         }
         if count > MAX_BATCH || items == 0 || users == 0 || !(0..=MAX_AMOUNT / 2).contains(&price) {
             return (OrdersReply::Overflow, false);
         }
+        mark("orders.replaced");
         let mut random = SplitMix(seed);
         for n in 0..count {
             let user = EntityId::number(random.below(users));
@@ -313,7 +318,9 @@ impl OrderBook {
             let lines = if one == other { vec![line(one, 2)] } else { vec![line(one, 1), line(other, 1)] };
             let version = self.next_version();
             let order = Order { user, lines: lines.into_boxed_slice(), state: OrderState::Open, version };
-            if let Some(old) = self.orders.insert(EntityId::number(n), order) {
+            if let Some(old) = self.orders.insert(EntityId::number(n), order)
+                && !mutated(Mutation::ReplacedOrdersNeverPaid)
+            {
                 self.replaced.add(&old);
             }
         }
@@ -415,7 +422,11 @@ impl OrderBook {
             rest: OrdersRest {
                 version: self.version,
                 replaced: self.replaced.clone(),
-                keys: self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect(),
+                keys: if mutated(Mutation::KeysAreNotInSnapshots) {
+                    Vec::new()
+                } else {
+                    self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect()
+                },
             },
         }
     }

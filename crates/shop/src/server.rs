@@ -332,7 +332,7 @@ fn unhealthy(status: &str, why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": status, "detail": why }))).into_response()
 }
 
-/// Whether a checkout could be served: every store answers durably, and no breaker is open.
+/// Whether a checkout could be served: every store answers durably, and no breaker turns it away.
 async fn deep_health(State(shop): State<Shop>) -> Response {
     let (orders_done, orders) = tokio::sync::oneshot::channel();
     shop.orders().read_durable(|_| (), |answer| _ = orders_done.send(answer.is_ok()));

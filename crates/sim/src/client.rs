@@ -1,6 +1,6 @@
 //! Clients: they check out each other's orders, change them meanwhile, and try again when they got no answer.
 
-use ledger::EntityId;
+use ledger::{EntityId, IdempotencyKey};
 use shop::orders::OrdersCommand;
 
 use crate::network::Node;
@@ -14,11 +14,13 @@ pub(crate) struct Client {
     waiting: Option<u64>,
     /// The order it was checking out when it got no useful answer.
     retry: Option<EntityId>,
+    /// The change that it sent under a key and got no answer to.
+    again: Option<OrdersCommand>,
 }
 
 impl Client {
     pub(crate) fn new(operations: u32) -> Self {
-        Self { left: operations, waiting: None, retry: None }
+        Self { left: operations, waiting: None, retry: None, again: None }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -38,7 +40,9 @@ impl World {
         let recent = self.random.below(self.orders_made.min(4));
         let order = EntityId::number(self.orders_made - 1 - recent);
         let retry = self.clients[client].retry.take();
+        let again = self.clients[client].again.take();
         match self.random.below(100) {
+            _ if again.is_some() => self.edit(client, request, again),
             _ if retry.is_some() => self.check_out(client, request, retry.unwrap_or(order)),
             0..65 => {
                 self.check_out(client, request, order);
@@ -51,7 +55,7 @@ impl World {
             }
             65..80 => {
                 let command = self.add_item(order);
-                self.edit(client, request, command);
+                self.edit(client, request, Some(command));
             }
             _ => {
                 let mut commands = self.new_order();
@@ -60,16 +64,28 @@ impl World {
                     let unheard = self.serial();
                     self.after(1, Event::Edit { client, request: unheard, command });
                 }
-                if let Some(command) = last {
-                    self.edit(client, request, command);
-                }
+                self.edit(client, request, last);
             }
         }
         let patience = self.random.between(1_000, 8_000) * MILLI;
         self.after(patience, Event::Answered { client, request, status: None });
     }
 
-    fn edit(&mut self, client: usize, request: u64, command: OrdersCommand) {
+    /// Sends a change, perhaps under a key; then it is sent again if there is no answer.
+    fn edit(&mut self, client: usize, request: u64, command: Option<OrdersCommand>) {
+        let Some(mut command) = command else { return };
+        if let OrdersCommand::Create { key, .. } | OrdersCommand::AddItem { key, .. } = &mut command {
+            if key.is_none() && self.random.chance(500) {
+                *key = Some(IdempotencyKey { key: format!("request-{request}").into(), fingerprint: request });
+            }
+            if key.is_some() {
+                self.clients[client].again = Some(command.clone());
+                if self.random.chance(self.conditions.duplicate) {
+                    let after = self.random.between(1, 3_000) * MILLI;
+                    self.after(after, Event::Edit { client, request, command: command.clone() });
+                }
+            }
+        }
         self.send(Node::Clients, Node::Orders, Event::Edit { client, request, command });
     }
 
@@ -90,7 +106,11 @@ impl World {
                 self.note(Node::Clients, |_| format!("client {client} got no answer to request {request}"));
                 *self.oracle.answers.entry("no answer").or_default() += 1;
             }
-            Some("paid" | "refused" | "no such order" | "edited" | "edit refused") => self.clients[client].retry = None,
+            Some("edited" | "edit refused") => {
+                self.clients[client].retry = None;
+                self.clients[client].again = None;
+            }
+            Some("paid" | "refused" | "no such order") => self.clients[client].retry = None,
             Some(_) => {}
         }
         if self.random.chance(300) {

@@ -55,6 +55,10 @@ pub struct Conditions {
     pub fault_until: u64,
     /// How far the clocks are apart at most.
     pub skew: u64,
+    /// Mean time between two looks of the operator at what is stuck; 0: nobody looks.
+    pub operate: u64,
+    /// Mean time between two `batch_init`s; 0: there are none.
+    pub reseed: u64,
     /// Finished transactions and final branches kept however old.
     pub keep: usize,
     /// How long they are kept at least, however many.
@@ -102,6 +106,8 @@ impl Conditions {
             fault_every: [0, 2_500, 1_200, 500][stormy as usize],
             fault_until: random.between(6_000, 20_000),
             skew: *random.pick(&[0, 50, 2_000]),
+            operate: *random.pick(&[0, 300, 1_500]),
+            reseed: *random.pick(&[0, 0, 0, 1_000, 4_000]),
             keep: random.below(4) as usize,
             retention: MIN_RETENTION_MS,
             termination_age: *random.pick(&[150, 600, 2_000, 6_000]),

@@ -91,7 +91,7 @@ impl World {
     }
 
     /// The time by an instance's own clock.
-    fn clock_of(&self, instance: usize) -> Timestamp {
+    pub(crate) fn clock_of(&self, instance: usize) -> Timestamp {
         let instance = &self.instances[instance];
         let elapsed = (self.schedule.now() / MILLI) as i64;
         let off = instance.offset + elapsed * instance.drift / 1_000_000;

@@ -22,6 +22,8 @@
 //! | `storage`, `database`   | the databases: commands, flushes, sweeps, crashes                     |
 //! | `network`, `faults`     | what gets lost and what breaks, at random and at the worst moments    |
 //! | `client`, `checkout`    | who wants what                                                        |
+//! | `cashier`, `seeding`    | deposits under idempotency keys; `batch_init`                         |
+//! | `operator`              | who settles by hand what is stuck                                     |
 //! | `oracle`, `invariants`    | what must be true                                                     |
 //! | `conditions`, `random`  | what a run is like: all of it from the seed                           |
 //! | [`mutations`]               | deliberate bugs: the simulator's own test                             |
@@ -29,6 +31,7 @@
 //! A run has two phases. While faults last, no rule may be broken (safety). Then they stop, everything restarts, and everything must be
 //! settled within 90 simulated seconds (liveness), with books that balance.
 
+mod cashier;
 mod checkout;
 mod client;
 mod conditions;
@@ -39,11 +42,13 @@ mod instance;
 mod invariants;
 pub mod mutations;
 mod network;
+mod operator;
 mod oracle;
 mod random;
 #[cfg(test)]
 mod regressions;
 mod schedule;
+mod seeding;
 mod storage;
 mod wires;
 mod world;

@@ -3,13 +3,15 @@
 //! The oracle sees the world from above: every command as it is applied, every flush, every answer. It remembers what the system
 //! itself may forget. Each rule is one file of [`crate::invariants`]; the oracle only remembers, and calls them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ledger::{EntityId, Ledger};
-use protocol::{Outcome, Transaction, TransactionId};
+use protocol::{BranchId, Outcome, Transaction, TransactionId};
 use shop::checkout::Claim;
 use shop::orders::OrderBook;
+
+use crate::invariants::idempotency::Keyed;
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,12 @@ pub(crate) struct Oracle {
     pub(crate) known: BTreeMap<TransactionId, Known>,
     /// The transaction that paid each order.
     pub(crate) paid_by: BTreeMap<EntityId, TransactionId>,
+    /// Branches that an operator has durably settled by hand.
+    pub(crate) by_hand: BTreeSet<BranchId>,
+    /// What is known of the idempotency keys.
+    pub(crate) keys: BTreeMap<Arc<str>, Keyed>,
+    /// All that ever came in, durably: stock, payment.
+    pub(crate) credited: [i128; 2],
     /// Answers given, by status: for the report.
     pub(crate) answers: BTreeMap<&'static str, u64>,
 }

@@ -1,15 +1,20 @@
 //! What happens at the databases: commands, flushes, sweeps.
 
-use ledger::{Change, EntityId, LedgerCommand, LedgerReply, Termination, terminate};
+use std::sync::Arc;
+
+use ledger::{Change, LedgerCommand, LedgerReply, Termination, terminate};
 use orchestrator::{LogError, answer};
 use protocol::limits::RETENTION_MS;
 use protocol::log::{LogCommand, LogReply, Verdict};
-use protocol::{BranchState, Command, Payload, Reply, Timestamp};
+use protocol::{BranchId, BranchState, Command, Payload, Reply, Timestamp};
 use shop::orders::{OrdersCommand, OrdersReply};
 
 use crate::database::{Database, Machine};
 use crate::faults::Moment;
-use crate::invariants::{alarms, atomicity, conservation, fencing, no_double_charge, one_decision, order_state};
+use crate::invariants::{
+    alarms, atomicity, by_hand, conservation, fencing, idempotency, no_double_charge, one_decision, order_state,
+    replaced,
+};
 use crate::network::Node;
 use crate::wires::{Asker, Notice};
 use crate::world::{Event, LedgerWaiter, MILLI, OrdersWaiter, Process, Request, Returned, World};
@@ -54,6 +59,10 @@ impl World {
         });
         if let (Some(before), OrdersCommand::Log(command), OrdersReply::Log(reply)) = (before, command, &reply) {
             self.check(fencing::after(&before, command, reply, changed));
+        }
+        if let OrdersCommand::Log(LogCommand::Forget { .. }) = command {
+            let check = by_hand::kept(&self.oracle, self.orders.applied().transactions());
+            self.check(check);
         }
         if changed {
             let check = order_state::orders(&self.oracle, self.orders.applied(), command);
@@ -117,11 +126,11 @@ impl World {
         if !self.orders.is_up() {
             return;
         }
-        let status = match self.apply_orders(command) {
-            OrdersReply::Created(_) | OrdersReply::Total(_) => "edited",
-            _ => "edit refused",
-        };
-        self.when_orders_durable(OrdersWaiter::Answered { client, request, status });
+        let reply = self.apply_orders(command);
+        let done = matches!(reply, OrdersReply::Created(_) | OrdersReply::Total(_));
+        let keyed = key_of(command).filter(|_| done).map(|key| (key, format!("{reply:?}")));
+        let status = if done { "edited" } else { "edit refused" };
+        self.when_orders_durable(OrdersWaiter::Answered { client, request, status, keyed });
     }
 
     fn when_orders_durable(&mut self, waiter: OrdersWaiter) {
@@ -136,14 +145,18 @@ impl World {
                 let to = Node::Instance(process.instance);
                 self.send(Node::Orders, to, Event::Return(process, call, returned));
             }
-            OrdersWaiter::Answered { client, request, status } => {
+            OrdersWaiter::Answered { client, request, status, keyed } => {
+                if let Some((key, answer)) = keyed {
+                    let check = idempotency::answered(&mut self.oracle, &key, answer);
+                    self.check(check);
+                }
                 self.send(Node::Orders, Node::Clients, Event::Answered { client, request, status: Some(status) });
             }
         }
     }
 
     /// Carries a command out at a participant, under the oracle's eyes.
-    fn apply_ledger(&mut self, participant: usize, command: &LedgerCommand) -> LedgerReply {
+    pub(crate) fn apply_ledger(&mut self, participant: usize, command: &LedgerCommand) -> LedgerReply {
         let branch = match command {
             LedgerCommand::Branch(command) => Some(command.branch),
             _ => None,
@@ -178,16 +191,20 @@ impl World {
             LedgerReply::Branch { reply, .. } => reply,
             _ => Reply::Unknown(protocol::Unknown::Failed),
         };
-        if let Some(waiter) = self.ledgers[participant].wait(LedgerWaiter { process, call, reply }) {
+        if let Some(waiter) = self.ledgers[participant].wait(LedgerWaiter::Branch { process, call, reply }) {
             self.answer_from_ledger(participant, waiter);
         }
         self.strike(Some(Moment::Applied(participant, process.instance)));
     }
 
-    fn answer_from_ledger(&mut self, participant: usize, waiter: LedgerWaiter) {
-        let LedgerWaiter { process, call, reply } = waiter;
-        let event = Event::Return(process, call, Returned::Branch(reply));
-        self.send(Node::Ledger(participant), Node::Instance(process.instance), event);
+    pub(crate) fn answer_from_ledger(&mut self, participant: usize, waiter: LedgerWaiter) {
+        match waiter {
+            LedgerWaiter::Branch { process, call, reply } => {
+                let event = Event::Return(process, call, Returned::Branch(reply));
+                self.send(Node::Ledger(participant), Node::Instance(process.instance), event);
+            }
+            LedgerWaiter::Deposit { number, reply } => self.confirm(participant, number, &reply),
+        }
     }
 
     pub(crate) fn on_flushed(&mut self, node: Node, incarnation: u64) {
@@ -201,7 +218,8 @@ impl World {
                 }
             }
             Node::Ledger(participant) if incarnation == self.ledgers[participant].incarnation() => {
-                let (_, ready) = self.ledgers[participant].end_flush();
+                let (commands, ready) = self.ledgers[participant].end_flush();
+                self.ledger_is_durable(participant, &commands);
                 self.flush_ledger(participant);
                 for waiter in ready {
                     self.answer_from_ledger(participant, waiter);
@@ -214,7 +232,17 @@ impl World {
     /// These commands to the orders have become durable: what they decided is decided.
     pub(crate) fn orders_are_durable(&mut self, commands: &[OrdersCommand]) {
         for command in commands {
+            if let Some(key) = key_of(command) {
+                let check = idempotency::took_effect(&mut self.oracle, &key);
+                self.check(check);
+            }
+            if let OrdersCommand::Replace { count, .. } = command {
+                replaced::orders_are_gone(&mut self.oracle, *count);
+            }
             let OrdersCommand::Log(command) = command else { continue };
+            if let LogCommand::Resolve { id, resolution } = command {
+                by_hand::settled(&mut self.oracle, BranchId { transaction: *id, step: resolution.step });
+            }
             let mut ids = match command {
                 LogCommand::Decide { id, .. } => vec![*id],
                 LogCommand::Ask { ids, .. } | LogCommand::Finish { ids, .. } => ids.clone(),
@@ -241,6 +269,27 @@ impl World {
                     let check = atomicity::finished(&self.oracle, &self.view(), id);
                     self.check(check);
                 }
+            }
+        }
+    }
+
+    /// These commands to a ledger have become durable.
+    fn ledger_is_durable(&mut self, participant: usize, commands: &[LedgerCommand]) {
+        for command in commands {
+            match command {
+                LedgerCommand::Change { change, key } => {
+                    if let Change::Credit { amount, .. } = change {
+                        self.oracle.credited[participant] += i128::from(*amount);
+                    }
+                    if let Some(key) = key {
+                        let check = idempotency::took_effect(&mut self.oracle, &key.key);
+                        self.check(check);
+                    }
+                }
+                LedgerCommand::Replace { count, available, .. } => {
+                    self.oracle.credited[participant] += i128::from(*count) * i128::from(*available);
+                }
+                LedgerCommand::Branch(_) | LedgerCommand::Retire(_) | LedgerCommand::Forget { .. } => {}
             }
         }
     }
@@ -335,24 +384,6 @@ impl World {
         }
     }
 
-    /// A change of an account that is no part of a transaction.
-    pub(crate) fn on_top_up(&mut self) {
-        if self.calm {
-            return;
-        }
-        let after = self.random.between(300, 3_000) * MILLI;
-        self.after(after, Event::TopUp);
-        let participant = self.random.index(2);
-        let accounts = if participant == 0 { self.conditions.items } else { self.conditions.users };
-        let account = EntityId::number(self.random.below(accounts));
-        let amount = self.random.between(1, 6) as i64;
-        let credit = self.random.chance(700);
-        if self.ledgers[participant].is_up() {
-            let change = if credit { Change::Credit { account, amount } } else { Change::Debit { account, amount } };
-            self.apply_ledger(participant, &LedgerCommand::Change { change, key: None });
-        }
-    }
-
     /// Crashes a database; of what it had not flushed, a part may have reached the disk all the same.
     pub(crate) fn crash_database(&mut self, node: Node) {
         fn survive<M: Machine, W>(database: &Database<M, W>, random: &mut crate::random::Random) -> usize {
@@ -370,7 +401,8 @@ impl World {
                 let count = survive(&self.ledgers[participant], &mut self.random);
                 let lost = self.ledgers[participant].unflushed() - count;
                 self.note(node, |_| format!("crashes; {count} unflushed commands survive, {lost} are lost"));
-                self.ledgers[participant].crash(count);
+                let survivors = self.ledgers[participant].crash(count);
+                self.ledger_is_durable(participant, &survivors);
             }
             _ => {}
         }
@@ -387,6 +419,16 @@ impl World {
         }
         self.note(node, |_| format!("is up again{}", if from_snapshot { ", from a snapshot" } else { "" }));
     }
+}
+
+/// The key under which a change of the orders was sent.
+fn key_of(command: &OrdersCommand) -> Option<Arc<str>> {
+    match command {
+        OrdersCommand::Create { key, .. } | OrdersCommand::AddItem { key, .. } => key.as_ref(),
+        OrdersCommand::Remember { key, .. } => Some(key),
+        OrdersCommand::Replace { .. } | OrdersCommand::Log(_) => None,
+    }
+    .map(|key| Arc::clone(&key.key))
 }
 
 /// A command to the log, in few words.

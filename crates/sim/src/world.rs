@@ -1,19 +1,21 @@
 //! The world: the machines, what is on its way between them, and the loop that makes one thing happen after another.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ledger::{Change, EntityId, Ledger, LedgerCommand};
+use ledger::{Change, EntityId, Ledger, LedgerCommand, LedgerReply};
 use orchestrator::LogAnswer;
 use protocol::log::{LogCommand, LogReply, Verdict};
 use protocol::{BranchId, BranchState, Command, Reply, Timestamp};
 use shop::orders::{Line, Order, OrderBook, OrdersCommand};
 
+use crate::cashier::Deposit;
 use crate::client::Client;
 use crate::conditions::Conditions;
 use crate::database::{Database, Machine};
 use crate::history::History;
 use crate::instance::Instance;
-use crate::invariants::{atomicity, no_double_charge, no_lost_answer};
+use crate::invariants::{atomicity, by_hand, idempotency, no_double_charge, no_lost_answer};
 use crate::network::{Fate, Network, Node};
 use crate::oracle::{Check, Oracle, View, Violation};
 use crate::random::Random;
@@ -61,6 +63,18 @@ pub(crate) enum Event {
     Forget,
     /// Somebody changes an account without a transaction.
     TopUp,
+    /// The cashier sends a deposit that is not confirmed yet, perhaps again.
+    HandIn(u64),
+    /// It reaches the participant.
+    Deposit(usize, u64, LedgerCommand),
+    /// It is confirmed.
+    Confirmed(u64),
+    /// An operator looks at what is stuck.
+    Operate,
+    /// Somebody wants a `batch_init`.
+    Reseed,
+    /// It is tried, for so many times yet.
+    Replace(Node, u32),
     /// A client does something.
     Act(usize),
     /// A client's checkout reaches an instance.
@@ -107,15 +121,20 @@ pub(crate) enum Returned {
 #[derive(Debug)]
 pub(crate) enum OrdersWaiter {
     Return(Process, u64, Returned),
-    Answered { client: usize, request: u64, status: &'static str },
+    /// A client; and what it is told under which key.
+    Answered {
+        client: usize,
+        request: u64,
+        status: &'static str,
+        keyed: Option<(Arc<str>, String)>,
+    },
 }
 
 /// Who waits for a ledger to be flushed.
 #[derive(Debug)]
-pub(crate) struct LedgerWaiter {
-    pub(crate) process: Process,
-    pub(crate) call: u64,
-    pub(crate) reply: Reply,
+pub(crate) enum LedgerWaiter {
+    Branch { process: Process, call: u64, reply: Reply },
+    Deposit { number: u64, reply: LedgerReply },
 }
 
 /// How a run ended.
@@ -149,6 +168,8 @@ pub(crate) struct World {
     pub(crate) orders: Database<OrderBook, OrdersWaiter>,
     pub(crate) ledgers: [Database<Ledger, LedgerWaiter>; 2],
     pub(crate) clients: Vec<Client>,
+    /// Not confirmed yet.
+    pub(crate) deposits: BTreeMap<u64, Deposit>,
     pub(crate) oracle: Oracle,
     pub(crate) history: History,
     pub(crate) calm: bool,
@@ -186,6 +207,7 @@ impl World {
             orders: Database::new(OrderBook::default()),
             ledgers: [Database::new(stock), Database::new(payment)],
             clients,
+            deposits: BTreeMap::new(),
             oracle: Oracle::default(),
             history: History::new(record),
             calm: false,
@@ -196,6 +218,7 @@ impl World {
             calm_since: 0,
             conditions,
         };
+        world.oracle.credited = world.view().ledgers.map(|ledger| ledger.totals().credited);
         world.prepare();
         world
     }
@@ -220,6 +243,12 @@ impl World {
         }
         self.after(300 * MILLI, Event::Forget);
         self.after(500 * MILLI, Event::TopUp);
+        if self.conditions.operate > 0 {
+            self.after(500 * MILLI, Event::Operate);
+        }
+        if self.conditions.reseed > 0 {
+            self.after(1_000 * MILLI, Event::Reseed);
+        }
         if self.conditions.fault_every > 0 {
             self.after(500 * MILLI, Event::Fault);
         }
@@ -342,6 +371,12 @@ impl World {
             Event::Verdicts(asker, verdicts) => self.on_verdicts(&asker, &verdicts),
             Event::Forget => self.on_forget(),
             Event::TopUp => self.on_top_up(),
+            Event::HandIn(deposit) => self.on_hand_in(deposit),
+            Event::Deposit(participant, number, command) => self.on_deposit(participant, number, &command),
+            Event::Confirmed(deposit) => _ = self.deposits.remove(&deposit),
+            Event::Operate => self.on_operate(),
+            Event::Reseed => self.on_reseed(),
+            Event::Replace(node, tries) => self.on_replace(node, tries),
             Event::Act(client) => self.act(client),
             Event::Checkout { instance, client, request, order } => self.on_checkout(instance, client, request, order),
             Event::Edit { client, request, command } => self.on_edit(client, request, &command),
@@ -378,13 +413,19 @@ impl World {
         if let Some(n) = self.clients.iter().position(|client| !client.is_done()) {
             return Some(format!("client {n} is not done"));
         }
+        if let Some(deposit) = self.deposits.keys().next() {
+            return Some(format!("deposit {deposit} is not confirmed"));
+        }
         if let Some((id, record)) = self.orders.applied().transactions().open().next() {
             return Some(format!("transaction {id} is {:?}, owned by {:?}", record.standing(), record.owner));
         }
         for (name, ledger) in ["stock", "payment"].iter().zip(&self.ledgers) {
-            let prepared = |(id, state): (BranchId, BranchState)| (state == BranchState::Prepared).then_some(id);
-            if let Some(id) = ledger.applied().open_branches().find_map(prepared) {
-                return Some(format!("branch {id} of {name} is prepared"));
+            // An executed branch of what is not committed is to be undone, be it that an operator has settled it by hand.
+            let open = |(id, state): &(BranchId, BranchState)| {
+                *state == BranchState::Prepared || self.oracle.decided(id.transaction) != Some(true)
+            };
+            if let Some((id, state)) = ledger.applied().open_branches().find(open) {
+                return Some(format!("branch {id} of {name} is {state:?}"));
             }
         }
         if let Some(n) = self.instances.iter().position(|instance| instance.engine.as_ref().is_none_or(|e| e.is_busy()))
@@ -408,6 +449,8 @@ impl World {
             no_lost_answer::at_rest(&self.oracle, &view),
             atomicity::at_rest(&self.oracle, &view),
             no_double_charge::at_rest(&view),
+            idempotency::at_rest(&self.oracle, &view),
+            by_hand::kept(&self.oracle, self.orders.durable().transactions()),
         ];
         for check in checks {
             self.check(check);

@@ -40,14 +40,20 @@ const OUT_OF_REACH: [(&str, &str); 15] = [
 ];
 
 /// Paths outside of the barrier that the fixed seeds must take.
-const PATHS: [&str; 27] = [
+const PATHS: [&str; 33] = [
     "coordinator.dead_letter",
+    "ledger.key_repeated",
+    "ledger.replaced",
+    "log.asked_after_resolution",
     "log.decide_fenced",
     "log.decided_otherwise",
     "log.stage_refused",
+    "log.resolved",
     "log.take_over",
     "log.tombstone",
     "orders.claim_refused",
+    "orders.key_repeated",
+    "orders.replaced",
     "saga.deadline",
     "saga.fenced",
     "saga.refused",

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -248,7 +249,19 @@ impl<M: Machine> Shared<M> {
 
     fn write_snapshot(&self, frozen: M::Frozen, sequence: u64) -> io::Result<()> {
         let disk = &*self.disk;
-        let unfinished = snapshot::write::<M>(disk, &self.folder, sequence, &frozen)?;
+        let unfinished = snapshot::unfinished_path(&self.folder, sequence);
+        let installed = self.write_and_install(frozen, sequence, &unfinished);
+        if installed.is_err() {
+            // A full disk would stay full of it. What cannot be removed either is written over by the next, or removed at the next start.
+            _ = disk.remove(&unfinished);
+        }
+        installed?;
+        journal::drop_covered(disk, &self.folder, sequence)
+    }
+
+    fn write_and_install(&self, frozen: M::Frozen, sequence: u64, unfinished: &Path) -> io::Result<()> {
+        let disk = &*self.disk;
+        snapshot::write::<M>(disk, unfinished, sequence, &frozen)?;
         drop(frozen);
         // A snapshot must not show what the journal may yet lose: the sequences would be given twice.
         let mut queue = self.queue.lock();
@@ -259,8 +272,7 @@ impl<M: Machine> Shared<M> {
             self.progress.wait(&mut queue);
         }
         drop(queue);
-        snapshot::install(disk, &self.folder, &unfinished, sequence)?;
-        journal::drop_covered(disk, &self.folder, sequence)
+        snapshot::install(disk, &self.folder, unfinished, sequence)
     }
 
     fn snapshot_ended(&self, ended: io::Result<u64>) {

@@ -37,20 +37,19 @@ pub(crate) fn snapshot_file(sequence: u64) -> String {
     format!("snapshot-{sequence:020}.snap")
 }
 
-/// The name it has while it is written.
-fn unfinished_file(sequence: u64) -> String {
-    format!("snapshot-{sequence:020}.tmp")
+/// Where it lies while it is written.
+pub(crate) fn unfinished_path(folder: &Path, sequence: u64) -> PathBuf {
+    folder.join(format!("snapshot-{sequence:020}.tmp"))
 }
 
 /// Writes a snapshot under its unfinished name and makes it durable.
 pub(crate) fn write<M: Machine>(
     disk: &dyn Disk,
-    folder: &Path,
+    unfinished: &Path,
     sequence: u64,
     frozen: &M::Frozen,
-) -> io::Result<PathBuf> {
-    let path = folder.join(unfinished_file(sequence));
-    let file = disk.create(&path)?;
+) -> io::Result<()> {
+    let file = disk.create(unfinished)?;
     let mut header = [0; HEADER];
     header[4..12].copy_from_slice(&MAGIC);
     header[FORMAT_AT..FORMAT_AT + 2].copy_from_slice(&FORMAT.to_le_bytes());
@@ -63,8 +62,7 @@ pub(crate) fn write<M: Machine>(
     let mut blocks = Blocks { file: &*file, offset: HEADER as u64, flushed: 0, number: 0, bytes: 0, block: Vec::new() };
     M::write_snapshot(frozen, &mut blocks)?;
     blocks.finish()?;
-    file.sync_data()?;
-    Ok(path)
+    file.sync_data()
 }
 
 /// Gives a durable snapshot its name.

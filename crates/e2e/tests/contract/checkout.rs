@@ -169,6 +169,23 @@ fn checkouts_of_one_order_at_the_same_time_all_succeed_and_charge_once() {
     }
 }
 
+#[test]
+fn twin_checkouts_with_credit_and_stock_for_exactly_one_are_both_told_that_it_is_paid() {
+    for protocol in PROTOCOLS {
+        let server = Server::start(&["--protocol", protocol]);
+        let mut client = server.client();
+        for _ in 0..30 {
+            let (item, user) = (client.new_item(2, 10), client.new_user(20));
+            let order = client.new_order(&user, &[(&item, 2)]);
+            for answer in check_out_at_once(&server, &[&*order; 6]) {
+                assert_text(&answer, "Checkout successful");
+            }
+            assert_eq!((client.stock(&item), client.credit(&user)), (0, 0), "{protocol}");
+        }
+        server.audit();
+    }
+}
+
 /// Starts a checkout that takes a while, does something meanwhile, and gives the checkout's answer.
 fn during_a_checkout<R>(server: &Server, order: &str, meanwhile: impl FnOnce(&mut Client) -> R) -> (Response, R) {
     let mut client = server.client();

@@ -1,5 +1,7 @@
 //! Fault injection: off unless it is switched on; and with every fault at every point, the answer and the state agree.
 
+use std::time::{Duration, Instant};
+
 use e2e::server::serve;
 use e2e::{Client, Server};
 use serde_json::json;
@@ -234,4 +236,76 @@ fn a_lasting_fault_at_every_point_of_stock_under_sagas() {
 #[test]
 fn a_lasting_fault_at_every_point_of_payment_under_sagas() {
     a_lasting_fault_at_every_point("saga", "payment");
+}
+
+/// Clients that check out one order of their own after another until the time is over. Each checkout's status, and how long it took.
+fn check_out_for(server: &Server, clients: usize, time: Duration, (item, user): (&str, &str)) -> Vec<(u16, Duration)> {
+    let until = Instant::now() + time;
+    let shopper = || {
+        let mut client = server.client();
+        let mut heard = Vec::new();
+        while Instant::now() < until {
+            let order = client.new_order(user, &[(item, 1)]);
+            let began = Instant::now();
+            heard.push((client.check_out(&order).status, began.elapsed()));
+        }
+        heard
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(shopper)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// A service that fails all that is new and cleans up behind it: it can be reached, and is of no use.
+fn a_service_that_only_begins_nothing_makes_few_wait(protocol: &str, verb: &str) {
+    const CLIENTS: usize = 8;
+    let server = Server::start(&["--protocol", protocol, "--chaos"]);
+    let mut client = server.client();
+    let (item, user) = (client.new_item(100_000, 1), client.new_user(100_000));
+    client.done(&format!("/payment/fault/set?point=before_{verb}&action=error"));
+    let heard = check_out_for(&server, CLIENTS, Duration::from_secs(8), (&item, &user));
+    assert!(heard.iter().all(|(status, _)| *status == 424), "{heard:?}");
+    let slow = heard.iter().filter(|(_, took)| *took > Duration::from_millis(500)).count();
+    println!("{protocol}: {slow} of {} checkouts had to wait", heard.len());
+    // Those that were first, all at once; then one probe after the other, of two seconds each.
+    assert!((1..=CLIENTS + 6).contains(&slow), "{slow} of {} had to wait", heard.len());
+    assert!(heard.len() > 20 * slow, "the others are turned away at once: {} checkouts, {slow} slow", heard.len());
+
+    client.done("/payment/fault/clear");
+    let cleared = Instant::now();
+    let order = client.new_order(&user, &[(&item, 1)]);
+    while client.check_out(&order).status != 200 {
+        assert!(cleared.elapsed() < Duration::from_secs(3), "the service is well, and nobody is let through");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("{protocol}: back after {:?}", cleared.elapsed());
+    let heard = check_out_for(&server, CLIENTS, Duration::from_millis(300), (&item, &user));
+    assert!(heard.iter().all(|(status, _)| *status == 200), "{heard:?}");
+    let sold = heard.len() as i64 + 1;
+    client.wait_until_settled();
+    assert_eq!((client.stock(&item), client.credit(&user)), (100_000 - sold, 100_000 - sold));
+    server.audit();
+}
+
+#[test]
+fn a_service_that_begins_nothing_makes_few_wait_under_two_phase_commit() {
+    a_service_that_only_begins_nothing_makes_few_wait("2pc", "prepare");
+}
+
+#[test]
+fn a_service_that_begins_nothing_makes_few_wait_under_sagas() {
+    a_service_that_only_begins_nothing_makes_few_wait("saga", "execute");
+}
+
+#[test]
+fn a_single_checkout_that_a_fault_has_failed_can_be_tried_again_at_once() {
+    let server = Server::start(&["--protocol", "2pc", "--chaos"]);
+    let mut client = server.client();
+    let case = Case::new(&mut client, 9, 90);
+    client.done("/payment/fault/set?point=before_prepare&action=error");
+    assert_refused(&client.check_out(&case.order), 424, "service_unavailable", &[("order_id", &case.order)]);
+    client.done("/payment/fault/clear");
+    assert_text(&client.check_out(&case.order), "Checkout successful");
+    case.check(&mut client, true, "tried again");
 }

@@ -1,7 +1,7 @@
 //! Each order is paid by one transaction at most; and at rest every user has paid what their paid orders cost, and every item has
-//! lost what they hold. Source: the claim in `shop::orders`: "what is charged is exactly what the order then holds".
+//! lost what they hold, replaced accounts and orders included. Source: the claim in `shop::orders`: "what is charged is exactly what the order then holds".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::{EntityId, Ledger};
 use protocol::TransactionId;
@@ -19,9 +19,10 @@ pub(crate) fn committed(oracle: &mut Oracle, id: TransactionId) -> Check {
 }
 
 fn settled(what: &str, ledger: &Ledger, owed: &BTreeMap<EntityId, i128>) -> Check {
-    let mut accounts: Vec<_> = ledger.accounts().map(|(id, account)| (id, i128::from(account.settled))).collect();
-    accounts.sort_unstable();
-    for (id, settled) in accounts {
+    let found = ledger.settled_by_account();
+    let accounts: BTreeSet<EntityId> = found.keys().chain(owed.keys()).copied().collect();
+    for id in accounts {
+        let settled = found.get(&id).copied().unwrap_or_default();
         let owed = owed.get(&id).copied().unwrap_or_default();
         if settled != owed {
             let what = format!("{what} {id}: {settled} settled, but the paid orders come to {owed}");

@@ -109,6 +109,25 @@ fn a_failed_snapshot_is_told_and_the_store_goes_on() {
 }
 
 #[test]
+fn a_failed_snapshot_leaves_nothing_lying_about() {
+    for deed in [Deed::Write, Deed::SyncData, Deed::Rename] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = TestDisk::default();
+        let options = Options { disk: Arc::new(disk.clone()), ..small() };
+        let (store, _) = Store::<Map>::open(folder.path(), options).unwrap();
+        run(&store, put(1, 10)).unwrap();
+        *disk.state.plan.lock() = Some((deed, 0, true));
+        let error = store.snapshot().unwrap_err();
+        assert!(matches!(&error, StoreError::Snapshot { .. }), "{deed:?}: {error}");
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).collect();
+        assert!(left.is_empty(), "{deed:?}: {left:?}");
+        run(&store, put(2, 10)).unwrap();
+        assert_eq!(store.snapshot(), Ok(2), "{deed:?}");
+    }
+}
+
+#[test]
 fn everyone_waiting_hears_that_the_store_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let disk = TestDisk::default();
