@@ -65,6 +65,7 @@ mod admission;
 pub mod conformance;
 mod definition;
 mod engine;
+mod ledger_store;
 pub mod memory;
 mod observe;
 mod operate;
@@ -75,6 +76,7 @@ mod transport;
 
 pub use definition::{BadDefinition, Choice, Definition};
 pub use engine::{Engine, Executed, Options, TurnedAway};
+pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use observe::{Observation, Observer, Unobserved};
 pub use orchestrator::{Builder, Orchestrator, StartError};
 pub use ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer};

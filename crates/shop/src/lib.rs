@@ -10,6 +10,7 @@
 //! | [`serve_connection`] | plain checkouts straight from the socket; the rest to hyper         |
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`problem`]     | failures as problem details                                               |
@@ -25,6 +26,7 @@ mod flights;
 mod front;
 mod http1;
 mod ledger_http;
+pub mod ledger_store;
 pub mod metrics;
 pub mod orders;
 mod orders_http;
