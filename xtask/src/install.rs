@@ -3,6 +3,7 @@
 //! | tool  | for                      | from                                             |
 //! |-------|--------------------------|--------------------------------------------------|
 //! | `cc`  | the allocator            | the system's package manager: `build-essential`  |
+//! | `redis-server`, `redis-sentinel` | the ledger in Redis, started by the tests themselves | the system's package manager |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
 //! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 
@@ -21,7 +22,11 @@ struct Tool {
 }
 
 /// Debian's packages.
-const SYSTEM: [Tool; 1] = [Tool { program: "cc", package: "build-essential" }];
+const SYSTEM: [Tool; 3] = [
+    Tool { program: "cc", package: "build-essential" },
+    Tool { program: "redis-server", package: "redis-server" },
+    Tool { program: "redis-sentinel", package: "redis-sentinel" },
+];
 
 /// Installs what is missing, or says what is.
 pub(crate) fn system_packages(install: bool) -> anyhow::Result<()> {

@@ -113,3 +113,19 @@ fn an_idle_connection_holds_nothing_up() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(silent);
 }
+
+#[test]
+fn a_half_sent_request_holds_nothing_up() {
+    use std::io::Write;
+    for before in ["", "GET /health HTTP/1.1\r\nHost: shop\r\n\r\n"] {
+        let mut server = Server::start(&[]);
+        let mut half = std::net::TcpStream::connect(server.address()).unwrap();
+        half.write_all(format!("{before}POST /orders/check").as_bytes()).unwrap();
+        // It has been read, and by whom, when others that came later are answered.
+        server.client().get("/health");
+        let began = Instant::now();
+        server.tell_to_end();
+        assert_eq!(server.wait().code(), Some(0), "{}", server.said());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}

@@ -1,5 +1,7 @@
 //! The suites that every adapter must pass. An adapter's tests call them with a way to make a fresh, empty instance.
 
+mod ledger_store;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use protocol::{
 };
 
 use crate::ports::{Done, Log, LogAnswer, LogQuery, Participant};
+
+pub use ledger_store::ledger_store;
 
 /// How long a call may take before the suite calls it lost.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -66,6 +66,7 @@ pub mod conformance;
 mod definition;
 mod engine;
 mod gates;
+mod ledger_store;
 pub mod memory;
 mod observe;
 mod operate;
@@ -76,6 +77,7 @@ mod transport;
 
 pub use definition::{BadDefinition, Choice, Definition};
 pub use engine::{Engine, Executed, Options, TurnedAway};
+pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use observe::{Observation, Observer, Unobserved};
 pub use orchestrator::{Builder, Orchestrator, StartError};
 pub use ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer};

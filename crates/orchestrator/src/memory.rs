@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use protocol::log::{LogCommand, LogReply, LogState};
 use protocol::{Command, Reply};
 
+use crate::ledger_store::{LedgerAnswer, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 use crate::ports::{Done, Log, LogAnswer, LogError, LogQuery, Participant, answer};
 
 /// A log in memory.
@@ -59,6 +60,22 @@ impl MemoryLedger {
     /// Looks at the ledger.
     pub fn read<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
         look(&self.ledger.lock())
+    }
+}
+
+impl LedgerStore for MemoryLedger {
+    fn submit(&self, command: LedgerCommand, done: Done<Result<LedgerReply, StoreFailure>>) {
+        let (reply, _) = self.ledger.lock().apply(&command);
+        done(Ok(reply));
+    }
+
+    fn read(&self, query: LedgerQuery, done: Done<Result<LedgerAnswer, StoreFailure>>) {
+        let found = answer_ledger(&self.ledger.lock(), &query);
+        done(Ok(found));
+    }
+
+    fn stopped(&self) -> Option<String> {
+        None
     }
 }
 

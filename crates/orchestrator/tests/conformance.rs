@@ -15,3 +15,8 @@ fn the_log_in_memory() {
 fn the_ledger_in_memory() {
     conformance::ledger_participant(|| Arc::new(MemoryLedger::with_accounts([(EntityId::number(1), 1)])));
 }
+
+#[test]
+fn the_ledger_store_in_memory() {
+    conformance::ledger_store(|| Arc::new(MemoryLedger::default()));
+}

@@ -67,6 +67,19 @@ pub const MIN_RETENTION_MS: u64 = 10_000;
 /// How long final branches and finished transactions are kept at most. Milliseconds.
 pub const RETENTION_MS: u64 = 60 * 60 * 1000;
 
+/// Scripts that wait for a remote database's connection; a command that finds no room is turned away, not done.
+pub const MAX_STORE_QUEUE: usize = 10_000;
+/// Scripts sent to a remote database at once, with one wait for its replicas behind them.
+pub const MAX_STORE_BATCH: usize = 256;
+/// Bytes sent to a remote database at once, unless one command alone takes more.
+pub const MAX_STORE_BATCH_BYTES: usize = 4 << 20;
+/// Branches or accounts that one script on a remote database handles: others wait while it runs.
+pub const MAX_SCRIPT_ITEMS: usize = 500;
+/// Replacements of ever fewer accounts that a ledger in a remote database keeps apart; more are turned away.
+pub const MAX_SEED_LAYERS: usize = 1_000;
+/// Sentinels that are asked for a master.
+pub const MAX_SENTINELS: usize = 15;
+
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -83,5 +96,6 @@ const _: () = {
     assert!(EXECUTED_AGE_MS <= TERMINATION_AGE_MS);
     assert!(MAX_AMOUNT as i128 * MAX_BATCH as i128 <= i128::MAX / 2, "sums over all accounts are taken in 128 bits");
     assert!(MAX_ORDER_LINES <= MAX_ENTRIES, "every order fits in a branch");
+    assert!(MAX_STORE_BATCH < MAX_STORE_QUEUE && MAX_TERMINATION_BATCH.div_ceil(MAX_SCRIPT_ITEMS) < MAX_STORE_QUEUE);
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
 };

@@ -7,9 +7,11 @@
 //! | [`audit`]       | every paid order against both ledgers                                     |
 //! | [`server`]      | the wiring: three databases, three services, one orchestrator             |
 //! | `*_http`        | thin handlers: arguments in, a command to a store, an answer or a problem |
-//! | [`serve_connection`] | plain checkouts straight from the socket; the rest to hyper         |
+//! | [`serve_connection`] | plain checkouts straight from the socket; the rest to hyper          |
+//! | `single`        | one thread for all checkouts                                              |
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`problem`]     | failures as problem details                                               |
@@ -25,6 +27,7 @@ mod flights;
 mod front;
 mod http1;
 mod ledger_http;
+pub mod ledger_store;
 pub mod metrics;
 pub mod orders;
 mod orders_http;

@@ -96,7 +96,9 @@ impl Shared {
             for job in taken.drain(..) {
                 // A defect in one checkout must not take the others with it. What it held is dropped, and so given back.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    tracing::error!("a job panicked on the thread of the checkouts: this is a defect, please report it");
+                    tracing::error!(
+                        "a job panicked on the thread of the checkouts: this is a defect, please report it"
+                    );
                 }
             }
             pause();
@@ -131,7 +133,10 @@ mod tests {
         }
         drop((send, single));
         let done: Vec<_> = receive.iter().collect();
-        assert_eq!(done.iter().map(|(n, ..)| *n).collect::<Vec<_>>(), (0..100).filter(|n| *n != 50).collect::<Vec<_>>());
+        assert_eq!(
+            done.iter().map(|(n, ..)| *n).collect::<Vec<_>>(),
+            (0..100).filter(|n| *n != 50).collect::<Vec<_>>()
+        );
         assert!(done.iter().all(|(_, single, thread)| *single && *thread == done[0].2));
         assert!(pauses.iter().count() > 0, "and the thread has ended");
         assert!(!is_single());

@@ -7,10 +7,14 @@ use std::sync::mpsc::channel;
 
 use embedded::{Options, Store};
 use ledger::{Change, EntityId, Ledger, LedgerCommand, LedgerReply};
-use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, Participant, conformance};
+use orchestrator::{
+    Done, LedgerAnswer, LedgerQuery, LedgerStore, Log, LogAnswer, LogError, LogQuery, Participant, StoreFailure,
+    conformance,
+};
 use protocol::Command;
 use protocol::log::{LogCommand, LogReply};
 use shop::checkout::{Claim, STOCK};
+use shop::ledger_store::EmbeddedLedger;
 use shop::orders::{OrderBook, OrderState, OrdersCommand};
 use shop::participant::LedgerService;
 use shop::store::OrderLog;
@@ -117,5 +121,32 @@ fn the_ledger_service() {
             assert!(matches!(answer.recv().unwrap(), Ok(LedgerReply::Account(..))));
         }
         Arc::new(OnDisk { service: LedgerService::new(STOCK, store, false, Arc::default()), _folder: folder })
+    });
+}
+
+struct LedgerOnDisk {
+    ledger: EmbeddedLedger,
+    _folder: TempDir,
+}
+
+impl LedgerStore for LedgerOnDisk {
+    fn submit(&self, command: LedgerCommand, done: Done<Result<LedgerReply, StoreFailure>>) {
+        self.ledger.submit(command, done);
+    }
+
+    fn read(&self, query: LedgerQuery, done: Done<Result<LedgerAnswer, StoreFailure>>) {
+        self.ledger.read(query, done);
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.ledger.stopped()
+    }
+}
+
+#[test]
+fn the_ledger_store_on_disk() {
+    conformance::ledger_store(|| {
+        let (store, folder) = open();
+        Arc::new(LedgerOnDisk { ledger: EmbeddedLedger(store), _folder: folder })
     });
 }

@@ -6,6 +6,7 @@
 //! | `ledgers`     | stock and payment: create, find, add, subtract, pay                        |
 //! | `arguments`   | numbers that are none, sums that overflow, ids of nothing                  |
 //! | `checkout`    | what a checkout answers, and that the answer is final                      |
+//! | `connections` | one connection, whatever comes on it in whatever pieces                     |
 //! | `idempotency` | keys                                                                       |
 //! | `batch_init`  | seeding                                                                    |
 //! | `operations`  | health, metrics, dead letters                                              |
@@ -17,6 +18,7 @@
 mod arguments;
 mod batch_init;
 mod checkout;
+mod connections;
 mod faults;
 mod idempotency;
 mod ledgers;

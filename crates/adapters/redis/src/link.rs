@@ -1,0 +1,179 @@
+//! One connection to a server that has said who it is.
+
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Value};
+
+use crate::error::OpenError;
+use crate::options::{Credentials, Durability, Options, host_and_port};
+use crate::script::{Script, Words};
+
+/// A connection to a master that gives what was asked for.
+pub(crate) struct Link {
+    connection: Connection,
+    pub(crate) address: String,
+    /// The server process: another after a restart.
+    pub(crate) run_id: String,
+    /// How many replicas were in touch when the connection was made.
+    pub(crate) replicas: u32,
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// Connects, without a question asked.
+pub(crate) fn connect(address: &str, credentials: &Credentials, patience: Duration) -> Result<Connection, OpenError> {
+    let unreachable =
+        |error: redis::RedisError| OpenError::Unreachable { address: address.to_owned(), why: error.to_string() };
+    let (host, port) = host_and_port(address)?;
+    let mut who = RedisConnectionInfo::default();
+    if let Some(username) = &credentials.username {
+        who = who.set_username(username);
+    }
+    if let Some(password) = &credentials.password {
+        who = who.set_password(password);
+    }
+    // A batch is one write, but a large one leaves in several segments: none of them may wait for an acknowledgement.
+    let settings = TcpSettings::default().set_nodelay(true);
+    let info = ConnectionAddr::Tcp(host, port).into_connection_info().map_err(unreachable)?;
+    let info = info.set_redis_settings(who).set_tcp_settings(settings);
+    let client = redis::Client::open(info).map_err(unreachable)?;
+    let connection = client.get_connection_with_timeout(patience).map_err(unreachable)?;
+    connection.set_read_timeout(Some(patience)).map_err(unreachable)?;
+    connection.set_write_timeout(Some(patience)).map_err(unreachable)?;
+    Ok(connection)
+}
+
+impl Link {
+    /// Connects to `address` and asks the server who it is and what it does with what it is told. Whatever comes later is sent to this
+    /// process and no other: when it ends, so does the connection.
+    pub(crate) fn open(address: &str, options: &Options) -> Result<Self, OpenError> {
+        let connection = connect(address, &options.credentials, options.patience)?;
+        let mut link = Self { connection, address: address.to_owned(), run_id: String::new(), replicas: 0 };
+        link.check_role()?;
+        let server = link.info("server")?;
+        link.run_id = field(&server, "run_id").unwrap_or_default().to_owned();
+        if field(&server, "redis_mode") == Some("cluster") {
+            return Err(OpenError::Cluster { address: link.address });
+        }
+        let replication = link.info("replication")?;
+        let in_touch = |line: &&str| line.starts_with("slave") && line.contains("state=online");
+        link.replicas = u32::try_from(replication.lines().filter(in_touch).count()).unwrap_or(u32::MAX);
+        let policy = link.setting("maxmemory-policy")?;
+        if policy.starts_with("allkeys") && link.setting("maxmemory")? != "0" {
+            return Err(OpenError::Evicts { address: link.address, policy });
+        }
+        if options.durability != Durability::Memory {
+            for (setting, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
+                let found = link.setting(setting)?;
+                if found != wanted {
+                    return Err(OpenError::NotDurable { address: link.address, setting, found, wanted });
+                }
+            }
+        }
+        if matches!(options.durability, Durability::Replicated { .. }) {
+            match link.ask(Words::new().word("WAIT").word("0").word("1"))? {
+                Value::Int(_) => {}
+                other => return Err(OpenError::NoWait { address: link.address, said: shown(&other) }),
+            }
+        }
+        // The answer to a batch comes once its replicas have it.
+        let patience = options.wait + options.patience;
+        let unreachable =
+            |error: redis::RedisError| OpenError::Unreachable { address: address.to_owned(), why: error.to_string() };
+        link.connection.set_read_timeout(Some(patience)).map_err(unreachable)?;
+        Ok(link)
+    }
+
+    fn check_role(&mut self) -> Result<(), OpenError> {
+        let answer = self.ask(Words::new().word("ROLE"))?;
+        let role = match &answer {
+            Value::Array(parts) => parts.first().map(shown).unwrap_or_default(),
+            other => return Err(self.silent("ROLE", other)),
+        };
+        if role == "master" { Ok(()) } else { Err(OpenError::NotMaster { address: self.address.clone(), role }) }
+    }
+
+    fn info(&mut self, section: &'static str) -> Result<String, OpenError> {
+        match self.ask(Words::new().word("INFO").word(section))? {
+            text @ (Value::BulkString(_) | Value::VerbatimString { .. } | Value::SimpleString(_)) => Ok(shown(&text)),
+            other => Err(self.silent("INFO", &other)),
+        }
+    }
+
+    fn setting(&mut self, name: &'static str) -> Result<String, OpenError> {
+        let answer = self.ask(Words::new().word("CONFIG").word("GET").word(name))?;
+        match &answer {
+            Value::Array(parts) if parts.len() == 2 => Ok(shown(&parts[1])),
+            Value::Map(pairs) if pairs.len() == 1 => Ok(shown(&pairs[0].1)),
+            other => Err(self.silent("CONFIG GET", other)),
+        }
+    }
+
+    fn silent(&self, question: &'static str, said: &Value) -> OpenError {
+        OpenError::Silent { address: self.address.clone(), question, said: shown(said) }
+    }
+
+    /// Sends one command and returns its answer, which may be an error that the server told.
+    pub(crate) fn ask(&mut self, words: &Words) -> Result<Value, OpenError> {
+        let mut bytes = Vec::new();
+        words.write(&mut bytes);
+        let answer = self.send(&bytes).and_then(|()| self.receive());
+        answer.map_err(|Broken(why)| OpenError::Unreachable { address: self.address.clone(), why })
+    }
+
+    /// Gives the server scripts to keep.
+    pub(crate) fn load_all(&mut self, scripts: &[&Script]) -> Result<(), OpenError> {
+        scripts.iter().try_for_each(|script| self.load(script))
+    }
+
+    fn load(&mut self, script: &Script) -> Result<(), OpenError> {
+        match self.ask(Words::new().word("SCRIPT").word("LOAD").word(&script.text))? {
+            Value::BulkString(hash) if hash == script.hash.as_bytes() => Ok(()),
+            other => Err(self.silent("SCRIPT LOAD", &other)),
+        }
+    }
+
+    /// Writes bytes. After an error some of them may have arrived.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.connection.send_packed_command(bytes).map_err(|error| Broken(error.to_string()))
+    }
+
+    /// Reads one answer; an error that the server told is an answer too.
+    pub(crate) fn receive(&mut self) -> Result<Value, Broken> {
+        loop {
+            match self.connection.recv_response() {
+                Ok(Value::Push { .. }) => {}
+                Ok(value) => return Ok(value),
+                Err(error) => return Err(Broken(error.to_string())),
+            }
+        }
+    }
+
+    /// The name that the store was given when it was opened first; `None` if it never was.
+    pub(crate) fn identity(&mut self, base: &str) -> Result<Option<String>, OpenError> {
+        match self.ask(Words::new().word("HGET").word(&format!("{base}meta")).word("identity"))? {
+            Value::Nil => Ok(None),
+            Value::BulkString(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            other => Err(self.silent("HGET", &other)),
+        }
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// A value as people read it.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        Value::Int(number) => number.to_string(),
+        Value::Okay => "OK".to_owned(),
+        Value::ServerError(error) => format!("{} {}", error.code(), error.details().unwrap_or_default()),
+        other => format!("{other:?}"),
+    }
+}

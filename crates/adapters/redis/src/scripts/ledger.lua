@@ -1,0 +1,195 @@
+
+---------------------------------------------------------------------------------------------------------------------------
+-- change ('open' ID PRICE | 'credit' ID AMOUNT | 'debit' ID AMOUNT) [KEY FINGERPRINT HOW_MANY_KEYS]
+
+local function change()
+  local kind, id = ARGV[2], ARGV[3]
+  local account = find(id)
+  if kind == 'open' then
+    if not account then
+      account = { id = id, generation = '0', available = 0, held = 0, settled = 0, credited = 0, debited = 0, price = ARGV[4],
+        seed = '0', fresh = true }
+      save(account)
+    end
+    return account
+  end
+  if not account then return nil, 'unknown_account' end
+  local amount = tonumber(ARGV[4])
+  if kind == 'credit' then
+    if account.credited + amount > MAX then return nil, 'overflow' end
+    account.credited = account.credited + amount
+    account.available = account.available + amount
+    save(account, 'credited', 'available')
+  else
+    if amount > account.available then return nil, 'insufficient' end
+    account.debited = account.debited + amount
+    account.available = account.available - amount
+    save(account, 'debited', 'available')
+  end
+  return account
+end
+
+local function keyed()
+  local name, fingerprint = ARGV[5], ARGV[6]
+  if name then
+    local remembered = call('HGET', base .. 'keys', name)
+    if remembered then
+      local words = {}
+      for word in string.gmatch(remembered, '%S+') do words[#words + 1] = word end
+      if words[1] ~= fingerprint then return { 'reused' } end
+      words[1] = 'account'
+      return words
+    end
+  end
+  local account, denial = change()
+  if not account then return { 'denied', denial } end
+  local reply = answer(account)
+  if name then
+    call('HSET', base .. 'keys', name, fingerprint .. ' ' .. table.concat(reply, ' ', 2))
+    if call('RPUSH', base .. 'key_order', name) > tonumber(ARGV[7]) then
+      call('HDEL', base .. 'keys', call('LPOP', base .. 'key_order'))
+    end
+  end
+  return reply
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- retire BRANCH ...
+
+local function retire()
+  for i = 2, #ARGV do
+    if call('ZREM', base .. 'executed', ARGV[i]) == 1 then
+      call('HDEL', base .. 'b:' .. ARGV[i], 'entries')
+      call('RPUSH', base .. 'finals', ARGV[i])
+    end
+  end
+  return { 'ok' }
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- replace COUNT AVAILABLE PRICE HIGH LOW MOST_ACCOUNTS MOST_LAYERS, where HIGH * 2^40 + LOW = COUNT * AVAILABLE
+
+local function replace()
+  local open = call('ZCARD', base .. 'prepared') + call('ZCARD', base .. 'executed')
+  if open > 0 then return { 'busy', text(open) } end
+  local count, available = tonumber(ARGV[2]), tonumber(ARGV[3])
+  if available < 0 or available > MAX or count > tonumber(ARGV[7]) then return { 'denied', 'overflow' } end
+  if count == 0 then return { 'ok' } end
+  local newest, kept, layers = 0, {}, 1
+  for generation, covers, has, price in string.gmatch(seeds or '', '(%d+) (%d+) (%d+) (%-?%d+);') do
+    newest = math.max(newest, tonumber(generation))
+    if tonumber(covers) > count then
+      kept[#kept + 1] = generation .. ' ' .. covers .. ' ' .. has .. ' ' .. price .. ';'
+      layers = layers + 1
+    end
+  end
+  if layers > tonumber(ARGV[8]) then
+    return redis.error_reply('LAYERS too many replacements of ever fewer accounts: replace at least as many as once before')
+  end
+  local sums = call('HMGET', meta, 'seeded_high', 'seeded_low')
+  local low = tonumber(sums[2] or '0') + tonumber(ARGV[6])
+  local high = tonumber(sums[1] or '0') + tonumber(ARGV[5]) + math.floor(low / PART)
+  local seed = text(newest + 1) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ';'
+  call('HSET', meta, 'seeds', seed .. table.concat(kept), 'seeded_high', text(high), 'seeded_low', text(low % PART))
+  return { 'ok' }
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- forget BORN_BEFORE KEEP SPARE_SINCE HOW_MANY_AT_ONCE: 'more' if it should be called again
+
+local function forget()
+  local born_before, keep, spare_since = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+  local length = call('LLEN', base .. 'finals')
+  local oldest = call('LRANGE', base .. 'finals', '0', tonumber(ARGV[5]) - 1)
+  local gone, risen = 0, floor
+  for i = 1, #oldest do
+    local birth = birth_of(oldest[i])
+    local surplus = length - gone > keep and birth < spare_since
+    if birth >= born_before and not surplus then break end
+    gone = i
+    risen = math.max(risen, birth)
+  end
+  for i = 1, gone do call('DEL', base .. 'b:' .. oldest[i]) end
+  if gone > 0 then call('LTRIM', base .. 'finals', text(gone), '-1') end
+  if risen > floor then call('HSET', meta, 'floor', text(risen)) end
+  return { 'ok', gone > 0 and gone == #oldest and gone < length and 'more' or 'all' }
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- Questions.
+
+-- branches BRANCH ...: for each its state, entries, code and detail
+local function branches()
+  local found = {}
+  for i = 2, #ARGV do found[i - 1] = call('HMGET', base .. 'b:' .. ARGV[i], 'state', 'entries', 'code', 'detail') end
+  return found
+end
+
+-- open PREPARED_BEFORE EXECUTED_BEFORE LIMIT
+local function open()
+  local prepared = call('ZRANGEBYSCORE', base .. 'prepared', '-inf', '(' .. ARGV[2], 'LIMIT', '0', ARGV[4])
+  local executed = call('ZRANGEBYSCORE', base .. 'executed', '-inf', '(' .. ARGV[3], 'LIMIT', '0', ARGV[4])
+  return { prepared, executed }
+end
+
+-- youngest: asked once at a start, so that nothing has to be kept up for it
+local function youngest()
+  local birth = floor
+  for _, set in ipairs({ 'prepared', 'executed' }) do
+    local last = call('ZREVRANGE', base .. set, '0', '0')[1]
+    if last then birth = math.max(birth, birth_of(last)) end
+  end
+  for _, branch in ipairs(call('LRANGE', base .. 'finals', '0', '-1')) do birth = math.max(birth, birth_of(branch)) end
+  return text(birth)
+end
+
+-- page AFTER HOW_MANY: written accounts whose ids come after AFTER, in the order of the text; with the seeds of that moment
+local function page()
+  local ids = call('ZRANGEBYLEX', base .. 'accounts', ARGV[2] == '' and '-' or '(' .. ARGV[2], '+', 'LIMIT', '0', ARGV[3])
+  local rows = {}
+  for i = 1, #ids do
+    rows[i] = call('HMGET', base .. 'a:' .. ids[i], 'generation', 'seed', 'price', 'available', 'held', 'settled',
+      'credited', 'debited', 'past_credited_high', 'past_credited_low', 'past_settled_high', 'past_settled_low',
+      'past_debited_high', 'past_debited_low')
+  end
+  local sums = call('HMGET', meta, 'seeded_high', 'seeded_low')
+  return { seeds or '', sums[1] or '0', sums[2] or '0', ids, rows }
+end
+
+-- holds ACCOUNT ...: of these accounts, and of those that an open prepared branch names, each with what it holds and what those
+-- branches say that it holds; all at one moment
+local function holds()
+  local held, sums, names = {}, {}, {}
+  for _, branch in ipairs(call('ZRANGE', base .. 'prepared', '0', '-1')) do
+    for id, amount in string.gmatch(call('HGET', base .. 'b:' .. branch, 'entries') or '', '(%S+) (%d+)') do
+      if not sums[id] then names[#names + 1] = id end
+      sums[id] = (sums[id] or 0) + tonumber(amount)
+    end
+  end
+  local function held_by(id)
+    local account = find(id)
+    return account and text(account.held) or '0'
+  end
+  for i = 2, #ARGV do
+    held[#held + 1], held[#held + 2], held[#held + 3] = ARGV[i], held_by(ARGV[i]), text(sums[ARGV[i]] or 0)
+    sums[ARGV[i]] = nil
+  end
+  for i = 1, #names do
+    if sums[names[i]] then
+      held[#held + 1], held[#held + 2], held[#held + 3] = names[i], held_by(names[i]), text(sums[names[i]])
+    end
+  end
+  return held
+end
+
+local what = ARGV[1]
+if what == 'change' then return keyed() end
+if what == 'retire' then return retire() end
+if what == 'forget' then return forget() end
+if what == 'replace' then return replace() end
+if what == 'branches' then return branches() end
+if what == 'open' then return open() end
+if what == 'youngest' then return youngest() end
+if what == 'page' then return page() end
+if what == 'holds' then return holds() end
+return redis.error_reply('UNKNOWN there is no `' .. tostring(what) .. '`: this script and its caller are of different versions')

@@ -1,0 +1,540 @@
+//! The one who speaks to the server: takes whatever waits, sends it at once, and answers all of it.
+//!
+//! ```text
+//!   callers ──► queue (bounded) ──► batch ──► EVALSHA EVALSHA … [INCR WAIT]  one write
+//!                                      │
+//!   callers ◄── their answers ◄────────┴──── answer answer … [n of replicas] then all of them at once
+//! ```
+//!
+//! One batch is under way at a time: while it is, the next one fills. What became of a batch is decided in one place, [`Talk::exchange`].
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use orchestrator::{Done, StoreFailure};
+use parking_lot::{Condvar, Mutex};
+use protocol::limits::{MAX_STORE_BATCH_BYTES, MAX_STORE_QUEUE};
+use redis::Value;
+
+use crate::error::OpenError;
+use crate::link::{Link, shown};
+use crate::options::{Durability, Options};
+use crate::script::{Script, Words};
+use crate::sentinel::{Compass, Seat};
+
+/// How long after a connection that could not be made the next one is tried.
+const PAUSE: Duration = Duration::from_millis(100);
+/// After so long without a word it is asked first whether the server is still there: a batch that is not sent is not unknown.
+const IDLE: Duration = Duration::from_millis(500);
+/// The errors with which a server turns a script away before its first write, or our scripts do. Whatever has one of them was not done.
+const CERTAIN: [&str; 12] = [
+    "INEXACT",
+    "LAYERS",
+    "UNKNOWN",
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "BUSY",
+    "NOREPLICAS",
+    "MISCONF",
+    "OOM",
+    "NOAUTH",
+    "NOPERM",
+];
+
+/// Calls whose answers are wanted together. They are sent in one batch, in order, and others' scripts may run between them.
+pub(crate) struct Job {
+    pub(crate) calls: Vec<Words>,
+    pub(crate) done: Done<Result<Vec<Value>, StoreFailure>>,
+}
+
+/// What a store has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Batches sent.
+    pub batches: u64,
+    /// Scripts in them.
+    pub scripts: u64,
+    /// Scripts whose outcome nobody knows.
+    pub unknown: u64,
+    /// Connections made, the first included.
+    pub connections: u64,
+}
+
+enum Phase {
+    Open,
+    Closing,
+    Stopped(String),
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    scripts: usize,
+    phase: Phase,
+    statistics: Statistics,
+    /// Why there is no connection, while there is none.
+    trouble: Option<String>,
+}
+
+/// What the writer's thread shares with its callers.
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+impl Shared {
+    /// Takes a job in, or turns it away if there is no room.
+    pub(crate) fn submit(&self, job: Job) {
+        let queue = self.queue.lock();
+        if queue.scripts + job.calls.len() > MAX_STORE_QUEUE {
+            let why = format!("{} scripts wait for the server already", queue.scripts);
+            drop(queue);
+            return answer(job.done, Err(StoreFailure::NotDone(why)));
+        }
+        if let Some(why) = closed(&queue.phase) {
+            drop(queue);
+            return answer(job.done, Err(StoreFailure::NotDone(why)));
+        }
+        self.push(queue, job);
+    }
+
+    /// Takes in what goes on with a job that was just answered: there is room for it.
+    pub(crate) fn go_on(&self, job: Job) {
+        let queue = self.queue.lock();
+        if let Some(why) = closed(&queue.phase) {
+            drop(queue);
+            return answer(job.done, Err(StoreFailure::NotDone(why)));
+        }
+        self.push(queue, job);
+    }
+
+    fn push(&self, mut queue: parking_lot::MutexGuard<'_, Queue>, job: Job) {
+        queue.scripts += job.calls.len();
+        queue.jobs.push_back(job);
+        let alone = queue.jobs.len() == 1;
+        drop(queue);
+        if alone {
+            self.work.notify_one();
+        }
+    }
+
+    pub(crate) fn stopped(&self) -> Option<String> {
+        match &self.queue.lock().phase {
+            Phase::Stopped(why) => Some(why.clone()),
+            Phase::Open | Phase::Closing => None,
+        }
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.queue.lock().trouble.clone()
+    }
+
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.queue.lock().statistics
+    }
+
+    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed.
+    fn take(&self, most: usize) -> Option<Vec<Job>> {
+        let mut queue = self.queue.lock();
+        while queue.jobs.is_empty() {
+            if !matches!(queue.phase, Phase::Open) {
+                return None;
+            }
+            self.work.wait(&mut queue);
+        }
+        let (mut batch, mut scripts, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(job) = queue.jobs.front() {
+            let weight: usize = job.calls.iter().map(Words::len).sum();
+            let fits = scripts + job.calls.len() <= most && bytes + weight <= MAX_STORE_BATCH_BYTES;
+            if !fits && !batch.is_empty() {
+                break;
+            }
+            scripts += job.calls.len();
+            bytes += weight;
+            batch.extend(queue.jobs.pop_front());
+        }
+        queue.scripts -= scripts;
+        Some(batch)
+    }
+}
+
+fn closed(phase: &Phase) -> Option<String> {
+    match phase {
+        Phase::Open => None,
+        Phase::Closing => Some("the store is closed".to_owned()),
+        Phase::Stopped(why) => Some(why.clone()),
+    }
+}
+
+/// A callback that panics is its owner's fault, and must not cost the others their answers.
+fn answer<T>(done: Done<T>, value: T) {
+    if catch_unwind(AssertUnwindSafe(|| done(value))).is_err() {
+        tracing::error!("a callback of the store in Redis panicked");
+    }
+}
+
+/// The writer and its thread. Closed when it is dropped: what waits is still sent.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Connects to the master, asks it who it is, and starts the thread. `name` is for people, `base` begins every key.
+    pub(crate) fn open(
+        name: &str,
+        base: &str,
+        scripts: Vec<&'static Script>,
+        options: &Options,
+    ) -> Result<Self, OpenError> {
+        options.check()?;
+        let compass = Compass::new(options)?;
+        let seat = compass.seat()?;
+        let mut link = Link::open(&seat.address, options)?;
+        if let Durability::Replicated { replicas: wanted } = options.durability
+            && link.replicas < wanted
+        {
+            return Err(OpenError::TooFewReplicas { address: link.address, wanted, found: link.replicas });
+        }
+        compass.check_failover(options)?;
+        link.load_all(&scripts)?;
+        let identity = match link.identity(base)? {
+            Some(identity) => identity,
+            None => baptise(&mut link, base, options)?,
+        };
+        let queue = Queue {
+            jobs: VecDeque::new(),
+            scripts: 0,
+            phase: Phase::Open,
+            statistics: Statistics { connections: 1, ..Statistics::default() },
+            trouble: None,
+        };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
+        tracing::info!(store = name, address = link.address, run_id = link.run_id, "opened a store in Redis");
+        let talk = Talk {
+            name: name.to_owned(),
+            shared: Arc::clone(&shared),
+            compass,
+            options: options.clone(),
+            known: scripts,
+            base: base.to_owned(),
+            identity,
+            link: Some((link, seat)),
+            failed: None,
+            spoke: Instant::now(),
+            bytes: Vec::new(),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("redis-{name}"))
+            .spawn(move || talk.run())
+            .map_err(|error| OpenError::Thread(error.to_string()))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn close(&self) {
+        let mut queue = self.shared.queue.lock();
+        if matches!(queue.phase, Phase::Open) {
+            queue.phase = Phase::Closing;
+        }
+        drop(queue);
+        self.shared.work.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            // The last handle may be dropped by a callback; the thread then ends without being awaited.
+            if thread.thread().id() != thread::current().id() {
+                let ended = thread.join();
+                debug_assert!(ended.is_ok(), "the thread catches every panic of a callback");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Gives a new store its identity, by which a server that has lost it is told apart. Another process may be faster: then it is theirs.
+fn baptise(link: &mut Link, base: &str, options: &Options) -> Result<String, OpenError> {
+    let mut words = Words::new();
+    words.word("HSETNX").word(&format!("{base}meta")).word("identity").word(&uuid::Uuid::now_v7().to_string());
+    link.ask(&words)?;
+    if let Durability::Replicated { replicas } = options.durability {
+        let mut words = Words::new();
+        words.word("WAIT").number(i64::from(replicas)).number(millis(options.wait));
+        match link.ask(&words)? {
+            Value::Int(found) if found >= i64::from(replicas) => {}
+            found => {
+                let found = if let Value::Int(found) = found { u32::try_from(found).unwrap_or(0) } else { 0 };
+                return Err(OpenError::TooFewReplicas { address: link.address.clone(), wanted: replicas, found });
+            }
+        }
+    }
+    let nothing = || OpenError::Strange {
+        address: link.address.clone(),
+        expected: "the identity just given".to_owned(),
+        found: "none".to_owned(),
+    };
+    let unnamed = nothing();
+    link.identity(base)?.ok_or(unnamed)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What became of a batch.
+enum Exchange {
+    /// The server answered each script, and all that the answers rest on is as durable as was asked for.
+    Answered(Vec<Value>),
+    /// Nothing of it was sent.
+    NotSent(String),
+    /// It was sent, and nobody knows what came of it.
+    Unknown(String),
+}
+
+/// The thread's own.
+struct Talk {
+    name: String,
+    shared: Arc<Shared>,
+    compass: Compass,
+    options: Options,
+    /// The scripts that every server is given.
+    known: Vec<&'static Script>,
+    base: String,
+    identity: String,
+    link: Option<(Link, Seat)>,
+    /// When the last connection failed, and why.
+    failed: Option<(Instant, String)>,
+    spoke: Instant,
+    bytes: Vec<u8>,
+}
+
+impl Talk {
+    fn run(mut self) {
+        while let Some(batch) = self.shared.take(self.options.batch) {
+            self.serve(batch);
+        }
+    }
+
+    fn serve(&mut self, mut batch: Vec<Job>) {
+        let values = match self.exchange(&batch) {
+            Exchange::Answered(values) => values,
+            Exchange::NotSent(why) => return fail(batch, &StoreFailure::NotDone(why)),
+            Exchange::Unknown(why) => return self.unknown(batch, why),
+        };
+        let mut values = values.into_iter();
+        let mut forgotten = Vec::new();
+        for job in std::mem::take(&mut batch) {
+            let values: Vec<Value> = values.by_ref().take(job.calls.len()).collect();
+            if values.iter().all(|value| matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT")) {
+                forgotten.push(job);
+            } else {
+                self.answer(job, values);
+            }
+        }
+        if !forgotten.is_empty() {
+            self.serve_forgotten(forgotten);
+        }
+    }
+
+    /// The server had forgotten the scripts, so these jobs certainly did not run: it is given them again, and they are sent again, once.
+    fn serve_forgotten(&mut self, batch: Vec<Job>) {
+        tracing::warn!(store = self.name, "the server had forgotten its scripts: they are loaded again");
+        let loaded = match &mut self.link {
+            Some((link, _)) => link.load_all(&self.known).map_err(|error| error.to_string()),
+            None => Err("the connection is gone".to_owned()),
+        };
+        if let Err(why) = loaded {
+            self.link = None;
+            return fail(batch, &StoreFailure::NotDone(why));
+        }
+        match self.exchange(&batch) {
+            Exchange::Answered(values) => {
+                let mut values = values.into_iter();
+                for job in batch {
+                    let values = values.by_ref().take(job.calls.len()).collect();
+                    self.answer(job, values);
+                }
+            }
+            Exchange::NotSent(why) => fail(batch, &StoreFailure::NotDone(why)),
+            Exchange::Unknown(why) => self.unknown(batch, why),
+        }
+    }
+
+    /// Answers one job out of a batch that the server answered.
+    fn answer(&mut self, job: Job, values: Vec<Value>) {
+        let mut failure = None;
+        for value in &values {
+            if let Value::ServerError(error) = value {
+                let code = error.code();
+                let why = format!("the server says: {}", shown(value));
+                // Of several calls, one that came before may have been carried out.
+                let certain = values.len() == 1 && (CERTAIN.contains(&code) || code == "NOSCRIPT");
+                failure = Some(if certain { StoreFailure::NotDone(why) } else { StoreFailure::Unknown(why) });
+                if matches!(code, "READONLY" | "MASTERDOWN") {
+                    self.link = None;
+                }
+            }
+        }
+        match failure {
+            None => answer(job.done, Ok(values)),
+            Some(failure) => {
+                tracing::warn!(store = self.name, %failure, "a script failed");
+                answer(job.done, Err(failure));
+            }
+        }
+    }
+
+    fn unknown(&mut self, batch: Vec<Job>, why: String) {
+        let scripts: usize = batch.iter().map(|job| job.calls.len()).sum();
+        self.shared.queue.lock().statistics.unknown += scripts as u64;
+        tracing::warn!(store = self.name, scripts, why, "the outcome of a batch is unknown");
+        fail(batch, &StoreFailure::Unknown(why));
+    }
+
+    /// Sends a batch to the master and reads every answer.
+    ///
+    /// From the first byte written to the last answer read, whatever goes wrong makes the whole batch unknown. It is answered only if the
+    /// server is still the master when its answers are here, and its replicas have all that the answers rest on.
+    fn exchange(&mut self, batch: &[Job]) -> Exchange {
+        let (mut link, seat) = match self.connected() {
+            Ok(connected) => connected,
+            Err(why) => return Exchange::NotSent(why),
+        };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut scripts = 0;
+        for words in batch.iter().flat_map(|job| &job.calls) {
+            words.write(&mut bytes);
+            scripts += 1;
+        }
+        let replicas = match self.options.durability {
+            Durability::Memory | Durability::Fsync => None,
+            Durability::Replicated { replicas } => Some(replicas),
+        };
+        if let Some(replicas) = replicas {
+            // WAIT waits for what this connection wrote last. An answer may rest on what another one wrote, a repeat's for instance:
+            // a write of our own behind the scripts makes it wait for all that was there when they ran.
+            Words::new()
+                .word("HINCRBY")
+                .word(&format!("{}meta", self.base))
+                .word("batches")
+                .word("1")
+                .write(&mut bytes);
+            Words::new().word("WAIT").number(i64::from(replicas)).number(millis(self.options.wait)).write(&mut bytes);
+        }
+        let sent = link.send(&bytes);
+        self.bytes = bytes;
+        let mut values = Vec::with_capacity(scripts);
+        let read = || {
+            sent?;
+            for _ in 0..scripts {
+                values.push(link.receive()?);
+            }
+            match replicas {
+                None => Ok(None),
+                Some(wanted) => Ok(Some((link.receive()?, link.receive()?, wanted))),
+            }
+        };
+        let waited = match read() {
+            Ok(waited) => waited,
+            Err(crate::link::Broken(why)) => {
+                return Exchange::Unknown(format!("{} gave no answer: {why}", link.address));
+            }
+        };
+        self.spoke = Instant::now();
+        let mut statistics = self.shared.queue.lock();
+        statistics.statistics.batches += 1;
+        statistics.statistics.scripts += scripts as u64;
+        drop(statistics);
+        if self.compass.seat().ok().as_ref() != Some(&seat) {
+            return Exchange::Unknown(format!("{} is no longer the master", link.address));
+        }
+        let address = link.address.clone();
+        match waited {
+            None => {}
+            Some((Value::Int(_), Value::Int(acknowledged), wanted)) if acknowledged >= i64::from(wanted) => {}
+            Some((Value::Int(_), Value::Int(acknowledged), wanted)) => {
+                self.link = Some((link, seat));
+                let within = self.options.wait;
+                return Exchange::Unknown(format!(
+                    "{acknowledged} of the {wanted} replicas of {address} that must have it acknowledged it within {within:?}"
+                ));
+            }
+            Some((written, waited, _)) => {
+                let said = if matches!(written, Value::Int(_)) { shown(&waited) } else { shown(&written) };
+                return Exchange::Unknown(format!("{address} cannot wait for its replicas: {said}"));
+            }
+        }
+        self.link = Some((link, seat));
+        Exchange::Answered(values)
+    }
+
+    /// The connection to the master that is, taken out; a new one, asked who it is, if there was none or its server is no longer the
+    /// master.
+    fn connected(&mut self) -> Result<(Link, Seat), String> {
+        let seat = self.compass.seat().map_err(|error| error.to_string())?;
+        self.compass.check_failover(&self.options).map_err(|error| error.to_string())?;
+        if let Some((mut link, of)) = self.link.take()
+            && of == seat
+        {
+            let idle = self.spoke.elapsed() >= IDLE;
+            if !idle || matches!(link.ask(Words::new().word("PING")), Ok(value) if shown(&value) == "PONG") {
+                return Ok((link, seat));
+            }
+        }
+        if let Some((at, why)) = &self.failed
+            && at.elapsed() < PAUSE
+        {
+            return Err(why.clone());
+        }
+        match self.connect(&seat) {
+            Ok(link) => {
+                self.failed = None;
+                let mut queue = self.shared.queue.lock();
+                queue.statistics.connections += 1;
+                queue.trouble = None;
+                drop(queue);
+                tracing::info!(store = self.name, address = link.address, run_id = link.run_id, "connected again");
+                Ok((link, seat))
+            }
+            Err(error) => {
+                let why = error.to_string();
+                let mut queue = self.shared.queue.lock();
+                queue.trouble = Some(why.clone());
+                if matches!(error, OpenError::Strange { .. }) {
+                    tracing::error!(store = self.name, why, "the store is gone: nothing more is written");
+                    queue.phase = Phase::Stopped(why.clone());
+                }
+                drop(queue);
+                tracing::warn!(store = self.name, why, "no connection");
+                self.failed = Some((Instant::now(), why.clone()));
+                Err(why)
+            }
+        }
+    }
+
+    fn connect(&self, seat: &Seat) -> Result<Link, OpenError> {
+        let mut link = Link::open(&seat.address, &self.options)?;
+        let found = link.identity(&self.base)?;
+        if found.as_deref() != Some(&*self.identity) {
+            return Err(OpenError::Strange {
+                address: link.address,
+                expected: self.identity.clone(),
+                found: found.map_or_else(|| "nothing".to_owned(), |found| format!("`{found}`")),
+            });
+        }
+        link.load_all(&self.known)?;
+        Ok(link)
+    }
+}
+
+fn fail(batch: Vec<Job>, failure: &StoreFailure) {
+    for job in batch {
+        answer(job.done, Err(failure.clone()));
+    }
+}

@@ -1,0 +1,89 @@
+//! One connection, whatever comes on it in whatever pieces: every request is answered once, in order.
+
+use std::io::{BufReader, Write};
+use std::net::{Shutdown, TcpStream};
+
+use e2e::Server;
+use e2e::http::read_response;
+
+/// A server with `orders` orders of one unit of one item, at a price of 1.
+fn seeded(orders: u64) -> Server {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.done("/stock/batch_init/1/1000000/1");
+    client.done("/payment/batch_init/1/1000000");
+    client.done(&format!("/orders/batch_init/{orders}/1/1/1"));
+    server
+}
+
+fn connect(server: &Server) -> (TcpStream, BufReader<TcpStream>) {
+    let stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let reader = BufReader::new(stream.try_clone().unwrap());
+    (stream, reader)
+}
+
+fn checkout(order: u64) -> String {
+    format!("POST /orders/checkout/{order} HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n")
+}
+
+#[test]
+fn requests_sent_ahead_are_answered_in_their_order() {
+    let server = seeded(100);
+    let (mut stream, mut reader) = connect(&server);
+    // Checkouts of open orders, of one twice, of none, and between them what is none.
+    let find = "GET /orders/find/7 HTTP/1.1\r\nHost: shop\r\n\r\n";
+    let mut sent: String = (0..50).map(checkout).collect();
+    sent.push_str(&checkout(7));
+    sent.push_str(&checkout(4_711));
+    sent.push_str(find);
+    sent.push_str(&checkout(60));
+    stream.write_all(sent.as_bytes()).unwrap();
+    for order in 0..51 {
+        let answer = read_response(&mut reader).unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, "Checkout successful"), "{order}");
+    }
+    assert_eq!(read_response(&mut reader).unwrap().status, 404);
+    let found = read_response(&mut reader).unwrap();
+    assert_eq!((found.status, &found.json()["paid"]), (200, &true.into()));
+    assert_eq!(read_response(&mut reader).unwrap().status, 200);
+    assert_eq!(server.client().stock("0"), 1_000_000 - 2 * 51, "each was paid once");
+    server.audit();
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let server = seeded(2);
+    let (mut stream, mut reader) = connect(&server);
+    for order in 0..2 {
+        for byte in checkout(order).bytes() {
+            stream.write_all(&[byte]).unwrap();
+        }
+        assert_eq!(read_response(&mut reader).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_says_no_more_is_answered_all_the_same() {
+    let server = seeded(3);
+    let (mut stream, mut reader) = connect(&server);
+    stream.write_all((0..3).map(checkout).collect::<String>().as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    for order in 0..3 {
+        assert_eq!(read_response(&mut reader).unwrap().status, 200, "{order}");
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_harms_nobody_and_loses_nothing() {
+    let server = seeded(50_000);
+    let (mut stream, _reader) = connect(&server);
+    // More answers than the sockets hold: the server stops reading, and so this stops writing.
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let written = (0..50_000).take_while(|order| stream.write_all(checkout(*order).as_bytes()).is_ok()).count();
+    assert!(written > 0);
+    let mut client = server.client();
+    assert_eq!(client.check_out("49999").status, 200, "others are served");
+    drop(stream);
+    server.audit();
+}
