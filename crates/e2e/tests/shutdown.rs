@@ -11,7 +11,7 @@ use e2e::{Client, Server, World};
 const IN_FLIGHT: u64 = 50;
 
 fn those_in_flight_are_answered(protocol: &str, verb: &str) {
-    let server = Server::start(&["--protocol", protocol, "--chaos"]);
+    let mut server = Server::start(&["--protocol", protocol, "--chaos"]);
     let mut client = server.client();
     client.done("/stock/batch_init/1/1000/1");
     client.done("/payment/batch_init/1/1000");
@@ -20,7 +20,7 @@ fn those_in_flight_are_answered(protocol: &str, verb: &str) {
     std::thread::scope(|scope| {
         let check_out = |order: u64| {
             let mut client = server.client();
-            move || client.check_out(&order.to_string())
+            move || (client.check_out(&order.to_string()), client)
         };
         let threads: Vec<_> = (0..IN_FLIGHT).map(|order| scope.spawn(check_out(order))).collect();
         let until = Instant::now() + Duration::from_secs(10);
@@ -28,14 +28,16 @@ fn those_in_flight_are_answered(protocol: &str, verb: &str) {
             assert!(Instant::now() < until, "they never were in flight together");
         }
         server.tell_to_end();
-        for thread in threads {
-            let answer = thread.join().unwrap();
+        let clients: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        for (answer, _) in &clients {
             assert_eq!((answer.status, &*answer.body), (200, "Checkout successful"));
         }
+        // They keep their connections open, which must not hold the end up.
+        let began = Instant::now();
+        let status = server.wait();
+        assert_eq!(status.code(), Some(0), "{status}: {}", server.said());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     });
-    let mut server = server;
-    let status = server.wait();
-    assert_eq!(status.code(), Some(0), "{status}: {}", server.said());
     let server = server.restart();
     let mut client = server.client();
     assert!((0..IN_FLIGHT).all(|order| client.order(&order.to_string()).paid));

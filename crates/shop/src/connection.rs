@@ -84,7 +84,7 @@ enum Work {
 
 async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Receiver<bool>) -> io::Result<End> {
     let mut stopped = pin!(async move { _ = stopping.wait_for(|stop| *stop).await });
-    let mut last = Instant::now();
+    let (mut last, mut stop) = (Instant::now(), false);
     let mut patience = pin!(sleep_until(last + HEAD_PATIENCE));
     loop {
         match http1::head(read) {
@@ -96,24 +96,27 @@ async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Re
             }
             Head::Incomplete => {
                 let more = poll_fn(|cx| {
-                    if let Poll::Ready(got) = line.poll_read(cx, read) {
+                    // A busy client would never let the server stop: what was read is served, and no more is read.
+                    if !stop && let Poll::Ready(got) = line.poll_read(cx, read) {
                         return Poll::Ready(got.map(|bytes| if bytes == 0 { Next::End } else { Next::Bytes }));
                     }
-                    if let Poll::Ready(turn) = line.poll_turn(cx, false) {
-                        match turn {
-                            Some(work) => return Poll::Ready(Ok(Next::Work(work))),
-                            None if stopped.as_mut().poll(cx).is_ready() => return Poll::Ready(Ok(Next::End)),
-                            None => {}
+                    // Whoever is to end waits for its turn to do so; else nobody would be woken when the answer is out.
+                    stop = stop || stopped.as_mut().poll(cx).is_ready();
+                    let turn = line.poll_turn(cx, stop);
+                    // The timer is moved only when it rings: that is cheaper than for every request.
+                    while patience.as_mut().poll(cx).is_ready() {
+                        let now = Instant::now();
+                        let late = now >= last + HEAD_PATIENCE;
+                        if late && turn.is_ready() {
+                            stop = true;
                         }
-                        // The timer is moved only when it rings: that is cheaper than for every request.
-                        while patience.as_mut().poll(cx).is_ready() {
-                            if Instant::now() >= last + HEAD_PATIENCE {
-                                return Poll::Ready(Ok(Next::End));
-                            }
-                            patience.as_mut().reset(last + HEAD_PATIENCE);
-                        }
+                        patience.as_mut().reset(if late { now } else { last } + HEAD_PATIENCE);
                     }
-                    Poll::Pending
+                    match turn {
+                        Poll::Ready(Some(work)) => Poll::Ready(Ok(Next::Work(work))),
+                        Poll::Ready(None) if stop => Poll::Ready(Ok(Next::End)),
+                        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                    }
                 });
                 match more.await? {
                     Next::Bytes => {}
@@ -216,31 +219,26 @@ impl Line {
         let started = self.shop.clock().micros();
         *self.turn.lock() = Turn::answering();
         let line = Arc::clone(self);
-        self.shop.single().run(Box::new(move || {
-            if let Some(work) = line.begin(order, started) {
-                line.pass(Turn::Left(work));
-            }
-        }));
+        self.shop.single().run(Box::new(move || line.begin(order, started)));
     }
 
-    /// Begins a checkout. Gives back what is to be done instead if it is not the simple one of an open order.
-    fn begin(self: &Arc<Self>, order: EntityId, started: u64) -> Option<Work> {
-        let shop = &self.shop;
-        let Boarding::Pilot(pilot) = shop.flights().board(order) else {
-            return Some(Work::SeeThrough { order, pilot: None, started });
+    /// Begins a checkout. If it is not the simple one of an open order, it is left to the reader.
+    fn begin(self: Arc<Self>, order: EntityId, started: u64) {
+        let boarding = self.shop.flights().board(order);
+        let Boarding::Pilot(pilot) = boarding else {
+            return self.pass(Turn::Left(Work::SeeThrough { order, pilot: None, started }));
         };
+        let mut flight = Flight { line: Arc::clone(&self), order, total_cost: 0, pilot: Some(pilot), started };
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
-        let planned = shop.orders().read(|book| {
+        let planned = self.shop.orders().read(|book| {
             let found = book.order(order).filter(|found| found.state == OrderState::Open && !found.lines.is_empty());
             found.map(|found| plan(order, found))
         });
-        let Ok(Some(Ok(Plan { steps, claim, total_cost }))) = planned else {
-            return Some(Work::SeeThrough { order, pilot: Some(pilot), started });
-        };
-        let flight = Flight { line: Arc::clone(self), order, total_cost, pilot: Some(pilot), started };
-        let done = Box::new(move |executed| flight.land(executed));
-        shop.orchestrator().engine().execute(CHECKOUT, steps, claim, done);
-        None
+        if let Ok(Some(Ok(Plan { steps, claim, total_cost }))) = planned {
+            flight.total_cost = total_cost;
+            let done = Box::new(move |executed| flight.land(executed));
+            self.shop.orchestrator().engine().execute(CHECKOUT, steps, claim, done);
+        }
     }
 
     fn answer(&self, landed: Landed, started: u64) -> Vec<u8> {
