@@ -99,6 +99,14 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             ..embedded::Options::default()
         },
     };
+    // Nothing is made in a folder that could not be served from.
+    let socket = args.data.join(shop::admin::SOCKET);
+    std::os::unix::net::SocketAddr::from_pathname(&socket).with_context(|| {
+        format!(
+            "the data folder's path is too long for the operators' socket {}: choose a shorter one",
+            socket.display()
+        )
+    })?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The port first: whoever can't have it should hear so before a long recovery.

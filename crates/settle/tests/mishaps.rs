@@ -275,3 +275,12 @@ fn who_resolves_at_a_terminal_is_asked_for_the_reason() {
     assert_eq!(folder.the_one("finished"), id);
     drop(server);
 }
+
+#[test]
+fn a_data_folder_whose_path_is_too_long_for_the_operators_is_refused_before_anything_is_made() {
+    let folder = Folder::new();
+    let data = folder.folder.path().join("d".repeat(120));
+    let output = settle().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output().unwrap();
+    unusable(&output, &["choose a shorter one"]);
+    assert!(!data.exists());
+}

@@ -125,7 +125,8 @@ pub struct Options {
     /// saves it most of its flushes.
     pub gather: Duration,
     /// Where callers are answered once their commands are durable: a batch at a time, in order. On the store's own thread unless told;
-    /// elsewhere, the next batch is flushed meanwhile. What is handed over and then dropped is never answered.
+    /// elsewhere, the next batch is flushed meanwhile. What is handed over must be done: if it is dropped, neither its callers nor any later
+    /// ones are answered.
     pub answer_on: Option<AnswerOn>,
     /// The disk; the real one unless told.
     pub disk: Arc<dyn disk::Disk>,

@@ -1,7 +1,8 @@
 //! One connection, whatever comes on it in whatever pieces: every request is answered once, in order.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 use e2e::Server;
 use e2e::http::read_response;
@@ -79,11 +80,34 @@ fn a_client_that_never_reads_harms_nobody_and_loses_nothing() {
     let server = seeded(50_000);
     let (mut stream, _reader) = connect(&server);
     // More answers than the sockets hold: the server stops reading, and so this stops writing.
-    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let written = (0..50_000).take_while(|order| stream.write_all(checkout(*order).as_bytes()).is_ok()).count();
     assert!(written > 0);
     let mut client = server.client();
     assert_eq!(client.check_out("49999").status, 200, "others are served");
     drop(stream);
     server.audit();
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_after_75_seconds_and_not_before() {
+    let server = seeded(1);
+    let answered = format!("{}POST /orders/check", checkout(0));
+    let routed = "GET /health HTTP/1.1\r\nHost: shop\r\n\r\n".to_owned();
+    // Silent; in the middle of a head; idle behind a checkout; idle behind another request.
+    let idle = [("", 0), ("POST /orders/check", 0), (&answered, 1), (&routed, 1)].map(|(sent, answers)| {
+        let (mut stream, mut reader) = connect(&server);
+        stream.write_all(sent.as_bytes()).unwrap();
+        for _ in 0..answers {
+            assert_eq!(read_response(&mut reader).unwrap().status, 200);
+        }
+        (stream, reader, Instant::now())
+    });
+    for (_stream, mut reader, since) in idle {
+        let mut rest = Vec::new();
+        // hyper says why (408); a connection that never got as far is just closed.
+        _ = reader.read_to_end(&mut rest);
+        let waited = since.elapsed();
+        assert!((Duration::from_secs(70)..Duration::from_secs(90)).contains(&waited), "{waited:?}");
+    }
 }

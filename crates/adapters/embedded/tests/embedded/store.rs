@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use embedded::{Applied, Machine, OpenError, Options, Store, StoreError, journal};
+use embedded::{AnswerOn, Applied, Machine, OpenError, Options, Store, StoreError, journal};
 
 use crate::support::{Command, Map, TestDisk, files, put, run, small};
 
@@ -45,6 +45,32 @@ fn replies_come_in_order_and_only_when_durable() {
     // The repeats are not in the journal.
     let (_, opened) = Store::<Map>::open(folder.path(), small()).unwrap();
     assert_eq!((opened.sequence, opened.replayed), (10, 10));
+}
+
+#[test]
+fn answers_are_given_where_the_owner_wants_it_in_order_and_hold_no_flush_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hand, handed) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+    let answer_on: AnswerOn = Arc::new(move |answers| hand.send(answers).unwrap());
+    let (store, _) = Store::<Map>::open(folder.path(), Options { answer_on: Some(answer_on), ..small() }).unwrap();
+    let (tell, hear) = mpsc::channel();
+    let submit = |key: u32| {
+        let tell = tell.clone();
+        store.submit(put(key, 10), move |reply| tell.send(reply.map(|_| key)).unwrap());
+    };
+    for key in 0..3 {
+        submit(key);
+        while store.durable_sequence() <= u64::from(key) {
+            std::thread::yield_now();
+        }
+    }
+    assert!(hear.try_recv().is_err(), "all are durable, and nobody has been answered on the store's thread");
+    handed.recv().unwrap()();
+    assert_eq!((0..3).map(|_| hear.try_recv().unwrap()).collect::<Vec<_>>(), [Ok(0), Ok(1), Ok(2)]);
+    submit(3);
+    handed.recv().unwrap()();
+    assert_eq!(hear.try_recv(), Ok(Ok(3)), "what comes later is handed over anew");
+    store.close().unwrap();
 }
 
 #[test]
