@@ -1,6 +1,6 @@
 //! One connection, whatever comes on it in whatever pieces: every request is answered once, in order.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,20 @@ fn seeded(orders: u64) -> Server {
     server
 }
 
-fn connect(server: &Server) -> (TcpStream, BufReader<TcpStream>) {
+/// Gives what came byte by byte: whoever reads one answer takes nothing of the next.
+struct Bytewise(BufReader<TcpStream>);
+
+impl Read for Bytewise {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
+fn connect(server: &Server) -> (TcpStream, Bytewise) {
     let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_nodelay(true).unwrap();
-    let reader = BufReader::new(stream.try_clone().unwrap());
+    let reader = Bytewise(BufReader::new(stream.try_clone().unwrap()));
     (stream, reader)
 }
 
