@@ -30,6 +30,7 @@ use protocol::{
 
 use crate::admission::{Admission, Capacity};
 use crate::definition::{BadDefinition, Choice, Definition};
+use crate::entropy::{GOLDEN, mix};
 use crate::gates::{Gates, Pass};
 use crate::observe::{Observation, Observer};
 use crate::ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Transport};
@@ -600,17 +601,6 @@ impl Engine {
     pub(crate) fn drives(&self, id: TransactionId) -> bool {
         self.shard(id).lock().contains_key(&id)
     }
-}
-
-/// The increment of SplitMix64: 2^64 over the golden ratio.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The output function of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(state: u64) -> u64 {
-    let mut z = state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl Drop for Engine {

@@ -65,6 +65,7 @@ mod admission;
 pub mod conformance;
 mod definition;
 mod engine;
+mod entropy;
 mod gates;
 mod ledger_store;
 pub mod memory;
