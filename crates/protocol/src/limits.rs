@@ -79,6 +79,8 @@ pub const MAX_SCRIPT_ITEMS: usize = 500;
 pub const MAX_SEED_LAYERS: usize = 1_000;
 /// Sentinels that are asked for a master.
 pub const MAX_SENTINELS: usize = 15;
+/// Servers of the message broker that a service is told of.
+pub const MAX_NATS_SERVERS: usize = 15;
 
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
