@@ -1,7 +1,7 @@
 //! Redis: single servers, replicas, Sentinels.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -207,10 +207,21 @@ impl Sentinel {
     }
 }
 
-/// One inline command and its raw answer: enough to look at a server in a test.
-fn ask(port: u16, command: &str) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+/// One inline command to a server or Sentinel on this machine, and its raw answer.
+///
+/// # Errors
+/// If it can't be reached, or is silent for two seconds.
+pub fn ask(port: u16, command: &str) -> anyhow::Result<String> {
+    ask_within(Duration::from_secs(2), port, command)
+}
+
+/// The same, with a patience of one's own for each read.
+///
+/// # Errors
+/// If it can't be reached, or is silent for so long.
+pub fn ask_within(patience: Duration, port: u16, command: &str) -> anyhow::Result<String> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience)?;
+    stream.set_read_timeout(Some(patience))?;
     (&stream).write_all(format!("{command}\r\n").as_bytes())?;
     let (mut reader, mut answer) = (BufReader::new(&stream), Vec::new());
     // A list announces how many answers follow it, a text how many bytes.

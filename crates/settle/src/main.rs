@@ -8,6 +8,9 @@
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
+//! | `up`             | `up/`        | the whole distributed system on this machine               |
+//!
+//! `gateway/` makes the configuration of HAProxy.
 //!
 //! The tools ask a running shop through `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
@@ -17,12 +20,14 @@ mod config;
 mod decode;
 mod exit;
 mod folder;
+mod gateway;
 mod history;
 mod journal;
 mod listener;
 mod output;
 mod serve;
 mod tx;
+mod up;
 
 use std::process::ExitCode;
 
@@ -57,6 +62,11 @@ enum Command {
     Journal(journal::JournalArgs),
     /// Check the configuration of the distributed services, or print an example.
     Config(config::command::ConfigCommand),
+    /// Start the whole distributed system on this machine, from installed servers.
+    Up(up::UpArgs),
+    /// Become another program that ends with whoever started this one.
+    #[command(hide = true)]
+    AsChild(up::child::ChildArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +79,8 @@ fn main() -> ExitCode {
         Some(Command::Tx(args)) => tx::tx(args),
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
+        Some(Command::Up(args)) => up::up(args),
+        Some(Command::AsChild(args)) => up::child::as_child(&args),
     };
     exit::code(result)
 }

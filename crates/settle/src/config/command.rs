@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use figment::Figment;
 
 use super::{Config, ConfigArgs, EXAMPLE, Service, environment, keys};
+use crate::gateway::Profile;
 use crate::output::say;
 
 /// Checks a configuration, or prints an example.
@@ -25,12 +26,19 @@ enum What {
     },
     /// Print a configuration with every key, its default and its meaning.
     Example,
+    /// Print the configuration of HAProxy for a deployment in containers.
+    Haproxy {
+        /// How large it is.
+        #[arg(value_enum)]
+        profile: Profile,
+    },
 }
 
 /// Carries it out.
 pub(crate) fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     match &command.what {
         What::Example => _ = say(EXAMPLE.trim_end())?,
+        What::Haproxy { profile } => _ = say(profile.gateway().configuration().trim_end())?,
         What::Check { file } => {
             let args = ConfigArgs::of_file(file.clone());
             for line in effective(&args.load()?, &args.sources(&environment())?) {

@@ -1,0 +1,319 @@
+//! The gateway: HAProxy in front of the services, its configuration made from one source.
+//!
+//! ```text
+//!   client ──► bind ──► first segment of the path ─┬─ /orders, /health, /metrics ─► order instances     least connections,
+//!                                                  ├─ /stock ─────────────────────► stock instances     a check of readiness,
+//!                                                  └─ /payment ───────────────────► payment instances   a bounded queue
+//! ```
+//!
+//! What the gateway answers when no instance does keeps to the contract, since clients take a 4xx for "not done" and cannot take
+//! anything else for it:
+//!
+//! | what happened                                             | was it done? | a change (POST)           | a read (GET)              |
+//! |-----------------------------------------------------------|--------------|---------------------------|---------------------------|
+//! | no instance is ready, or none could be connected to       | no           | 424 `service_unavailable` | 424 `service_unavailable` |
+//! | the queue is full, or the wait in it too long             | no           | 429 `overloaded`          | 429 `overloaded`          |
+//! | the instance went away in the middle, or took too long    | nobody knows | 504 `in_doubt`            | 424 `service_unavailable` |
+//! | the client sent no whole request in time, or none at all  | no           | 408, 400, as HAProxy says it (no details) | the same  |
+//!
+//! A change is tried on another instance only while nothing of it was sent; a read may be tried again even then.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::config::Service;
+
+#[cfg(test)]
+mod tests;
+
+/// Where the instances of a service are.
+#[derive(Debug, Clone)]
+pub(crate) enum Instances {
+    /// At these addresses, each under its name.
+    At(Vec<(String, String)>),
+    /// As many as this, under one name that the containers' resolver knows, at this port.
+    Named { host: &'static str, port: u16, most: u32 },
+}
+
+/// A gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Gateway {
+    /// What it is for, for the head of the file.
+    pub(crate) title: String,
+    /// Where it listens.
+    pub(crate) bind: String,
+    /// Where it shows how it is, to operators.
+    pub(crate) statistics: String,
+    /// The instances of orders, stock and payment.
+    pub(crate) services: [Instances; 3],
+    /// Connections from clients.
+    pub(crate) connections: u32,
+    /// Requests that one instance is given at a time; more wait in the gateway.
+    pub(crate) in_instance: u32,
+    /// Requests that wait for one service before more are turned away.
+    pub(crate) in_queue: u32,
+    /// How long they wait.
+    pub(crate) queue_patience: Duration,
+    /// How long an instance may take to answer.
+    pub(crate) patience: Duration,
+}
+
+impl Gateway {
+    /// A gateway that listens at `bind` and shows how it is at `statistics`.
+    pub(crate) fn new(title: String, bind: String, statistics: String, services: [Instances; 3]) -> Self {
+        Self {
+            title,
+            bind,
+            statistics,
+            services,
+            connections: 20_000,
+            in_instance: 1_000,
+            in_queue: 2_000,
+            queue_patience: Duration::from_secs(2),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A deployment of a certain size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Profile {
+    /// One instance and one database a service: for trying it out.
+    Small,
+    /// Two instances a service, each database with two replicas under Sentinel.
+    Default,
+    /// Four order instances, two of the others; a cluster of three brokers.
+    Medium,
+    /// Eight order instances, four of the others; a cluster of three brokers.
+    Large,
+}
+
+impl Profile {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [Self::Small, Self::Default, Self::Medium, Self::Large];
+
+    /// Its name, in file names too.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Default => "default",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        }
+    }
+
+    /// How many instances of a service.
+    pub(crate) fn instances(self, service: Service) -> u32 {
+        match (self, service) {
+            (Self::Small, _) => 1,
+            (Self::Default, _) | (Self::Medium, Service::Stock | Service::Payment) => 2,
+            (Self::Medium, Service::Orders) | (Self::Large, Service::Stock | Service::Payment) => 4,
+            (Self::Large, Service::Orders) => 8,
+        }
+    }
+
+    /// The gateway of a deployment in containers.
+    pub(crate) fn gateway(self) -> Gateway {
+        let named = |service: Service| Instances::Named {
+            host: program(service),
+            port: PORT_IN_CONTAINER,
+            most: self.instances(service),
+        };
+        let title = format!("The gateway of deploy/compose/{}.yml.", self.name());
+        Gateway::new(title, "*:8000".to_owned(), "*:8404".to_owned(), Service::ALL.map(named))
+    }
+}
+
+/// Where a service listens in a container of its own.
+pub(crate) const PORT_IN_CONTAINER: u16 = 8001;
+
+/// The word after `settle` that starts a service; also its name among containers.
+pub(crate) fn program(service: Service) -> &'static str {
+    match service {
+        Service::Orders => "order",
+        Service::Stock => "stock",
+        Service::Payment => "payment",
+    }
+}
+
+impl Gateway {
+    /// HAProxy's configuration.
+    pub(crate) fn configuration(&self) -> String {
+        let mut text = String::new();
+        let resolved = self.services.iter().any(|instances| matches!(instances, Instances::Named { .. }));
+        // Writing to a String cannot fail.
+        _ = write!(text, "{}", head(self));
+        if resolved {
+            text.push_str(RESOLVERS);
+        }
+        text.push_str(&frontend(self));
+        for (service, instances) in Service::ALL.into_iter().zip(&self.services) {
+            text.push_str(&backend(self, service.section(), instances));
+        }
+        text
+    }
+}
+
+fn head(gateway: &Gateway) -> String {
+    format!(
+        "# {title} Generated by `settle config haproxy`: change crates/settle/src/gateway, not this file.
+
+global
+    log stdout format raw local0 notice
+    maxconn {connections}
+    # Requests have no body worth the name; a smaller buffer lets more connections be.
+    tune.bufsize 16384
+
+defaults
+    log global
+    mode http
+    option httplog
+    option dontlognull
+    # What went well is counted by the services.
+    option dontlog-normal
+    timeout connect 1s
+    timeout client 60s
+    # The head of a request must come within 10 s, the next request within 60 s (a service closes after 75 s).
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    # A checkout queues for 2 s at most in its service and is decided, or in doubt, long before this; batch_init waits for a few seconds.
+    timeout server {patience}ms
+    timeout queue {queue_patience}ms
+    timeout check 1s
+    # Connections to instances are kept and shared. The first request of a client goes on a connection known to be good.
+    http-reuse safe
+    # Whoever left while queued is not served any more.
+    option abortonclose
+    # Another instance is tried if this one cannot be connected to. A read is tried again even if the instance went away in the middle;
+    # a change never is once it may have been begun (disable-l7-retry below).
+    retries 3
+    option redispatch 1
+    retry-on conn-failure empty-response
+",
+        title = gateway.title,
+        connections = gateway.connections,
+        patience = gateway.patience.as_millis(),
+        queue_patience = gateway.queue_patience.as_millis(),
+    )
+}
+
+/// Containers find each other by name; instances come and go.
+const RESOLVERS: &str = "
+resolvers containers
+    parse-resolv-conf
+    hold valid 5s
+    resolve_retries 3
+    timeout resolve 1s
+    timeout retry 1s
+";
+
+fn frontend(gateway: &Gateway) -> String {
+    format!(
+        "
+frontend shop
+    bind {bind}
+    maxconn {connections}
+    http-request set-var(txn.reads) bool(true) if METH_GET
+    http-request set-var(txn.reads) bool(false) unless METH_GET
+    http-request disable-l7-retry unless METH_GET
+    use_backend stock if {{ path,field(2,/) -m str stock }}
+    use_backend payment if {{ path,field(2,/) -m str payment }}
+    use_backend orders if {{ path,field(2,/) -m str orders health metrics }}
+    default_backend nothing
+
+frontend operators
+    bind {statistics}
+    maxconn 100
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+    stats enable
+    stats uri /
+
+backend nothing
+    http-request return status 404 content-type application/problem+json string '{no_such}'
+",
+        bind = gateway.bind,
+        connections = gateway.connections,
+        statistics = gateway.statistics,
+        no_such = problem(404, "no_such_route", "paths begin with /orders, /stock, /payment or /health"),
+    )
+}
+
+fn backend(gateway: &Gateway, name: &str, instances: &Instances) -> String {
+    // What a change and a read are told when an instance went away with them.
+    let lost = format!(
+        "{{\"type\":\"urn:settle:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"code\":\"{code}\",\"detail\":\"{detail}\"}}",
+        code = either("service_unavailable", "in_doubt"),
+        title = either("service unavailable", "in doubt"),
+        status = either("424", "504"),
+        detail = either(
+            "no instance answered this read in time",
+            "the instance that had this request went away or took too long: it may have been done. Look again; a checkout can be asked for again, a paid order is not charged twice",
+        ),
+    );
+    let unsent = format!(
+        "{{\"type\":\"urn:settle:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"code\":\"{code}\",\"detail\":\"{detail}\"}}",
+        code = some_ready(name, "overloaded", "service_unavailable"),
+        title = some_ready(name, "overloaded", "service unavailable"),
+        status = some_ready(name, "429", "424"),
+        detail = some_ready(
+            name,
+            "no instance could take this request in time; nothing was done: try again later",
+            "no instance is ready; nothing was done: try again later",
+        ),
+    );
+    let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
+    let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
+    let mut text = format!(
+        "
+backend {name}
+    balance leastconn
+    option httpchk
+    http-check send meth GET uri /{name}/health
+    http-check expect status 200
+    http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
+    # What an instance says is passed on as it is; what the gateway says itself is put in the contract's words.
+    http-response set-var(txn.answered) bool(true)
+    http-error status 503 content-type application/problem+json hdr retry-after 1 lf-string '{unsent}'
+    http-error status 500 content-type application/problem+json lf-string '{lost}'
+    http-error status 502 content-type application/problem+json lf-string '{lost}'
+    http-error status 504 content-type application/problem+json lf-string '{lost}'
+    http-after-response set-status 429 if {{ status 503 }} !{{ var(txn.answered) -m found }} {{ nbsrv({name}) gt 0 }}
+    http-after-response set-status 424 if {{ status 503 }} !{{ var(txn.answered) -m found }}
+    http-after-response set-status 424 if {{ status 500 502 504 }} !{{ var(txn.answered) -m found }} {{ var(txn.reads) -m bool }}
+    http-after-response set-status 504 if {{ status 500 502 }} !{{ var(txn.answered) -m found }}
+    default-server check inter 1s fastinter 250ms downinter 500ms fall 2 rise 1 maxconn {in_instance}
+"
+    );
+    match instances {
+        Instances::At(addresses) => {
+            for (instance, address) in addresses {
+                _ = writeln!(text, "    server {instance} {address}");
+            }
+        }
+        Instances::Named { host, port, most } => {
+            _ = writeln!(
+                text,
+                "    server-template {host}- {most} {host}:{port} resolvers containers resolve-prefer ipv4 init-addr none"
+            );
+        }
+    }
+    text
+}
+
+/// The details of a problem, as `shop` gives them.
+fn problem(status: u16, code: &str, detail: &str) -> String {
+    let title = code.replace('_', " ");
+    format!(
+        "{{\"type\":\"urn:settle:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"code\":\"{code}\",\"detail\":\"{detail}\"}}"
+    )
+}
+
+/// One text for a read, another for a change.
+fn either(read: &str, change: &str) -> String {
+    format!("%[var(txn.reads),iif(\"{read}\",\"{change}\")]")
+}
+
+/// One text if an instance is ready, another if none is.
+fn some_ready(name: &str, ready: &str, none: &str) -> String {
+    format!("%[nbsrv({name}),bool,iif(\"{ready}\",\"{none}\")]")
+}

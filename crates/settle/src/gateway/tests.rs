@@ -1,0 +1,291 @@
+//! The files in `deploy`, and a real HAProxy before instances that misbehave.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use servers::haproxy::{Haproxy, check};
+use servers::{free_port, wait_until};
+
+use super::*;
+
+#[test]
+fn the_files_in_deploy_are_those_that_are_generated_and_haproxy_takes_them() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/haproxy");
+    for profile in Profile::ALL {
+        let file = deploy.join(format!("{}.cfg", profile.name()));
+        let generated = profile.gateway().configuration();
+        let stands = std::fs::read_to_string(&file).unwrap_or_default();
+        let name = profile.name();
+        assert!(stands == generated, "settle config haproxy {name} > deploy/haproxy/{name}.cfg");
+        check(&file).unwrap();
+    }
+}
+
+/// An instance that says who it is, or does what the last segment of the path says: `die` or `hang`.
+struct Fake {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    ended: AtomicBool,
+    released: AtomicBool,
+    /// Requests, without those for health.
+    asked: AtomicUsize,
+}
+
+impl Fake {
+    fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if of_thread.ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (stream, shared) = (stream.unwrap(), Arc::clone(&of_thread));
+                // Whatever goes wrong on a connection is the client's to see.
+                std::thread::spawn(move || _ = shared.serve(name, &stream));
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Nobody listens any more.
+    fn end(&self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        // It looks when somebody comes.
+        _ = TcpStream::connect(self.address);
+        assert!(wait_until(Duration::from_secs(5), || TcpStream::connect(self.address).is_err()));
+    }
+
+    fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn serve(&self, name: &str, stream: &TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut first = String::new();
+            if reader.read_line(&mut first)? == 0 {
+                return Ok(());
+            }
+            let mut line = String::new();
+            while reader.read_line(&mut line)? > 2 {
+                line.clear();
+            }
+            let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+            if self.ended.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if !path.ends_with("/health") || path == "/health" {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+            }
+            if path.ends_with("/die") {
+                return Ok(());
+            }
+            if path.ends_with("/hang") {
+                wait_until(Duration::from_secs(20), || self.released.load(Ordering::SeqCst));
+            }
+            let status = if path.ends_with("/unwell") { "503 Service Unavailable" } else { "200 OK" };
+            let body = format!("{name} {path}");
+            write!(&mut &*stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+        }
+    }
+}
+
+struct Front {
+    port: u16,
+    _haproxy: Haproxy,
+}
+
+/// The fakes of orders, stock and payment.
+type Fakes<'a> = [&'a [&'a Fake]; 3];
+
+fn front(fakes: Fakes<'_>, change: impl FnOnce(&mut Gateway)) -> Front {
+    let port = free_port().unwrap();
+    let services = fakes.map(|fakes| {
+        let named = fakes.iter().enumerate().map(|(n, fake)| (format!("instance-{n}"), fake.address.to_string()));
+        Instances::At(named.collect())
+    });
+    let bind = |port: u16| format!("127.0.0.1:{port}");
+    let mut gateway = Gateway::new("A test.".to_owned(), bind(port), bind(free_port().unwrap()), services);
+    gateway.connections = 1_000;
+    change(&mut gateway);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("haproxy.cfg"), gateway.configuration()).unwrap();
+    Front { port, _haproxy: Haproxy::start(folder, port).unwrap() }
+}
+
+struct Said {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Front {
+    fn send(&self, method: &str, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Said {
+        answer(self.send(method, path))
+    }
+
+    /// Asks again until the gateway has seen what became of its instances.
+    fn ask_until(&self, path: &str, expected: u16) -> Said {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let said = self.ask("GET", path);
+            if said.status == expected || Instant::now() > until {
+                return said;
+            }
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream) -> Said {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but `{text}`"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    Said { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+impl Said {
+    /// Checks that this is a problem of the contract's kind.
+    fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{}\n{}", self.head, self.body);
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body));
+        assert_eq!(body["code"], code);
+        assert_eq!(body["status"], status);
+        assert_eq!(body["type"], format!("urn:settle:problem:{code}"));
+        assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", self.body);
+        let again = matches!(code, "overloaded" | "service_unavailable") && !self.body.contains("this read");
+        assert_eq!(self.head.contains("retry-after: 1"), again, "{}", self.head);
+    }
+}
+
+#[test]
+fn the_first_segment_of_the_path_says_which_service() {
+    let (orders, stock, payment) = (Fake::start("orders"), Fake::start("stock"), Fake::start("payment"));
+    let front = front([&[&orders], &[&stock], &[&payment]], |_| {});
+    for (path, body) in [
+        ("/orders/find/1", "orders /orders/find/1"),
+        ("/orders", "orders /orders"),
+        ("/stock/find/1", "stock /stock/find/1"),
+        ("/payment/find_user/1?x=/stock", "payment /payment/find_user/1?x=/stock"),
+        ("/health", "orders /health"),
+        ("/health/deep", "orders /health/deep"),
+        ("/metrics", "orders /metrics"),
+    ] {
+        let said = front.ask_until(path, 200);
+        assert_eq!((said.status, said.body.as_str()), (200, body));
+    }
+    for path in ["/", "/stocks/find/1", "/ordersx", "/x/orders/find/1"] {
+        front.ask("GET", path).is_problem(404, "no_such_route");
+    }
+    // What an instance says itself is passed on, whatever it is.
+    let said = front.ask("GET", "/orders/unwell");
+    assert_eq!((said.status, said.body.as_str()), (503, "orders /orders/unwell"));
+    let mut stream = TcpStream::connect(("127.0.0.1", front.port)).unwrap();
+    stream.write_all(b"this is no HTTP\r\n\r\n").unwrap();
+    assert_eq!(answer(stream).status, 400);
+}
+
+#[test]
+fn an_instance_that_nobody_can_connect_to_is_passed_over_even_by_changes() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    one.end();
+    // Before its health was looked at again, and after.
+    for _ in 0..20 {
+        assert_eq!(front.ask("POST", "/orders/create/1").body, "other /orders/create/1");
+    }
+}
+
+#[test]
+fn without_an_instance_a_request_fails_as_not_done() {
+    let one = Fake::start("one");
+    let front = front([&[&one], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    for method in ["GET", "POST"] {
+        front.ask(method, "/stock/add/1/1").is_problem(424, "service_unavailable");
+    }
+    one.end();
+    // Until the health check has seen it, an instance that refuses connections counts as one that has no time.
+    front.ask("POST", "/orders/create/1");
+    front.ask_until("/orders/find/1", 424).is_problem(424, "service_unavailable");
+    front.ask("POST", "/orders/checkout/1").is_problem(424, "service_unavailable");
+}
+
+#[test]
+fn a_change_that_may_have_run_is_in_doubt_and_never_sent_again_a_read_is() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |gateway| gateway.patience = Duration::from_millis(700));
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let asked = || one.asked() + other.asked();
+
+    let before = asked();
+    front.ask("POST", "/orders/die").is_problem(504, "in_doubt");
+    assert_eq!(asked() - before, 1, "a change was sent twice");
+    let before = asked();
+    front.ask("POST", "/orders/hang").is_problem(504, "in_doubt");
+    assert_eq!(asked() - before, 1, "a change was sent twice");
+
+    let before = asked();
+    front.ask("GET", "/orders/die").is_problem(424, "service_unavailable");
+    assert!(asked() - before > 1, "a read was not tried again");
+    front.ask("GET", "/orders/hang").is_problem(424, "service_unavailable");
+    one.release();
+    other.release();
+}
+
+#[test]
+fn whoever_finds_the_queue_full_or_waits_too_long_is_told_of_overload() {
+    let one = Fake::start("one");
+    let front = front([&[&one], &[], &[]], |gateway| {
+        (gateway.in_instance, gateway.in_queue) = (1, 2);
+        gateway.queue_patience = Duration::from_secs(4);
+    });
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let under_way = front.send("POST", "/orders/hang");
+    assert!(wait_until(Duration::from_secs(5), || one.asked() == 2));
+    let queued = [front.send("POST", "/orders/create/1"), front.send("POST", "/orders/create/1")];
+    // The gateway has taken them when it turns the next away.
+    let until = Instant::now() + Duration::from_secs(3);
+    let turned_away = loop {
+        let stream = front.send("POST", "/orders/create/1");
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        if stream.peek(&mut [0]).is_ok() {
+            break answer(stream);
+        }
+        assert!(Instant::now() < until, "nobody is turned away");
+    };
+    turned_away.is_problem(429, "overloaded");
+    for stream in queued {
+        answer(stream).is_problem(429, "overloaded");
+    }
+    one.release();
+    assert_eq!(answer(under_way).status, 200);
+}

@@ -1,0 +1,192 @@
+//! One component while the system runs: its process, whether it is ready, and when it is started again.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use servers::Process;
+use servers::redis::ask_within;
+
+use super::child;
+use super::plan::{Component, Kind, write_files};
+use super::state::Entry;
+
+/// How long one question about readiness may take.
+const GLANCE: Duration = Duration::from_millis(300);
+/// How soon something that ended is started again, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long it must have run for the pause to be short again.
+const SOUND: Duration = Duration::from_secs(10);
+
+/// Where a component is in its life.
+#[derive(Debug)]
+pub(super) enum Life {
+    /// Not started yet.
+    Planned,
+    /// Its process runs, and does not answer yet.
+    Starting(Process),
+    /// It answers, or did when it was asked last.
+    Running(Process),
+    /// It ended, for this reason.
+    Ended(String),
+}
+
+/// One component and what became of it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) component: Component,
+    pub(super) life: Life,
+    pub(super) restarts: u32,
+    log: PathBuf,
+    started: Instant,
+    pause: Duration,
+}
+
+impl Member {
+    pub(super) fn new(component: Component, data: &Path) -> Self {
+        let log = data.join(&component.name).join("output.log");
+        Self { component, life: Life::Planned, restarts: 0, log, started: Instant::now(), pause: PAUSES.0 }
+    }
+
+    pub(super) fn start(&mut self, data: &Path) -> anyhow::Result<()> {
+        write_files(&self.component, data)?;
+        let mut command = child::command(&self.component.command)?;
+        command.current_dir(data.join(&self.component.name));
+        let process = Process::start(&self.component.name, &mut command, &self.log)?;
+        self.started = Instant::now();
+        self.life = Life::Starting(process);
+        Ok(())
+    }
+
+    /// Looks whether it ended, and says how if that is news.
+    pub(super) fn look(&mut self) -> anyhow::Result<Option<String>> {
+        let (Life::Starting(process) | Life::Running(process)) = &mut self.life else { return Ok(None) };
+        let Some(status) = process.ended()? else { return Ok(None) };
+        if self.started.elapsed() > SOUND {
+            self.pause = PAUSES.0;
+        }
+        self.life = Life::Ended(status.to_string());
+        self.started = Instant::now();
+        Ok(Some(status.to_string()))
+    }
+
+    /// Starts it again if its pause is over and nobody holds it down.
+    pub(super) fn start_again(&mut self, data: &Path) -> anyhow::Result<bool> {
+        let due = matches!(self.life, Life::Ended(_)) && self.started.elapsed() >= self.pause;
+        if !due || hold(data, &self.component.name).exists() {
+            return Ok(false);
+        }
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        self.restarts += 1;
+        self.start(data)?;
+        Ok(true)
+    }
+
+    /// Asks one that is starting whether it is ready, and says so if that is news.
+    pub(super) fn become_ready(&mut self) -> bool {
+        if !matches!(self.life, Life::Starting(_)) || !is_ready(self.component.kind, self.component.port) {
+            return false;
+        }
+        if let Life::Starting(process) = std::mem::replace(&mut self.life, Life::Planned) {
+            self.life = Life::Running(process);
+        }
+        true
+    }
+
+    pub(super) fn process(&mut self) -> Option<&mut Process> {
+        match &mut self.life {
+            Life::Starting(process) | Life::Running(process) => Some(process),
+            Life::Planned | Life::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        match &self.life {
+            Life::Starting(process) | Life::Running(process) => Some(process.id()),
+            Life::Planned | Life::Ended(_) => None,
+        }
+    }
+
+    /// Its state in a word, for people.
+    pub(super) fn state(&self) -> String {
+        match &self.life {
+            Life::Planned => "planned".to_owned(),
+            Life::Starting(process) if is_frozen(process.id()) => "frozen".to_owned(),
+            Life::Running(process) if is_frozen(process.id()) => "frozen".to_owned(),
+            Life::Starting(_) => "starting".to_owned(),
+            Life::Running(_) => "running".to_owned(),
+            Life::Ended(why) => format!("ended ({why})"),
+        }
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        Entry {
+            name: self.component.name.clone(),
+            kind: self.component.kind,
+            pid: self.pid(),
+            port: self.component.port,
+            log: self.log.clone(),
+            command: self.component.command.clone(),
+            restarts: self.restarts,
+            ready: matches!(self.life, Life::Running(_)),
+        }
+    }
+}
+
+/// While this file is there, the component is not started again.
+pub(crate) fn hold(data: &Path, name: &str) -> PathBuf {
+    data.join(format!("hold-{name}"))
+}
+
+/// Whether a process is stopped where it stands (SIGSTOP).
+fn is_frozen(pid: u32) -> bool {
+    // The state is the letter behind the name, which is in parentheses and may hold anything.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+/// Whether a component answers as one that can be used.
+pub(crate) fn is_ready(kind: Kind, port: u16) -> bool {
+    match kind {
+        Kind::Redis | Kind::Sentinel => {
+            ask_within(GLANCE, port, "PING").is_ok_and(|answer| answer.starts_with("+PONG"))
+        }
+        Kind::Nats => first_line(port, "").is_some_and(|line| line.starts_with("INFO ")),
+        Kind::Gateway => TcpStream::connect_timeout(&local(port), GLANCE).is_ok(),
+        Kind::Order | Kind::Stock | Kind::Payment => {
+            let section = kind.service().map_or("", crate::config::Service::section);
+            let question = format!("GET /{section}/health HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n");
+            first_line(port, &question).is_some_and(|line| line.contains(" 200 "))
+        }
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn first_line(port: u16, question: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&local(port), GLANCE).ok()?;
+    stream.set_read_timeout(Some(GLANCE)).ok()?;
+    stream.write_all(question.as_bytes()).ok()?;
+    let mut line = String::new();
+    BufReader::new(stream.take(4096)).read_line(&mut line).ok()?;
+    Some(line)
+}
+
+/// The program that a component needs and that must be installed; Debian's packages have the same names.
+pub(super) fn foreign(component: &Component) -> Option<&str> {
+    component.command.first().map(String::as_str).filter(|program| *program != "settle")
+}
+
+/// Where a program is: where the shell would find it, or among the system's own, which are not on everybody's path.
+pub(super) fn located(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+}

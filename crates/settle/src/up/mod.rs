@@ -1,0 +1,346 @@
+//! `settle up`: the whole distributed system on this machine, from installed servers.
+//!
+//! ```text
+//!   options ─► plan (names, ports, files, commands) ─► Member × n ─► table, lines or logs
+//!                                                        │  ▲
+//!                           start, in stages, each ready ─┘  └─ SIGCHLD: it ended → told, and started again with --restart
+//!   up.json: what runs, for `settle chaos`       hold-NAME: do not start NAME again while this file is there
+//! ```
+//!
+//! | file         | what it is                                                       |
+//! |--------------|------------------------------------------------------------------|
+//! | `options.rs` | what it can be told                                              |
+//! | `plan.rs`    | components: ports, configuration files, commands                 |
+//! | `child.rs`   | a child that ends when this process ends, even by `kill -9`      |
+//! | `member.rs`  | one component while the system runs                              |
+//! | `roles.rs`   | who is master                                                    |
+//! | `show.rs`    | the table, plain lines, logs                                     |
+//! | `state.rs`   | `up.json` and the lock of the folder                             |
+//!
+//! One thread starts and watches everything and sleeps while nothing happens. The children belong to it: the system kills them when it ends.
+
+pub(crate) mod child;
+pub(crate) mod member;
+mod options;
+pub(crate) mod plan;
+mod roles;
+mod show;
+pub(crate) mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::exit::Stopped;
+use member::{Life, Member, foreign, located};
+pub(crate) use options::UpArgs;
+use options::UpOptions;
+use plan::{Kind, REPLICAS};
+use show::Show;
+use state::{Folder, State};
+
+/// How long one component may take to be ready at the start.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the services may take to finish what is in flight, and the others to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(45);
+/// How often one that is starting, ending or to be started again is looked at.
+const BUSY: Duration = Duration::from_millis(50);
+/// How often the table is drawn and logs are read.
+const LOOK: Duration = Duration::from_secs(1);
+/// The port at which HAProxy shows how it is.
+const STATISTICS: &str = "gateway-statistics";
+
+/// Starts the system and keeps it until it is told to stop.
+pub(crate) fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
+    let options = args.options()?;
+    // One thread: whoever starts a child must live as long as this process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let mut system = System::plan(options)?;
+        let result = system.run().await;
+        system.stop().await;
+        result
+    })
+}
+
+struct System {
+    options: UpOptions,
+    folder: Folder,
+    ports: BTreeMap<String, u16>,
+    members: Vec<Member>,
+    show: Show,
+    terminate: Signal,
+    interrupt: Signal,
+    child: Signal,
+}
+
+/// What woke the watch.
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    Stop,
+    Child,
+    Time,
+}
+
+impl System {
+    fn plan(options: UpOptions) -> anyhow::Result<Self> {
+        let folder = Folder::lock(&options.data)?;
+        let before = State::read(&folder.path)?;
+        if let Some(before) = &before
+            && before.ports.contains_key("sentinel-1") == options.small
+        {
+            bail!(
+                "{} holds a system {} replicas: start it {} --small, or choose another folder with --data",
+                folder.path.display(),
+                if options.small { "with" } else { "without" },
+                if options.small { "without" } else { "with" },
+            );
+        }
+        let ports = ports(&options, before.map(|before| before.ports).unwrap_or_default())?;
+        let components = plan::plan(&options, &folder.path, &ports);
+        let needed: BTreeSet<&str> = components.iter().filter_map(foreign).collect();
+        let missing: Vec<&str> = needed.into_iter().filter(|program| located(program).is_none()).collect();
+        if !missing.is_empty() {
+            bail!("not installed: {}. On Debian or Ubuntu: apt install {}", missing.join(", "), missing.join(" "));
+        }
+        let members: Vec<Member> = components.into_iter().map(|it| Member::new(it, &folder.path)).collect();
+        let show = Show::new(&options.logs, &members)?;
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            child: signal(SignalKind::child())?,
+            options,
+            folder,
+            ports,
+            members,
+            show,
+        })
+    }
+
+    async fn run(&mut self) -> anyhow::Result<ExitCode> {
+        let stages: [&[Kind]; 5] = [
+            &[Kind::Nats, Kind::Redis],
+            &[Kind::Sentinel],
+            &[Kind::Stock, Kind::Payment],
+            &[Kind::Order],
+            &[Kind::Gateway],
+        ];
+        for stage in stages {
+            if self.start(stage).await? == Woken::Stop {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        self.greet();
+        self.watch().await
+    }
+
+    /// Starts the components of these kinds and waits until they are ready.
+    async fn start(&mut self, kinds: &[Kind]) -> anyhow::Result<Woken> {
+        for member in self.members.iter_mut().filter(|member| kinds.contains(&member.component.kind)) {
+            member.start(&self.folder.path)?;
+        }
+        let since = Instant::now();
+        loop {
+            let mut waiting = vec![];
+            for member in self.members.iter_mut().filter(|member| kinds.contains(&member.component.kind)) {
+                if let Some(why) = member.look()? {
+                    let (name, log) = (&member.component.name, member.log().display());
+                    bail!(Stopped(format!(
+                        "{name} ended ({why}) before it was ready; it said last:\n{}\nAll of it: {log}",
+                        last_lines(member)
+                    )));
+                }
+                if member.become_ready() {
+                    let (name, port) = (&member.component.name, member.component.port);
+                    let pid = member.pid().unwrap_or_default();
+                    self.show.tell(&format!("{name} is ready: process {pid}, port {port}"));
+                }
+                if matches!(member.life, Life::Starting(_)) {
+                    waiting.push(member.component.name.clone());
+                }
+            }
+            // Sentinels that do not know every replica yet would promote none.
+            if waiting.is_empty() && kinds == [Kind::Sentinel] && !self.sentinels_know_all() {
+                waiting.push("the Sentinels, which look for the replicas".to_owned());
+            }
+            if waiting.is_empty() {
+                self.write_state()?;
+                return Ok(Woken::Time);
+            }
+            if since.elapsed() > START_PATIENCE {
+                let logs = self.folder.path.display();
+                bail!(Stopped(format!(
+                    "not ready within {START_PATIENCE:?}: {}. Their logs: {logs}/NAME/output.log",
+                    waiting.join(", ")
+                )));
+            }
+            self.show.draw(&self.members);
+            if self.pause(BUSY).await == Woken::Stop {
+                return Ok(Woken::Stop);
+            }
+        }
+    }
+
+    fn sentinels_know_all(&self) -> bool {
+        let mut sentinels = self.members.iter().filter(|member| member.component.kind == Kind::Sentinel);
+        sentinels.all(|sentinel| {
+            crate::config::Service::ALL.into_iter().all(|service| {
+                let question = format!("SENTINEL REPLICAS {}", service.section());
+                let told = servers::redis::ask(sentinel.component.port, &question).unwrap_or_default();
+                told.matches("slave-priority").count() == REPLICAS as usize
+            })
+        })
+    }
+
+    fn greet(&mut self) {
+        let data = self.folder.path.display();
+        let what = if self.options.infrastructure_only {
+            format!("The infrastructure runs, with its data in {data}. Ctrl-C stops it.")
+        } else {
+            format!(
+                "Settle serves the shop at http://127.0.0.1:{}, with its data in {data}. Ctrl-C stops it.",
+                self.options.port
+            )
+        };
+        self.show.tell(&what);
+        if self.options.durability != options::Level::Replicated && !self.options.small {
+            self.show.tell("A failover may lose checkouts that were acknowledged: --durability is below `replicated`.");
+        }
+    }
+
+    async fn watch(&mut self) -> anyhow::Result<ExitCode> {
+        loop {
+            self.show.draw(&self.members);
+            let changing = |member: &Member| match member.life {
+                Life::Starting(_) => true,
+                Life::Ended(_) => self.options.restart,
+                Life::Planned | Life::Running(_) => false,
+            };
+            let pause = match self.members.iter().any(changing) {
+                true => BUSY,
+                false if self.show.wants_looking() => LOOK,
+                // Nothing happens until somebody ends.
+                false => Duration::from_secs(3_600),
+            };
+            if self.pause(pause).await == Woken::Stop {
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut changed = false;
+            for member in &mut self.members {
+                let name = member.component.name.clone();
+                if let Some(why) = member.look()? {
+                    self.show.tell(&format!("{name} ended ({why}); its log: {}", member.log().display()));
+                    changed = true;
+                }
+                if self.options.restart && member.start_again(&self.folder.path)? {
+                    self.show.tell(&format!("{name} is started again"));
+                    changed = true;
+                }
+                if member.become_ready() {
+                    self.show.tell(&format!("{name} is ready: process {}", member.pid().unwrap_or_default()));
+                    changed = true;
+                }
+            }
+            if changed {
+                self.write_state()?;
+            }
+        }
+    }
+
+    /// Waits for so long, or until there is a signal.
+    async fn pause(&mut self, time: Duration) -> Woken {
+        tokio::select! {
+            _ = self.terminate.recv() => Woken::Stop,
+            _ = self.interrupt.recv() => Woken::Stop,
+            _ = self.child.recv() => Woken::Child,
+            () = tokio::time::sleep(time) => Woken::Time,
+        }
+    }
+
+    /// Ends everything, services first so that they finish what is in flight; a second signal ends it at once.
+    async fn stop(&mut self) {
+        let stages: [&[Kind]; 4] = [
+            &[Kind::Order, Kind::Stock, Kind::Payment],
+            &[Kind::Gateway],
+            &[Kind::Sentinel],
+            &[Kind::Redis, Kind::Nats],
+        ];
+        for stage in stages {
+            let since = Instant::now();
+            for member in self.members.iter_mut().filter(|member| stage.contains(&member.component.kind)) {
+                if let Some(process) = member.process() {
+                    // A frozen one hears nothing; one that has ended needs to hear nothing.
+                    _ = process.terminate();
+                    _ = process.thaw();
+                }
+            }
+            loop {
+                let mut left = vec![];
+                for member in self.members.iter_mut().filter(|member| stage.contains(&member.component.kind)) {
+                    if member.look().is_ok() && member.pid().is_some() {
+                        left.push(member.component.name.clone());
+                    }
+                }
+                if left.is_empty() {
+                    break;
+                }
+                if since.elapsed() > STOP_PATIENCE || self.pause(BUSY).await == Woken::Stop {
+                    self.show.tell(&format!("not waited for: {}", left.join(", ")));
+                    // Dropping a process kills it.
+                    self.members.clear();
+                    return;
+                }
+            }
+        }
+        self.show.tell("everything has stopped");
+        _ = self.write_state();
+    }
+
+    fn write_state(&self) -> anyhow::Result<()> {
+        let state = State {
+            pid: std::process::id(),
+            gateway: format!("http://127.0.0.1:{}", self.options.port),
+            restart: self.options.restart,
+            ports: self.ports.clone(),
+            components: self.members.iter().map(Member::entry).collect(),
+        };
+        state.write(&self.folder.path)
+    }
+}
+
+/// The port of every component: those of before, which replicas and Sentinels know each other by, and new ones for the rest.
+fn ports(options: &UpOptions, before: BTreeMap<String, u16>) -> anyhow::Result<BTreeMap<String, u16>> {
+    let mut ports = before;
+    ports.insert("gateway".to_owned(), options.port);
+    let names = plan::names(options).into_iter().map(|(name, _)| name).chain([STATISTICS.to_owned()]);
+    // Each is held until all are chosen, so that none is chosen twice.
+    let mut held = vec![];
+    let mut next = options.base_port;
+    for name in names {
+        if options.infrastructure_only && name == STATISTICS {
+            continue;
+        }
+        let wanted = ports.get(&name).copied().or_else(|| {
+            let port = next?;
+            next = port.checked_add(1);
+            Some(port)
+        });
+        let listener = TcpListener::bind(("127.0.0.1", wanted.unwrap_or(0))).with_context(|| {
+            let port = wanted.unwrap_or_default();
+            format!("port {port}, which is for {name}, is not free: stop who has it, or choose other ports")
+        })?;
+        ports.insert(name, listener.local_addr()?.port());
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+fn last_lines(member: &Member) -> String {
+    let text = std::fs::read_to_string(member.log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

@@ -1,0 +1,134 @@
+//! `settle up`, from outside: what it starts, what it says of it, and that nothing of it is left behind.
+
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `settle up`, killed when dropped: its children must follow it by themselves.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn command(data: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    command.arg("up").args(["--only", "infrastructure", "--small"]).arg("--data").arg(data).args(flags);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    command.args(["--port", &free.local_addr().unwrap().port().to_string()]);
+    command
+}
+
+fn start(data: &Path, flags: &[&str]) -> Up {
+    let up = Up(command(data, flags).stdout(Stdio::null()).spawn().unwrap());
+    let id = u64::from(up.0.id());
+    wait_until("everything is ready", || {
+        let Some(state) = state(data) else { return false };
+        state["pid"] == id && components(&state).iter().all(|it| it["ready"] == true)
+    });
+    up
+}
+
+fn state(data: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(data.join("up.json")).ok()?).ok()
+}
+
+fn components(state: &Value) -> &Vec<Value> {
+    state["components"].as_array().unwrap()
+}
+
+fn pid(state: &Value, name: &str) -> Option<Pid> {
+    let it = components(state).iter().find(|it| it["name"] == name).unwrap();
+    Pid::from_raw(i32::try_from(it["pid"].as_u64()?).unwrap())
+}
+
+fn lives(pid: Pid) -> bool {
+    test_kill_process(pid).is_ok()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn children_end_with_it_even_if_it_is_killed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut up = start(data.path(), &[]);
+    let state = state(data.path()).unwrap();
+    let names: Vec<&str> = components(&state).iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["nats", "redis-orders-1", "redis-stock-1", "redis-payment-1"]);
+    let children: Vec<Pid> = names.iter().map(|name| pid(&state, name).unwrap()).collect();
+    assert!(children.iter().all(|child| lives(*child)));
+    // One that is frozen, too.
+    kill_process(children[1], Signal::STOP).unwrap();
+    up.0.kill().unwrap();
+    up.0.wait().unwrap();
+    wait_until("the children are gone", || !children.iter().any(|child| lives(*child)));
+}
+
+#[test]
+fn it_stops_everything_when_told_and_finds_its_ports_again() {
+    let data = tempfile::tempdir().unwrap();
+    let mut up = start(data.path(), &[]);
+    let first = state(data.path()).unwrap();
+    let twin = command(data.path(), &[]).output().unwrap();
+    assert_eq!(twin.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&twin.stderr).into_owned();
+    assert!(said.contains(&format!("in use by another `settle up` (process {})", up.0.id())), "{said}");
+
+    let id = Pid::from_child(&up.0);
+    kill_process(id, Signal::TERM).unwrap();
+    assert_eq!(up.0.wait().unwrap().code(), Some(0));
+    for it in components(&first) {
+        assert!(!lives(pid(&first, it["name"].as_str().unwrap()).unwrap()), "{it}");
+    }
+    assert!(components(&state(data.path()).unwrap()).iter().all(|it| it["pid"].is_null()));
+    drop(up);
+    _ = start(data.path(), &[]);
+    let ports = |state: &Value| components(state).iter().map(|it| it["port"].clone()).collect::<Vec<_>>();
+    assert_eq!(ports(&state(data.path()).unwrap()), ports(&first));
+}
+
+#[test]
+fn what_was_killed_is_started_again_if_asked_for_and_not_while_it_is_held_down() {
+    let data = tempfile::tempdir().unwrap();
+    let _up = start(data.path(), &["--restart"]);
+    let now = || state(data.path()).unwrap();
+    let first = pid(&now(), "redis-stock-1").unwrap();
+    let hold = data.path().join("hold-redis-stock-1");
+    std::fs::write(&hold, "").unwrap();
+    kill_process(first, Signal::KILL).unwrap();
+    wait_until("its end is told", || pid(&now(), "redis-stock-1").is_none());
+    // Longer than the first pause before a start.
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(pid(&now(), "redis-stock-1"), None);
+    std::fs::remove_file(&hold).unwrap();
+    wait_until("it runs again", || {
+        let state = now();
+        let it = components(&state).iter().find(|it| it["name"] == "redis-stock-1").unwrap();
+        it["ready"] == true && it["restarts"] == 1 && pid(&state, "redis-stock-1").is_some_and(|pid| pid != first)
+    });
+}
+
+#[test]
+fn it_says_what_is_not_installed() {
+    let data = tempfile::tempdir().unwrap();
+    let said = command(data.path(), &[]).env("PATH", data.path()).output().unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("redis-server. On Debian or Ubuntu: apt install "), "{said}");
+}
