@@ -10,12 +10,13 @@
 //! | `config`         | `config/`    | the configuration of the distributed services              |
 //! | `up`             | `up/`        | the whole distributed system on this machine               |
 //!
-//! `gateway/` makes the configuration of HAProxy.
+//! `gateway/` makes the configuration of HAProxy, `compose/` the files for containers.
 //!
 //! The tools ask a running shop through `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
 mod admin_client;
 mod audit;
+mod compose;
 mod config;
 mod decode;
 mod exit;

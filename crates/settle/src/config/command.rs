@@ -26,6 +26,12 @@ enum What {
     },
     /// Print a configuration with every key, its default and its meaning.
     Example,
+    /// Print the compose file for a deployment in containers.
+    Compose {
+        /// How large it is.
+        #[arg(value_enum)]
+        profile: Profile,
+    },
     /// Print the configuration of HAProxy for a deployment in containers.
     Haproxy {
         /// How large it is.
@@ -38,6 +44,7 @@ enum What {
 pub(crate) fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     match &command.what {
         What::Example => _ = say(EXAMPLE.trim_end())?,
+        What::Compose { profile } => _ = say(profile.compose().trim_end())?,
         What::Haproxy { profile } => _ = say(profile.gateway().configuration().trim_end())?,
         What::Check { file } => {
             let args = ConfigArgs::of_file(file.clone());

@@ -397,6 +397,12 @@ impl Store {
     }
 }
 
+/// The configuration that these variables alone give.
+#[cfg(test)]
+pub(crate) fn read_variables(environment: &[(String, String)]) -> Result<Config, ConfigError> {
+    ConfigArgs::load_from(&ConfigArgs::default().sources(environment)?, environment)
+}
+
 /// This process's variables that may be ours.
 fn environment() -> Vec<(String, String)> {
     // One that is no text is none of ours.

@@ -1,0 +1,134 @@
+//! The compose files, read as a container engine would read them, against the configuration's schema and the gateway's files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::*;
+use crate::config::read_variables;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+}
+
+fn parsed(profile: Profile) -> Value {
+    let file = deploy().join(format!("compose/{}.yml", profile.name()));
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let name = profile.name();
+    assert!(text == profile.compose(), "settle config compose {name} > deploy/compose/{name}.yml");
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn services(file: &Value) -> BTreeMap<&str, &Value> {
+    file["services"].as_object().unwrap().iter().map(|(name, service)| (name.as_str(), service)).collect()
+}
+
+/// What an engine puts for `${NAME:-default}` when NAME is not set.
+fn substituted(text: &str) -> String {
+    match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+        Some(inner) => inner.split_once(":-").map_or(String::new(), |(_, default)| default.to_owned()),
+        None => text.to_owned(),
+    }
+}
+
+#[test]
+fn every_service_would_start_with_its_environment() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let services = services(&file);
+        for service in Service::ALL {
+            let it = services[program(service)];
+            assert_eq!(it["command"], serde_json::json!([program(service)]));
+            let environment: Vec<(String, String)> = it["environment"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, text)| (name.clone(), substituted(text.as_str().unwrap())))
+                .collect();
+            let config = read_variables(&environment).unwrap_or_else(|error| panic!("{}: {error}", profile.name()));
+            assert_eq!(config.listen.port(), PORT_IN_CONTAINER);
+            assert!(config.listen.ip().is_unspecified(), "others must reach it");
+            let options = config.redis(service).unwrap();
+            let places: Vec<String> = match options.place {
+                redis_store::Place::Standalone { address } => vec![address],
+                redis_store::Place::Sentinel { sentinels, .. } => sentinels,
+            };
+            let brokers = config.nats.url.iter().map(|url| url.trim_start_matches("nats://").to_owned());
+            for address in places.into_iter().chain(brokers) {
+                let (host, port) = address.split_once(':').unwrap();
+                let server = services.get(host).unwrap_or_else(|| panic!("{}: nobody is `{host}`", profile.name()));
+                let expected = match host.split('-').next().unwrap() {
+                    "redis" => "6379",
+                    "sentinel" => "26379",
+                    _ => "4222",
+                };
+                assert_eq!(port, expected);
+                assert!(it["depends_on"][host].is_object(), "{} does not wait for {host}: {server}", program(service));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gateway_knows_as_many_instances_as_there_are() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let services = services(&file);
+        let mounted = services["gateway"]["volumes"][0].as_str().unwrap().split(':').next().unwrap().to_owned();
+        let configuration = std::fs::read_to_string(deploy().join("compose").join(mounted)).unwrap();
+        let mut known = 0;
+        for line in configuration.lines().filter_map(|line| line.trim().strip_prefix("server-template ")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (host, port) = words[2].split_once(':').unwrap();
+            assert_eq!(services[host]["deploy"]["replicas"].to_string(), words[1], "{} {host}", profile.name());
+            assert_eq!(port, PORT_IN_CONTAINER.to_string());
+            known += 1;
+        }
+        assert_eq!(known, Service::ALL.len());
+        assert!(configuration.contains("bind *:8000") && configuration.contains("bind *:8404"));
+    }
+}
+
+#[test]
+fn everything_is_pinned_limited_looked_after_and_kept() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let volumes = file["volumes"].as_object().unwrap();
+        for (name, service) in services(&file) {
+            let image = service["image"].as_str().unwrap();
+            let version = image.split_once(':').map_or("", |(_, version)| version);
+            assert!(version.matches('.').count() >= 2, "{name}: {image} is not pinned");
+            let limits = &service["deploy"]["resources"]["limits"];
+            assert!(limits["cpus"].is_string() && limits["memory"].is_string(), "{name} has no limits");
+            assert!(service["healthcheck"]["test"].is_array(), "{name} has no health check");
+            assert_eq!(service["restart"], "unless-stopped", "{name}");
+            assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+            for volume in service["volumes"].as_array().into_iter().flatten() {
+                let (from, _) = volume.as_str().unwrap().split_once(':').unwrap();
+                assert!(from.starts_with("..") || volumes.contains_key(from), "{name}: no volume {from}");
+            }
+            for needed in service["depends_on"].as_object().into_iter().flat_map(|map| map.keys()) {
+                assert!(services(&file).contains_key(needed.as_str()), "{name} waits for {needed}, whom nobody is");
+            }
+            if image.starts_with("redis") {
+                let script = service["command"][2].as_str().unwrap();
+                assert!(script.contains("if [ ! -f /data/"), "{name} forgets who is master");
+                assert!(!script.contains('$'), "{name}: an engine would substitute");
+                assert!(name.starts_with("sentinel") || script.contains("\nappendfsync always\n"), "{script}");
+                assert!(volumes.contains_key(name), "{name} keeps nothing");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_image_is_built_by_the_compiler_that_the_workspace_asks_for_and_runs_as_nobody_special() {
+    let text = std::fs::read_to_string(deploy().join("Dockerfile")).unwrap();
+    let compiler = format!("FROM rust:{}", env!("CARGO_PKG_RUST_VERSION"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.iter().any(|line| line.starts_with(&compiler)), "{compiler}");
+    let last = lines.iter().rposition(|line| line.starts_with("FROM ")).unwrap();
+    let users: Vec<&str> = lines[last..].iter().filter_map(|line| line.strip_prefix("USER ")).collect();
+    assert_eq!(users, ["10001:10001"]);
+}
