@@ -143,7 +143,7 @@ async fn resolve(
 }
 
 async fn audit(State(shop): State<Shop>) -> Result<Response, Problem> {
-    let picture = move || audit_live(shop.orders(), &shop.stock().store, &shop.payment().store);
+    let picture = move || audit_live(shop.orders(), shop.ledgers());
     let report = tokio::task::spawn_blocking(picture).await.ok().flatten();
     report.map(|report| Json(report).into_response()).ok_or_else(|| Problem::unavailable("a store has stopped"))
 }

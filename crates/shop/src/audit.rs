@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkout::{PAYMENT, STOCK};
 use crate::orders::OrderBook;
+use crate::server::Ledgers;
 
 /// Findings listed; all are counted.
 const LISTED: usize = 100;
@@ -136,11 +137,7 @@ fn difference(
 }
 
 /// Audits a shop that is running, on pictures of its stores.
-pub(crate) fn audit_live(
-    orders: &Store<OrderBook>,
-    stock: &Store<Ledger>,
-    payment: &Store<Ledger>,
-) -> Option<AuditReport> {
+pub(crate) fn audit_live(orders: &Store<OrderBook>, Ledgers { stock, payment }: &Ledgers) -> Option<AuditReport> {
     let started_at = orders.applied_sequence();
     let book = orders.read(Clone::clone).ok()?;
     let (stock, payment) = (stock.read(Clone::clone).ok()?, payment.read(Clone::clone).ok()?);

@@ -12,9 +12,8 @@ use serde_json::json;
 
 use crate::checkout::{CHECKOUT, Claim, PAYMENT, STOCK, steps};
 use crate::flights::Boarding;
-use crate::ledger_http::{store_failed, write_failed};
 use crate::orders::{Order, OrderState, OrdersCommand, OrdersReply, refusals};
-use crate::orders_http::{read_order, submit};
+use crate::orders_http::{read_order, store_failed, submit, write_failed};
 use crate::problem::Problem;
 use crate::request::{called, id, idempotency_key, key_reused, text_or_json, unknown};
 use crate::server::Shop;

@@ -24,7 +24,8 @@ pub enum Moment {
 }
 
 /// Where a fault strikes: `before_prepare`, `after_commit`, …
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Point {
     /// Before or after the work.
     pub moment: Moment,
@@ -61,6 +62,20 @@ impl FromStr for Point {
     }
 }
 
+impl From<Point> for String {
+    fn from(point: Point) -> Self {
+        point.to_string()
+    }
+}
+
+impl TryFrom<String> for Point {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 /// What happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,13 +94,31 @@ pub enum Fault {
 }
 
 /// A fault at a point, for a number of times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// What happens.
     #[serde(flatten)]
     pub fault: Fault,
     /// How many times yet; `None`: until it is cleared.
     pub times: Option<u64>,
+}
+
+/// A change of the faults to inject, as instances of a service tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultChange {
+    /// Set what happens at a point.
+    Set {
+        /// Where.
+        point: Point,
+        /// What, and how many times in each instance.
+        rule: Rule,
+    },
+    /// Clear one point, or all.
+    Clear {
+        /// Which.
+        point: Option<Point>,
+    },
 }
 
 /// The faults of one service.
@@ -105,6 +138,14 @@ impl Faults {
     /// Whether faults may be set.
     pub fn enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// Does as a change says.
+    pub fn change(&self, change: &FaultChange) {
+        match change {
+            FaultChange::Set { point, rule } => self.set(*point, *rule),
+            FaultChange::Clear { point } => self.clear(*point),
+        }
     }
 
     /// Sets what happens at a point, in place of what was set there.
@@ -237,6 +278,21 @@ mod tests {
         let heard: Vec<u64> = (0..6).map(|_| hear.recv().unwrap()).collect();
         assert_eq!(heard, [30, 60, 90, 130, 160, 190]);
         assert!(began.elapsed() >= Duration::from_millis(190));
+    }
+
+    #[test]
+    fn a_change_reads_back_in_another_instance() {
+        let rule = Rule { fault: Fault::Delay { ms: 5 }, times: Some(2) };
+        let point = Point { moment: Moment::After, verb: Verb::Execute };
+        for change in [FaultChange::Set { point, rule }, FaultChange::Clear { point: None }] {
+            let told = serde_json::to_string(&change).unwrap();
+            assert_eq!(serde_json::from_str::<FaultChange>(&told).unwrap(), change, "{told}");
+        }
+        let faults = Faults::new(true);
+        faults.change(&FaultChange::Set { point, rule });
+        assert_eq!(faults.strike(Moment::After, Verb::Execute), Some(rule.fault));
+        faults.change(&FaultChange::Clear { point: Some(point) });
+        assert_eq!(faults.strike(Moment::After, Verb::Execute), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! | `single`        | one thread for all checkouts                                              |
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`ledger_service`] | stock and payment beside that: termination, retention                  |
+//! | [`ports`]       | what the services need of each other, in one process or over a wire       |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -27,12 +29,14 @@ mod flights;
 mod front;
 mod http1;
 mod ledger_http;
+pub mod ledger_service;
 pub mod ledger_store;
 pub mod metrics;
 pub mod orders;
 mod orders_http;
 pub mod participant;
 mod payment_http;
+pub mod ports;
 pub mod problem;
 mod request;
 mod rewound;

@@ -16,8 +16,9 @@ use protocol::log::Standing;
 use serde_json::json;
 
 use crate::checkout_http::check_out;
-use crate::ledger_http::{BATCH_PATIENCE, store_failed, write_failed};
+use crate::ledger_http::BATCH_PATIENCE;
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
+use crate::ports::Prices;
 use crate::problem::Problem;
 use crate::request::{
     amount, called, id, idempotency_key, key_reused, new_id, number, overflow, text_or_json, unknown,
@@ -37,6 +38,19 @@ pub(crate) fn routes() -> Router<Shop> {
 
 pub(crate) async fn submit(shop: &Shop, command: OrdersCommand) -> Result<OrdersReply, Problem> {
     called(|done| shop.orders().submit(command, done)).await?.map_err(|error| write_failed(&error))
+}
+
+/// A write that failed: once a store has stopped, nobody knows what of its last batch will be found at the next start.
+pub(crate) fn write_failed(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Stopped { .. } => Problem::in_doubt(format!("it is not known whether this was done: {error}")),
+        certain => store_failed(certain),
+    }
+}
+
+/// A read that failed, or a write that was refused: nothing was changed.
+pub(crate) fn store_failed(error: &StoreError) -> Problem {
+    Problem::unavailable(error.to_string())
 }
 
 fn not_open(id: &str, state: OrderState) -> Problem {
@@ -104,7 +118,7 @@ async fn add_item(
     let (order_id, item_id) = (id("order", &order)?, id("item", &item)?);
     let key = idempotency_key(&headers, &["addItem", &order, &item, &quantity])?;
     let price = called(|done| shop.stock().price(item_id, done)).await?;
-    let price = price.ok_or_else(|| Problem::unavailable("the stock service does not answer"))?;
+    let price = price.map_err(|why| Problem::unavailable(format!("the stock service does not answer: {why}")))?;
     let price = price.ok_or_else(|| unknown("item", &item))?;
     let line = Line { item: item_id, quantity: quantity_wanted, price };
     match submit(&shop, OrdersCommand::AddItem { order: order_id, line, key }).await? {

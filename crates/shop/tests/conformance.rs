@@ -14,9 +14,10 @@ use orchestrator::{
 use protocol::Command;
 use protocol::log::{LogCommand, LogReply};
 use shop::checkout::{Claim, STOCK};
+use shop::faults::Faults;
 use shop::ledger_store::EmbeddedLedger;
 use shop::orders::{OrderBook, OrderState, OrdersCommand};
-use shop::participant::LedgerService;
+use shop::participant::LedgerParticipant;
 use shop::store::OrderLog;
 use tempfile::TempDir;
 
@@ -100,7 +101,7 @@ fn the_log_that_lives_with_the_orders() {
 }
 
 struct OnDisk {
-    service: LedgerService,
+    service: LedgerParticipant<EmbeddedLedger>,
     _folder: TempDir,
 }
 
@@ -120,7 +121,10 @@ fn the_ledger_service() {
             store.submit(LedgerCommand::Change { change, key: None }, move |reply| _ = send.send(reply));
             assert!(matches!(answer.recv().unwrap(), Ok(LedgerReply::Account(..))));
         }
-        Arc::new(OnDisk { service: LedgerService::new(STOCK, store, false, Arc::default()), _folder: folder })
+        Arc::new(OnDisk {
+            service: LedgerParticipant::new(STOCK, EmbeddedLedger(store), Arc::new(Faults::new(false)), Arc::default()),
+            _folder: folder,
+        })
     });
 }
 
