@@ -13,6 +13,7 @@
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
 //! | [`ledger_service`] | stock and payment beside that: termination, retention                  |
 //! | [`ports`]       | what the services need of each other, in one process or over a wire       |
+//! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -32,6 +33,7 @@ mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;
 pub mod metrics;
+pub mod order_store;
 pub mod orders;
 mod orders_http;
 pub mod participant;
