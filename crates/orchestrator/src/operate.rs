@@ -12,6 +12,11 @@ use crate::engine::Engine;
 use crate::ports::{Done, LogError};
 
 impl Engine {
+    /// The name of this instance.
+    pub fn instance(&self) -> Name {
+        self.options.instance
+    }
+
     /// Whether anything is under way that a tick could move.
     pub fn is_busy(&self) -> bool {
         self.shards.iter().any(|shard| !shard.lock().is_empty())

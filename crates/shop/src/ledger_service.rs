@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::StatusCode;
 use ledger::{EntityId, LedgerCommand, Termination, terminate};
 use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure};
@@ -14,10 +15,12 @@ use protocol::limits::{
 use protocol::log::Verdict;
 use protocol::{BranchId, Command, Name, Payload, Timestamp, TransactionId};
 
+use crate::checkout::STOCK;
 use crate::faults::Faults;
 use crate::ports::{Price, Prices, Spread, Verdicts};
 use crate::problem::Problem;
 use crate::request::called;
+use crate::{payment_http, stock_http};
 
 /// How often old branches and retention are looked after.
 const UPKEEP: Duration = Duration::from_millis(500);
@@ -58,6 +61,12 @@ impl LedgerService {
     /// Its database.
     pub fn store(&self) -> &Arc<dyn LedgerStore> {
         &self.parts.store
+    }
+
+    /// Its part of the public contract, without its name before the paths.
+    pub fn routes(&self) -> Router {
+        let routes = if self.name() == STOCK { stock_http::routes() } else { payment_http::routes() };
+        routes.with_state(self.clone())
     }
 
     /// What is to go wrong.

@@ -31,6 +31,11 @@ pub trait OrderStore: Log {
     /// Reads what is durable. What concerns the log alone is asked with [`Log::read`].
     fn query(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>);
 
+    /// Reads what is, durable or not, where that is cheaper: for a look that something durable follows.
+    fn peek(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
+        self.query(query, done);
+    }
+
     /// Why the database will never answer again, if that is so: the process should end, and start again.
     fn stopped(&self) -> Option<String>;
 }
@@ -155,6 +160,12 @@ impl OrderStore for OrderLog {
             let look = move |book: &OrderBook| answer_orders(book, &query, sequence);
             self.0.read_durable(look, |found| done(found.map_err(|error| failure(&error))));
         }
+    }
+
+    fn peek(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
+        let sequence = self.0.applied_sequence();
+        let look = |book: &OrderBook| answer_orders(book, &query, sequence);
+        done(self.0.read(look).map_err(|error| failure(&error)));
     }
 
     fn stopped(&self) -> Option<String> {

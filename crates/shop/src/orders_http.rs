@@ -7,26 +7,25 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use embedded::StoreError;
 use ledger::EntityId;
-use orchestrator::{Log, LogAnswer, LogQuery};
+use orchestrator::{LogAnswer, LogQuery, StoreFailure};
 use protocol::TransactionId;
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_PAGE, SHOWN_DEAD_LETTERS};
 use protocol::log::Standing;
 use serde_json::json;
 
 use crate::checkout_http::check_out;
-use crate::ledger_http::BATCH_PATIENCE;
+use crate::ledger_http::{BATCH_PATIENCE, read_failed, write_failed};
+use crate::ledger_service::check_development;
+use crate::order_service::OrderService;
+use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
-use crate::ports::Prices;
 use crate::problem::Problem;
 use crate::request::{
     amount, called, id, idempotency_key, key_reused, new_id, number, overflow, text_or_json, unknown,
 };
-use crate::server::Shop;
-use crate::store::OrderLog;
 
-pub(crate) fn routes() -> Router<Shop> {
+pub(crate) fn routes() -> Router<OrderService> {
     Router::new()
         .route("/create/{user}", post(create))
         .route("/find/{order}", get(find))
@@ -36,21 +35,8 @@ pub(crate) fn routes() -> Router<Shop> {
         .route("/dlq/status", get(dead_letters))
 }
 
-pub(crate) async fn submit(shop: &Shop, command: OrdersCommand) -> Result<OrdersReply, Problem> {
-    called(|done| shop.orders().submit(command, done)).await?.map_err(|error| write_failed(&error))
-}
-
-/// A write that failed: once a store has stopped, nobody knows what of its last batch will be found at the next start.
-pub(crate) fn write_failed(error: &StoreError) -> Problem {
-    match error {
-        StoreError::Stopped { .. } => Problem::in_doubt(format!("it is not known whether this was done: {error}")),
-        certain => store_failed(certain),
-    }
-}
-
-/// A read that failed, or a write that was refused: nothing was changed.
-pub(crate) fn store_failed(error: &StoreError) -> Problem {
-    Problem::unavailable(error.to_string())
+pub(crate) async fn submit(orders: &OrderService, command: OrdersCommand) -> Result<OrdersReply, Problem> {
+    called(|done| orders.store().submit(command, done)).await?.map_err(|failure| write_failed(&failure))
 }
 
 fn not_open(id: &str, state: OrderState) -> Problem {
@@ -63,10 +49,14 @@ fn not_open(id: &str, state: OrderState) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, detail).with("order_id", id)
 }
 
-async fn create(State(shop): State<Shop>, Path(user): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn create(
+    State(orders): State<OrderService>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, &["create", &user])?;
     let command = OrdersCommand::Create { order: new_id(), user: id("user", &user)?, key };
-    match submit(&shop, command).await? {
+    match submit(&orders, command).await? {
         OrdersReply::Created(order) => Ok(Json(json!({ "order_id": order.to_string() })).into_response()),
         OrdersReply::KeyReused => Err(key_reused()),
         other => Err(unexpected(&other)),
@@ -77,8 +67,9 @@ fn unexpected(reply: &OrdersReply) -> Problem {
     Problem::unavailable(format!("an unexpected answer: {reply:?}"))
 }
 
-async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Response, Problem> {
-    let found = read_order(&shop, id("order", &order)?, store_failed).await?.ok_or_else(|| unknown("order", &order))?;
+async fn find(State(orders): State<OrderService>, Path(order): Path<String>) -> Result<Response, Problem> {
+    let found =
+        read_order(&orders, id("order", &order)?, read_failed).await?.ok_or_else(|| unknown("order", &order))?;
     let mut items: Vec<(String, i64)> = Vec::with_capacity(found.lines.len());
     for line in &found.lines {
         let item = line.item.to_string();
@@ -99,29 +90,32 @@ async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Res
 
 /// Reads an order, as it is durable.
 ///
-/// `failed` says what it means if the store has stopped: for a mere reader nothing, for a checkout that it is in doubt.
+/// `failed` says what it means if that fails: for a mere reader nothing, for a checkout that it is in doubt.
 pub(crate) async fn read_order(
-    shop: &Shop,
+    orders: &OrderService,
     id: EntityId,
-    failed: fn(&StoreError) -> Problem,
+    failed: fn(&StoreFailure) -> Problem,
 ) -> Result<Option<Order>, Problem> {
-    let found = called(|done| shop.orders().read_durable(move |book| book.order(id).cloned(), done)).await?;
-    found.map_err(|error| failed(&error))
+    let found = called(|done| orders.store().query(OrdersQuery::Order(id), done)).await?;
+    match found.map_err(|failure| failed(&failure))? {
+        OrdersAnswer::Order(order) => Ok(order),
+        other => Err(Problem::unavailable(format!("an unexpected answer: {other:?}"))),
+    }
 }
 
 async fn add_item(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path((order, item, quantity)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let quantity_wanted = amount("the quantity", &quantity)?;
     let (order_id, item_id) = (id("order", &order)?, id("item", &item)?);
     let key = idempotency_key(&headers, &["addItem", &order, &item, &quantity])?;
-    let price = called(|done| shop.stock().price(item_id, done)).await?;
+    let price = called(|done| orders.prices().price(item_id, done)).await?;
     let price = price.map_err(|why| Problem::unavailable(format!("the stock service does not answer: {why}")))?;
     let price = price.ok_or_else(|| unknown("item", &item))?;
     let line = Line { item: item_id, quantity: quantity_wanted, price };
-    match submit(&shop, OrdersCommand::AddItem { order: order_id, line, key }).await? {
+    match submit(&orders, OrdersCommand::AddItem { order: order_id, line, key }).await? {
         OrdersReply::Total(total) => {
             let text = format!("Item: {item} added to: {order} price updated to: {total}");
             Ok(text_or_json(&headers, text, || json!({ "order_id": order, "item_id": item, "total_cost": total })))
@@ -138,10 +132,10 @@ async fn add_item(
 }
 
 async fn batch_init(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path((n, items, users, price)): Path<(String, String, String, String)>,
 ) -> Result<Response, Problem> {
-    shop.check_development("batch_init")?;
+    check_development(orders.is_production(), "batch_init")?;
     let bound = MAX_BATCH as i64;
     let count = number("the count", &n, 1, bound)?.unsigned_abs();
     let items = number("the number of items", &items, 1, bound)?.unsigned_abs();
@@ -152,7 +146,7 @@ async fn batch_init(
     let until = Instant::now() + BATCH_PATIENCE;
     loop {
         let command = OrdersCommand::Replace { count, items, users, price, seed };
-        match submit(&shop, command).await? {
+        match submit(&orders, command).await? {
             OrdersReply::Done => {
                 return Ok(Json(json!({ "msg": "Batch init for orders successful" })).into_response());
             }
@@ -166,9 +160,9 @@ async fn batch_init(
     }
 }
 
-async fn dead_letters(State(shop): State<Shop>) -> Result<Response, Problem> {
+async fn dead_letters(State(orders): State<OrderService>) -> Result<Response, Problem> {
     let query = LogQuery::Listing { standing: Some(Standing::Stuck), limit: MAX_PAGE };
-    let found = called(|done| OrderLog(shop.orders().clone()).read(query, done)).await?;
+    let found = called(|done| orders.store().read(query, done)).await?;
     let Ok(LogAnswer::Listing(stuck)) = found else {
         return Err(Problem::unavailable("the transaction log does not answer"));
     };
