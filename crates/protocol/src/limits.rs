@@ -79,6 +79,8 @@ pub const MAX_SCRIPT_ITEMS: usize = 500;
 pub const MAX_SEED_LAYERS: usize = 1_000;
 /// Sentinels that are asked for a master.
 pub const MAX_SENTINELS: usize = 15;
+/// Servers of the message broker that a service is told of.
+pub const MAX_NATS_SERVERS: usize = 15;
 
 /// Bytes of one message between services, a question's or an answer's included.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;

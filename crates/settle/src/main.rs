@@ -7,11 +7,13 @@
 //! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
+//! | `config`         | `config/`    | the configuration of the distributed services              |
 //!
 //! The tools ask a running shop through `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
 mod admin_client;
 mod audit;
+mod config;
 mod decode;
 mod exit;
 mod folder;
@@ -53,6 +55,8 @@ enum Command {
     Tx(tx::TxArgs),
     /// Read a store's journal.
     Journal(journal::JournalArgs),
+    /// Check the configuration of the distributed services, or print an example.
+    Config(config::command::ConfigCommand),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Some(Command::Audit(args)) => audit::audit(args),
         Some(Command::Tx(args)) => tx::tx(args),
         Some(Command::Journal(args)) => journal::journal(args),
+        Some(Command::Config(args)) => config::command::config(&args),
     };
     exit::code(result)
 }

@@ -1,0 +1,87 @@
+//! Every key that a configuration may have: its kind, its default, and what is allowed, in words.
+
+/// What a key's value is, which tells how it is read from text: an environment variable or a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// One text, or several: in text they are parted by commas.
+    List,
+    Whole,
+    Switch,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As it would be written in an environment variable; empty if there is none.
+    pub(super) default: &'static str,
+    /// For people who gave something else.
+    pub(super) allowed: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, allowed: &'static str) -> Key {
+    Key { name, kind, default, allowed }
+}
+
+/// The keys that stand in no section.
+pub(super) const TOP: &[Key] = &[
+    key("instance", Kind::Text, "", "1 to 23 of the characters a-z A-Z 0-9 . _ -, and no other instance's"),
+    key("listen", Kind::Text, "127.0.0.1:8001", "an IP address and a port, such as 127.0.0.1:8001 or 0.0.0.0:8001"),
+    key("protocol", Kind::Text, "auto", "auto, 2pc or saga"),
+    key("production", Kind::Switch, "false", "true or false"),
+    key("chaos", Kind::Switch, "false", "true or false, and not together with production"),
+    key("attempts", Kind::Whole, "20", "1 to 1000"),
+];
+
+/// The keys of `[nats]`.
+pub(super) const NATS: &[Key] = &[
+    key("url", Kind::List, "nats://127.0.0.1:4222", "1 to 15 addresses like nats://HOST:PORT, without a password"),
+    key("mode", Kind::Text, "jetstream", "jetstream or core"),
+    key("storage", Kind::Text, "memory", "memory or file"),
+    key("replicas", Kind::Whole, "1", "1, 3 or 5"),
+    key("username", Kind::Text, "", "a text"),
+    key("password_file", Kind::Text, "", "the path of a file that holds the password"),
+];
+
+/// The keys of `[orders]`, `[stock]` and `[payment]`.
+pub(super) const STORE: &[Key] = &[
+    key("redis", Kind::Text, "", "HOST:PORT of a server; or leave it out, and give sentinels and master"),
+    key("sentinels", Kind::List, "", "HOST:PORT of each Sentinel, 1 to 15 of them"),
+    key("master", Kind::Text, "", "the name by which the Sentinels know the master"),
+    key("durability", Kind::Text, "replicated", "memory, fsync or replicated"),
+    key("replicas", Kind::Whole, "1", "1 to 100"),
+    key("may_lose_acknowledged_writes", Kind::Switch, "false", "true or false"),
+    key("wait_ms", Kind::Whole, "1000", "10 to 60000"),
+    key("patience_ms", Kind::Whole, "1000", "10 to 60000"),
+    key("username", Kind::Text, "", "a text"),
+    key("password_file", Kind::Text, "", "the path of a file that holds the password"),
+];
+
+/// The sections and their keys.
+pub(super) const SECTIONS: &[(&str, &[Key])] =
+    &[("nats", NATS), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
+
+/// The key of this path, such as `orders.redis`.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    let (keys, name) = match path.split_once('.') {
+        None => (TOP, path),
+        Some((section, name)) => (SECTIONS.iter().find(|(known, _)| *known == section)?.1, name),
+    };
+    keys.iter().find(|key| key.name == name)
+}
+
+/// Every path, in the order of the tables.
+pub(super) fn paths() -> impl Iterator<Item = (String, &'static Key)> {
+    let top = TOP.iter().map(|key| (key.name.to_owned(), key));
+    let sections = SECTIONS
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| (format!("{section}.{}", key.name), key)));
+    top.chain(sections)
+}
+
+/// The environment variable of a path.
+pub(super) fn variable(path: &str) -> String {
+    format!("SETTLE_{}", path.replace('.', "__").to_uppercase())
+}

@@ -1,0 +1,206 @@
+//! Where values come from: the defaults, a file, the environment, the command line; each over those before it.
+
+use std::path::Path;
+
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+use serde::Deserialize;
+
+use super::keys::{self, Kind, SECTIONS};
+
+/// What one source says, and what people know it by.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    name: String,
+    values: Dict,
+}
+
+impl Provider for Source {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.values.clone())]))
+    }
+}
+
+/// Variables that begin as ours do and are for other commands.
+const OTHERS: [&str; 5] = ["SETTLE_LOG", "SETTLE_CONFIG", "SETTLE_DATA", "SETTLE_DURABILITY", "SETTLE_BIN"];
+/// Never in a file that may be read by many, and never printed.
+pub(super) const SECRET: &str = "password";
+
+impl Source {
+    pub(super) fn says(&self, section: &str) -> bool {
+        self.values.contains_key(section)
+    }
+
+    /// A file in TOML.
+    pub(super) fn file(path: &Path) -> Result<Self, Vec<String>> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+        Self::toml(&name, &text)
+    }
+
+    pub(super) fn toml(name: &str, text: &str) -> Result<Self, Vec<String>> {
+        use figment::providers::{Format, Toml};
+        let values: Dict = Toml::from_str(text).map_err(|error| vec![format!("{name} is not TOML: {error}")])?;
+        let mut problems = vec![];
+        for (key, value) in &values {
+            if let Some((section, _)) = SECTIONS.iter().find(|(section, _)| section == key) {
+                match value.as_dict() {
+                    Some(inner) => {
+                        problems.extend(inner.keys().filter_map(|k| unknown(&format!("{section}.{k}"), name)))
+                    }
+                    None => problems.push(format!("`{section}` in {name} must be a section: [{section}]")),
+                }
+            } else {
+                problems.extend(unknown(key, name));
+            }
+        }
+        if problems.is_empty() { Ok(Self { name: name.to_owned(), values }) } else { Err(problems) }
+    }
+
+    /// One environment variable; `None` if it is none of ours, or a secret, which is read elsewhere.
+    pub(super) fn variable(name: &str, text: &str) -> Result<Option<Self>, String> {
+        let Some(rest) = name.strip_prefix("SETTLE_") else { return Ok(None) };
+        if OTHERS.contains(&name) || is_of_the_platform(rest) {
+            return Ok(None);
+        }
+        let path = rest.to_lowercase().replace("__", ".");
+        if is_secret(&path) {
+            return Ok(None);
+        }
+        Self::text(format!("the environment variable {name}"), &path, text).map(Some)
+    }
+
+    /// One flag.
+    pub(super) fn flag(flag: &str, path: &str, text: &str) -> Result<Self, String> {
+        let name = format!("the flag {flag}");
+        if is_secret(path) {
+            return Err(format!("{name}: everybody can read a command line; set {} instead", keys::variable(path)));
+        }
+        Self::text(name, path, text)
+    }
+
+    /// The default of one key.
+    pub(super) fn default(path: &str, text: &str) -> Result<Self, String> {
+        Self::text("the defaults".to_owned(), path, text)
+    }
+
+    fn text(name: String, path: &str, text: &str) -> Result<Self, String> {
+        if let Some(problem) = unknown(path, &name) {
+            return Err(problem);
+        }
+        let key = keys::find(path).ok_or_else(|| format!("unknown key `{path}`"))?;
+        let wrong = || format!("`{path}` in {name} is `{text}`; allowed: {}", key.allowed);
+        let value = match key.kind {
+            Kind::Text => Value::from(text),
+            Kind::List => Value::from(listed(text)),
+            Kind::Whole => Value::from(text.trim().parse::<u64>().map_err(|_| wrong())?),
+            Kind::Switch => Value::from(switch(text).ok_or_else(wrong)?),
+        };
+        let nested = figment::util::nest(path, value);
+        Ok(Self { name, values: nested.into_dict().unwrap_or_default() })
+    }
+}
+
+/// Whether `path` is a password's.
+fn is_secret(path: &str) -> bool {
+    path.split_once('.').is_some_and(|(section, key)| key == SECRET && SECTIONS.iter().any(|(s, _)| *s == section))
+}
+
+/// What is wrong with a path that is no key's.
+fn unknown(path: &str, source: &str) -> Option<String> {
+    if keys::find(path).is_some() {
+        return None;
+    }
+    if is_secret(path) {
+        return Some(format!(
+            "`{path}` in {source}: a secret does not belong there; set {}, or give `password_file`",
+            keys::variable(path)
+        ));
+    }
+    let near = keys::paths().map(|(known, _)| known).min_by_key(|known| distance(path, known));
+    let hint = near.filter(|near| distance(path, near) <= 3).map_or_else(
+        || "`settle config example` shows all there are".to_owned(),
+        |near| format!("did you mean `{near}`?"),
+    );
+    Some(format!("unknown key `{path}` in {source}: {hint}"))
+}
+
+/// Variables that Kubernetes and Docker set for a service that is called `settle…`.
+fn is_of_the_platform(rest: &str) -> bool {
+    rest.ends_with("SERVICE_HOST") || rest.contains("SERVICE_PORT") || rest == "PORT" || rest.ends_with("_PORT") || {
+        let mut parts = rest.split('_').skip_while(|part| *part != "PORT").skip(1);
+        parts.next().is_some_and(|part| part.parse::<u16>().is_ok())
+    }
+}
+
+/// The parts between commas, without blanks around them.
+pub(super) fn listed(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text.trim().to_lowercase().as_str() {
+        "1" | "y" | "yes" | "t" | "true" | "on" => Some(true),
+        "" | "0" | "n" | "no" | "f" | "false" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// How many characters must be changed to make `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut above_left = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let replaced = above_left + usize::from(x != y);
+            above_left = row[j + 1];
+            row[j + 1] = replaced.min(above_left + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// One text, or several.
+pub(super) fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(from)? {
+        OneOrMany::One(text) => listed(&text),
+        OneOrMany::Many(texts) => texts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_platform_sets_for_its_services_is_not_taken_for_a_key() {
+        for name in [
+            "SETTLE_SERVICE_HOST",
+            "SETTLE_ORDER_SERVICE_PORT_HTTP",
+            "SETTLE_PORT",
+            "SETTLE_ORDER_PORT",
+            "SETTLE_PORT_8001_TCP_ADDR",
+        ] {
+            assert!(matches!(Source::variable(name, "tcp://10.0.0.1:8001"), Ok(None)), "{name}");
+        }
+        assert!(Source::variable("SETTLE_LISTNE", "127.0.0.1:1").is_err());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_its_neighbour() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        let said = Source::toml("f.toml", "[orders]\nredsi = \"h:1\"").expect_err("no such key");
+        assert_eq!(said, ["unknown key `orders.redsi` in f.toml: did you mean `orders.redis`?"]);
+    }
+}
