@@ -51,6 +51,11 @@ impl Engine {
         self.live(id).map(|live| live.state.lock().coordinator.state())
     }
 
+    /// Whether whoever had a transaction executed has been answered; `None` if this engine does not drive it.
+    pub fn is_answered(&self, id: TransactionId) -> Option<bool> {
+        self.live(id).map(|live| live.state.lock().outcome.is_some())
+    }
+
     /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back
     /// if it drives no such transaction.
     ///

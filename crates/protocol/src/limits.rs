@@ -84,8 +84,6 @@ pub const MAX_NATS_SERVERS: usize = 15;
 
 /// Bytes of one message between services, a question's or an answer's included.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
-/// Addresses of message servers that a process is given.
-pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.
 pub const MAX_PENDING: usize = 65_536;
 /// Commands of one process that wait to be sent; one more is unknown at once.

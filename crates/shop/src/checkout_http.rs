@@ -233,7 +233,7 @@ impl Telling {
         self.asked = elsewhere;
         if let Some(owner) = elsewhere {
             let (send, word) = oneshot::channel();
-            orders.peers().answered(owner, id, Box::new(move |()| _ = send.send(())));
+            orders.peers().ask(owner, id, true, Box::new(move |_| _ = send.send(())));
             self.word = Some(word);
         }
     }

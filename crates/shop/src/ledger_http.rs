@@ -13,7 +13,7 @@ use orchestrator::{LedgerAnswer, LedgerQuery, StoreFailure};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
 use serde_json::json;
 
-use crate::faults::{Fault, FaultChange, Faults, MAX_DELAY_MS, Point, Rule};
+use crate::faults::{Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
 use crate::ledger_service::LedgerService;
 use crate::problem::Problem;
 use crate::request::{called, idempotency_key, key_reused, number, overflow, unknown};
@@ -179,6 +179,5 @@ async fn set_fault(
         _ => return Err(Problem::bad_argument("`action` must be crash, delay, error or error_after")),
     };
     let times = arguments.get("times").map(|times| number("times", times, 1, MAX_AMOUNT)).transpose()?;
-    let rule = Rule { fault, times: times.map(i64::unsigned_abs) };
-    change_faults(&service, FaultChange::Set { point, rule }).await
+    change_faults(&service, FaultChange::Set { point, fault, times: times.map(i64::unsigned_abs) }).await
 }

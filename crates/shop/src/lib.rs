@@ -17,6 +17,7 @@
 //! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
+//! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`problem`]     | failures as problem details                                               |
@@ -43,6 +44,7 @@ pub mod participant;
 mod payment_http;
 pub mod ports;
 pub mod problem;
+pub mod questions;
 mod request;
 mod rewound;
 pub mod server;

@@ -109,7 +109,10 @@ impl OrderService {
 
     /// Takes the figures of the moment in.
     pub fn measure(&self, metrics: &Metrics) {
-        let (in_flight, queued) = self.orchestrator().engine().load();
+        let engine = self.orchestrator().engine();
+        let (in_flight, queued) = engine.load();
+        metrics.leader.set(engine.is_leader().into());
+        metrics.epoch.set(i64::try_from(engine.epoch()).unwrap_or(i64::MAX));
         metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
     }

@@ -20,6 +20,7 @@ use crate::ledger_service::check_development;
 use crate::order_service::OrderService;
 use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
+use crate::ports::Told;
 use crate::problem::Problem;
 use crate::request::{
     amount, called, id, idempotency_key, key_reused, new_id, number, overflow, text_or_json, unknown,
@@ -68,8 +69,7 @@ fn unexpected(reply: &OrdersReply) -> Problem {
 }
 
 async fn find(State(orders): State<OrderService>, Path(order): Path<String>) -> Result<Response, Problem> {
-    let found =
-        read_order(&orders, id("order", &order)?, read_failed).await?.ok_or_else(|| unknown("order", &order))?;
+    let found = settled_order(&orders, id("order", &order)?).await?.ok_or_else(|| unknown("order", &order))?;
     let mut items: Vec<(String, i64)> = Vec::with_capacity(found.lines.len());
     for line in &found.lines {
         let item = line.item.to_string();
@@ -86,6 +86,50 @@ async fn find(State(orders): State<OrderService>, Path(order): Path<String>) -> 
         "total_cost": found.total_cost(),
     });
     Ok(Json(body).into_response())
+}
+
+/// How long a reader waits for somebody who can say how far a checkout is.
+const READER_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads an order as anybody may see it.
+///
+/// One that is being checked out is not paid as long as nobody was told that it is: whoever drives the transaction knows. If that one is
+/// gone, it may have told somebody, whatever the database shows after a failover; then recovery decides first.
+async fn settled_order(orders: &OrderService, id: EntityId) -> Result<Option<Order>, Problem> {
+    let until = Instant::now() + READER_PATIENCE;
+    loop {
+        let found = read_order(orders, id, read_failed).await?;
+        let Some(OrderState::CheckingOut(transaction)) = found.as_ref().map(|order| order.state) else {
+            return Ok(found);
+        };
+        let engine = orders.orchestrator().engine();
+        let told = match engine.is_answered(transaction) {
+            Some(true) => Told::Answered,
+            Some(false) => Told::Unanswered,
+            None => {
+                let query = LogQuery::Transaction(transaction);
+                match called(|done| orders.store().read(query, done)).await? {
+                    Ok(LogAnswer::Transaction(Some(record))) => match record.owner {
+                        Some(owner) if owner != engine.instance() => {
+                            called(|done| orders.peers().ask(owner, transaction, false, done)).await?
+                        }
+                        _ => Told::Nothing,
+                    },
+                    _ => Told::Nothing,
+                }
+            }
+        };
+        if told == Told::Unanswered {
+            return Ok(found);
+        }
+        if Instant::now() >= until {
+            let detail = "the order is being checked out, and nobody can say yet how that ends: look again";
+            return Err(Problem::unavailable(detail).with("transaction_id", transaction));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Reads an order, as it is durable.

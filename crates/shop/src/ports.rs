@@ -11,6 +11,7 @@ use ledger::EntityId;
 use orchestrator::{Done, Engine, LogError};
 use protocol::log::Verdict;
 use protocol::{Name, TransactionId};
+use serde::{Deserialize, Serialize};
 
 use crate::faults::FaultChange;
 
@@ -36,10 +37,21 @@ pub trait Prices: Send + Sync + 'static {
     fn price(&self, item: EntityId, done: Done<Price>);
 }
 
+/// What an instance says of a transaction that should be its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Its caller has been answered. What the answer was stands in the log, or soon will.
+    Answered,
+    /// Nobody has been told anything of it yet.
+    Unanswered,
+    /// It knows nothing of it, or cannot be reached.
+    Nothing,
+}
+
 /// The other instances of the order service.
 pub trait Peers: Send + Sync + 'static {
-    /// Calls `done` when `owner` has answered its transaction, or cannot say. What the answer was stands in the log.
-    fn answered(&self, owner: Name, id: TransactionId, done: Done<()>);
+    /// Asks `owner` how far a transaction of its own is: now, or, with `waits`, once it can say [`Told::Answered`].
+    fn ask(&self, owner: Name, id: TransactionId, waits: bool, done: Done<Told>);
 }
 
 /// The other instances of a service that keeps a ledger.
@@ -53,8 +65,8 @@ pub trait Spread: Send + Sync + 'static {
 pub struct NoPeers;
 
 impl Peers for NoPeers {
-    fn answered(&self, _: Name, _: TransactionId, done: Done<()>) {
-        done(());
+    fn ask(&self, _: Name, _: TransactionId, _: bool, done: Done<Told>) {
+        done(Told::Nothing);
     }
 }
 

@@ -369,7 +369,7 @@ impl Vitals for Shop {
             ("stock", stock.statistics(), stock.size_on_disk()),
             ("payment", payment.statistics(), payment.size_on_disk()),
         ] {
-            metrics.store(name, statistics.flushes, statistics.commands, size.unwrap_or(0));
+            metrics.store(name, statistics.flushes, statistics.commands, Some(size.unwrap_or(0)));
         }
         self.order_service().measure(metrics);
         metrics.text()

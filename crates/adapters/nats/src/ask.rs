@@ -91,7 +91,26 @@ impl Nats {
         }
     }
 
-    /// Answers the questions to a service, shared among its instances, and those to this instance. Once it returns, questions arrive.
+    /// Tells every instance of a service something, this one included: it comes to their [`Answerer`]s, whose answers go nowhere. Returns when
+    /// the server has it; an instance that is not connected does not hear of it.
+    ///
+    /// # Errors
+    /// If the server does not have it in time.
+    pub async fn tell(&self, service: Name, news: &[u8]) -> Result<(), Unanswered> {
+        let shared = &self.shared;
+        let payload = wire::encode_question(news)?;
+        if !shared.is_connected() {
+            return Err(Unanswered::Nobody);
+        }
+        let told = async {
+            shared.client.publish(shared.names.all(service), payload).await.map_err(|_| Unanswered::Nobody)?;
+            shared.round_trip().await.map_err(|_| Unanswered::Timeout)
+        };
+        tokio::time::timeout(shared.options.timeout, told).await.unwrap_or(Err(Unanswered::Timeout))
+    }
+
+    /// Answers the questions to a service, shared among its instances, and those to this instance, and takes in what all of them are told.
+    /// Once it returns, questions arrive.
     ///
     /// # Errors
     /// If the server refuses it.
@@ -101,10 +120,12 @@ impl Nats {
         let of_service = shared.client.queue_subscribe(shared.names.question(service), GROUP.to_owned());
         let of_service = of_service.await.map_err(refused)?;
         let of_instance = shared.client.subscribe(shared.names.at(shared.options.instance)).await.map_err(refused)?;
+        let of_all = shared.client.subscribe(shared.names.all(service)).await.map_err(refused)?;
         shared.round_trip().await?;
         let desk = Desk::new(shared, wire::encode_answer(None));
         let mut serving = Serving::new(self.clone(), Arc::clone(&desk));
         let mut stop = serving.stopped();
+        let of_instance = futures_util::stream::select(of_instance, of_all);
         let mut questions = futures_util::stream::select(of_service, of_instance);
         let shared = Arc::clone(shared);
         serving.run(async move {

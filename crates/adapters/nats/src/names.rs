@@ -4,6 +4,7 @@
 //!   settle.command.SERVICE      commands; in JetStream mode the stream settle-command-SERVICE keeps them
 //!   settle.question.SERVICE     questions to any instance of a service
 //!   settle.at.INSTANCE          questions to one instance
+//!   settle.all.SERVICE          news for every instance of a service
 //!   settle.reply.RANDOM.…       one process's answers: rID (an answer) and aID (the server's word on a command)
 //!   settle.pull.RANDOM          commands that the server hands to one process
 //!   settle.dead.SERVICE         dead letters, in the stream settle-dead
@@ -43,6 +44,10 @@ impl Names {
 
     pub(crate) fn at(&self, instance: Name) -> String {
         format!("{}.at.{}", self.prefix, word(instance))
+    }
+
+    pub(crate) fn all(&self, service: Name) -> String {
+        format!("{}.all.{}", self.prefix, word(service))
     }
 
     /// What every subject for answers begins with.
