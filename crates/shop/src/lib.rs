@@ -15,6 +15,7 @@
 //! | [`ledger_service`] | stock and payment beside that: termination, retention                  |
 //! | [`ports`]       | what the services need of each other, in one process or over a wire       |
 //! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
+//! | [`redis_orders`] | the same port on Redis, for order services that are processes of their own |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
@@ -45,6 +46,7 @@ mod payment_http;
 pub mod ports;
 pub mod problem;
 pub mod questions;
+pub mod redis_orders;
 mod request;
 mod rewound;
 pub mod server;
