@@ -3,7 +3,9 @@
 //! | tool  | for                      | from                                             |
 //! |-------|--------------------------|--------------------------------------------------|
 //! | `cc`  | the allocator            | the system's package manager: `build-essential`  |
-//! | `redis-server`, `redis-sentinel`, `nats-server`, `haproxy` | the distributed profile, started by the tests themselves | the system's package manager |
+//! | `redis-server`, `redis-sentinel` | the ledger in Redis, started by the tests themselves | the system's package manager |
+//! | `nats-server` | commands between services, started by the tests themselves | the system's package manager |
+//! | `haproxy` | the gateway, started by the tests themselves | the system's package manager |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
 //! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 

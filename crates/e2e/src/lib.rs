@@ -5,6 +5,8 @@
 //! | [`server`] | `settle serve` as a child process: start, kill, terminate, restart, audit   |
 //! | [`http`]   | HTTP/1.1 over any stream, small enough that a test decides about every byte |
 //! | [`client`] | the shop's calls as a client of the contract makes them                     |
+//! | [`system`] | the services as processes of their own, with their servers, behind a gateway |
+//! | [`gateway`] | who stands in for HAProxy: an instance for every request, in turn             |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
 //! | tests                | what they show                                                                    |
@@ -12,6 +14,7 @@
 //! | `tests/contract`     | every line and every rule of the HTTP contract                                    |
 //! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more     |
 //! | `tests/shutdown.rs`  | SIGTERM under load: everyone is answered, and nothing is lost                     |
+//! | `tests/distributed`  | the services as processes of their own: twins, kills, take-over, a drain           |
 //! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
 //!
 //! | variable     | meaning                                                                                   |
@@ -26,10 +29,13 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 pub mod client;
+pub mod gateway;
 pub mod http;
 pub mod server;
+pub mod system;
 pub mod world;
 
 pub use client::Client;
 pub use server::Server;
+pub use system::System;
 pub use world::World;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, PATIENCE};
 use crate::http;
+use crate::world::Shop;
 
 /// The binary under test: `SETTLE_BIN` if that is set; otherwise built once, in the profile that the tests were built in.
 ///
@@ -48,7 +49,7 @@ fn build() -> PathBuf {
 
 /// A port that nobody has. Below those that the system gives to outgoing connections, so that none of these takes it while the server
 /// is down.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: Mutex<Option<u16>> = Mutex::new(None);
     let mut next = NEXT.lock().unwrap();
     // Tests of other processes begin their search elsewhere.
@@ -78,18 +79,23 @@ pub struct Server {
 
 /// `settle serve` with these arguments, and with nothing of the environment that would change it.
 pub fn serve(arguments: &[&str]) -> Command {
+    settle("serve", arguments)
+}
+
+/// A command of `settle` with these arguments, and with nothing of the environment that would change it.
+pub(crate) fn settle(what: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SETTLE_") {
             command.env_remove(name);
         }
     }
-    command.env("SETTLE_LOG", "error").arg("serve").args(arguments);
+    command.env("SETTLE_LOG", "error").arg(what).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+pub(crate) fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let into = Arc::clone(into);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
@@ -244,6 +250,20 @@ impl Server {
         }
         let said = self.said();
         assert!(!said.contains("panicked at"), "the server panicked: {said}");
+    }
+}
+
+impl Shop for Server {
+    fn client(&self) -> Client {
+        Self::client(self)
+    }
+
+    fn wait_until_settled(&self) {
+        Self::client(self).wait_until_settled();
+    }
+
+    fn audit(&self) {
+        Self::audit(self);
     }
 }
 

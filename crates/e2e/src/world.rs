@@ -14,7 +14,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::client::{Client, Order};
-use crate::server::Server;
+
+/// A shop under test: one process, or many.
+pub trait Shop {
+    /// A client of its own connection.
+    fn client(&self) -> Client;
+
+    /// Waits until nothing is under way any more: every checkout that was answered is settled.
+    fn wait_until_settled(&self);
+
+    /// Waits until everything is settled and audits the shop by its own books, if it can.
+    fn audit(&self);
+}
 
 /// What a client heard about a checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +140,7 @@ impl World {
     ///
     /// # Panics
     /// As [`load`](Self::load), and if there is no answer now.
-    pub fn ask_again(&mut self, server: &Server) {
+    pub fn ask_again(&mut self, server: &impl Shop) {
         let mut client = server.client();
         for (order, heard) in self.heard.iter_mut().filter(|(_, heard)| **heard == Heard::Nothing) {
             let answer = client.check_out(&order.to_string());
@@ -146,20 +157,20 @@ impl World {
     ///
     /// # Panics
     /// If an answer is not true any more, or a unit or a cent is not where it belongs.
-    pub fn verify(&mut self, server: &Server) {
+    pub fn verify(&mut self, server: &impl Shop) {
         let news = std::mem::take(&mut self.news);
         self.verify_orders(server, &news);
         self.verify_sums(server);
     }
 
     /// The same for every order that was ever heard of, not only for those since the last time.
-    pub fn verify_everything(&mut self, server: &Server) {
+    pub fn verify_everything(&mut self, server: &impl Shop) {
         let all: Vec<u64> = self.heard.keys().copied().collect();
         self.verify_orders(server, &all);
         self.verify_sums(server);
     }
 
-    fn verify_orders(&mut self, server: &Server, orders: &[u64]) {
+    fn verify_orders(&mut self, server: &impl Shop, orders: &[u64]) {
         let mut client = server.client();
         for order in orders {
             let found = client.order(&order.to_string());
@@ -176,9 +187,9 @@ impl World {
         }
     }
 
-    fn verify_sums(&self, server: &Server) {
+    fn verify_sums(&self, server: &impl Shop) {
         let mut client = server.client();
-        client.wait_until_settled();
+        server.wait_until_settled();
         let mut off = Vec::new();
         for item in 0..self.size.items {
             let sold: i64 = self.paid.values().filter_map(|order| order.items.get(&item.to_string())).sum();

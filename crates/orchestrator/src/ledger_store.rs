@@ -30,6 +30,17 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// Carries a command out.
     fn submit(&self, command: LedgerCommand, done: Done<Result<LedgerReply, StoreFailure>>);
 
+    /// The same with a callback that is not in a box yet: a database that boxes it together with what is its own saves one.
+    fn submit_unboxed(
+        &self,
+        command: LedgerCommand,
+        done: impl FnOnce(Result<LedgerReply, StoreFailure>) + Send + 'static,
+    ) where
+        Self: Sized,
+    {
+        self.submit(command, Box::new(done));
+    }
+
     /// Reads what is durable.
     fn read(&self, query: LedgerQuery, done: Done<Result<LedgerAnswer, StoreFailure>>);
 

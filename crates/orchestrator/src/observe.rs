@@ -92,6 +92,11 @@ pub enum Observation<'a> {
         /// How many.
         transactions: u64,
     },
+    /// This instance looks after the log on behalf of all from now on, or does so no longer.
+    Leads {
+        /// Whether it does.
+        leads: bool,
+    },
     /// Another instance has taken ours.
     Fenced,
 }

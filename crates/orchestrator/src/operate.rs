@@ -12,6 +12,11 @@ use crate::engine::Engine;
 use crate::ports::{Done, LogError};
 
 impl Engine {
+    /// The name of this instance.
+    pub fn instance(&self) -> Name {
+        self.options.instance
+    }
+
     /// Whether anything is under way that a tick could move.
     pub fn is_busy(&self) -> bool {
         self.shards.iter().any(|shard| !shard.lock().is_empty())
@@ -44,6 +49,11 @@ impl Engine {
     /// The state of a transaction's coordinator, if this engine drives it.
     pub fn state_of(&self, id: TransactionId) -> Option<&'static str> {
         self.live(id).map(|live| live.state.lock().coordinator.state())
+    }
+
+    /// Whether whoever had a transaction executed has been answered; `None` if this engine does not drive it.
+    pub fn is_answered(&self, id: TransactionId) -> Option<bool> {
+        self.live(id).map(|live| live.state.lock().outcome.is_some())
     }
 
     /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back

@@ -1,5 +1,12 @@
-//! Recovery and upkeep, driven: registering, taking over, resuming, renewing, forgetting. What to do is
+//! Recovery and upkeep, driven: registering, taking over, resuming, renewing, forgetting. What to do, and who does it for all, is
 //! [planned](protocol::recovery) on the ground floor.
+//!
+//! | what                                             | who                  | when                                      |
+//! |--------------------------------------------------|----------------------|-------------------------------------------|
+//! | take up one's own unfinished transactions        | every instance       | at the start, and behind every renewal    |
+//! | renew one's lease                                | every instance       | every [`LEASE_RENEWAL_MS`]                |
+//! | take over instances whose lease has lapsed       | the leader           | behind every renewal                      |
+//! | have the log forget                              | the leader           | every [`FORGET_EVERY_MS`]                 |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::limits::{KEPT_TRANSACTIONS, LEASE_RENEWAL_MS, MIN_RETENTION_MS, RETENTION_MS};
 use protocol::log::{LogCommand, LogReply};
-use protocol::recovery::{lapsed, plan};
+use protocol::recovery::{lapsed, leader, plan};
 use protocol::{Coordinator, Name, Timestamp, TransactionId};
 
 use crate::engine::{Engine, Pending};
@@ -55,6 +62,9 @@ pub(crate) struct Upkeep {
     renewed: Timestamp,
     forgot: Timestamp,
     registering: bool,
+    leads: bool,
+    /// It has given its lease up.
+    resigned: bool,
 }
 
 impl Engine {
@@ -92,8 +102,12 @@ impl Engine {
                 let planned = plan(by_id, &own);
                 engine.enqueue(planned, &records);
                 engine.recovery.lock().answered();
-                let leases = instances.iter().map(|(name, lease)| (name, lease));
-                for from in lapsed(leases, &own, engine.clock.now()) {
+                let leases = || instances.iter().map(|(name, lease)| (name, lease));
+                let now = engine.clock.now();
+                // A log that only one process can open has nobody else to look after it.
+                let leads = engine.options.lease == u64::MAX || leader(leases(), now) == Some(own);
+                engine.lead(leads);
+                for from in lapsed(leases(), &own, now).into_iter().filter(|_| leads) {
                     engine.take_over(from);
                 }
                 engine.take_up();
@@ -131,6 +145,41 @@ impl Engine {
             tracing::info!(transactions = taken, "recovering what a crash left behind");
             self.observer.observe(&Observation::Recovering { transactions: taken });
         }
+    }
+
+    fn lead(&self, leads: bool) {
+        let before = std::mem::replace(&mut self.upkeep.lock().leads, leads);
+        if before != leads {
+            if self.options.lease != u64::MAX {
+                tracing::info!(leads, "whether this instance looks after the log on behalf of all");
+            }
+            self.observer.observe(&Observation::Leads { leads });
+        }
+    }
+
+    /// Whether this instance looks after the log on behalf of all, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.upkeep.lock().leads
+    }
+
+    /// The epoch under which this instance appends; 0 before it has registered.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Gives the lease up, for good: what is left is taken over by another instance at once, instead of when the lease has lapsed. Call it
+    /// when nothing more is begun.
+    pub fn resign(self: &Arc<Self>, done: Done<Result<(), LogError>>) {
+        {
+            let mut upkeep = self.upkeep.lock();
+            if self.options.lease == u64::MAX || std::mem::replace(&mut upkeep.resigned, true) {
+                drop(upkeep);
+                return done(Ok(()));
+            }
+            upkeep.leads = false;
+        }
+        let command = LogCommand::Renew { writer: self.writer(), now: self.clock.now(), lease: 0 };
+        self.log.append(command, Box::new(|answer: Result<LogReply, LogError>| done(answer.map(|_| ()))));
     }
 
     fn take_over(self: &Arc<Self>, from: Name) {
@@ -192,7 +241,8 @@ impl Engine {
         let mut upkeep = self.upkeep.lock();
         let renew =
             self.options.lease != u64::MAX && !upkeep.registering && now.since(upkeep.renewed) >= LEASE_RENEWAL_MS;
-        let forget = now.since(upkeep.forgot) >= FORGET_EVERY_MS;
+        let renew = renew && !upkeep.resigned;
+        let forget = upkeep.leads && now.since(upkeep.forgot) >= FORGET_EVERY_MS;
         if renew {
             upkeep.renewed = now;
         }

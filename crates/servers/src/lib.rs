@@ -4,6 +4,7 @@
 //!   redis::Server::start ──► Process ──► redis-server   (a folder of its own: configuration, data, output)
 //!   redis::Sentinel::start ─► Process ─► redis-sentinel
 //!   haproxy::Haproxy::start ► Process ─► haproxy
+//!   nats::Server::start ────► Process ─► nats-server
 //!                                │
 //!                                └─ kill (as a power cut would), freeze, thaw, start again in the same folder on the same port
 //! ```
@@ -12,6 +13,7 @@
 //! killed, and its folder removed.
 
 pub mod haproxy;
+pub mod nats;
 mod process;
 pub mod redis;
 

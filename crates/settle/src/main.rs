@@ -3,6 +3,7 @@
 //! | command          | file         | what it does                                               |
 //! |------------------|--------------|------------------------------------------------------------|
 //! | `serve`          | `serve.rs`   | the whole shop on one port; also what a bare `settle` does |
+//! | `order`, `stock`, `payment` | `service/` | one of the services as a process of its own     |
 //! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
 //! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
@@ -27,12 +28,15 @@ mod journal;
 mod listener;
 mod output;
 mod serve;
+mod service;
 mod tx;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Service;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,6 +57,12 @@ struct Cli {
 enum Command {
     /// Serve the whole shop on one port.
     Serve(serve::ServeArgs),
+    /// Serve orders and checkouts, with the database in Redis and the other services behind NATS.
+    Order(service::ServiceArgs),
+    /// Serve stock, with its database in Redis.
+    Stock(service::ServiceArgs),
+    /// Serve payment, with its database in Redis.
+    Payment(service::ServiceArgs),
     /// Drive a server with checkouts, measure it, and audit it to the last cent and item.
     Load(load::LoadArgs),
     /// Check the books: whether a cent or an item is off, and where.
@@ -75,6 +85,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve::serve(cli.serve),
         Some(Command::Serve(args)) => serve::serve(args),
+        Some(Command::Order(args)) => service::serve(Service::Orders, &args),
+        Some(Command::Stock(args)) => service::serve(Service::Stock, &args),
+        Some(Command::Payment(args)) => service::serve(Service::Payment, &args),
         Some(Command::Load(args)) => return load::main_load(&args),
         Some(Command::Audit(args)) => audit::audit(args),
         Some(Command::Tx(args)) => tx::tx(args),

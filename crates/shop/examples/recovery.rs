@@ -98,7 +98,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settled = began.elapsed();
     let paid = shop.orders().read(|book| book.paid().orders)?;
     let sold = |ledger: &Ledger| ledger.accounts().filter(|(_, account)| is_sold(account)).count();
-    let (items, users) = (shop.stock().store.read(sold)?, shop.payment().store.read(sold)?);
+    let (items, users) = (shop.ledgers().stock.read(sold)?, shop.ledgers().payment.read(sold)?);
     assert_eq!((paid, items as u64, users as u64), (count, count, count), "all of them are committed, everywhere");
     shop.shut_down(Duration::from_secs(10)).await;
     std::fs::remove_dir_all(&data)?;

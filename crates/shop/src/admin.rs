@@ -5,18 +5,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use orchestrator::{Clock, Log, LogAnswer, LogQuery, SystemClock};
+use orchestrator::{Clock, LogAnswer, LogQuery, SystemClock};
 use protocol::limits::{MAX_PAGE, MAX_TEXT_BYTES};
 use protocol::log::{LogReply, Record, Resolution, Standing};
 use protocol::{Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::audit::audit_live;
+use crate::order_service::OrderService;
 use crate::problem::Problem;
 use crate::request::called;
-use crate::server::Shop;
-use crate::store::OrderLog;
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -34,13 +32,12 @@ pub struct TransactionView {
     pub record: Record,
 }
 
-pub(crate) fn routes() -> Router<Shop> {
+pub(crate) fn routes() -> Router<OrderService> {
     Router::new()
         .route("/transactions", get(list))
         .route("/transactions/{id}", get(show))
         .route("/transactions/{id}/retry", post(retry))
         .route("/transactions/{id}/resolve", post(resolve))
-        .route("/audit", get(audit))
 }
 
 /// Which transactions to list.
@@ -50,21 +47,21 @@ struct Listing {
     limit: Option<usize>,
 }
 
-async fn read(shop: &Shop, query: LogQuery) -> Result<LogAnswer, Problem> {
-    let found = called(|done| OrderLog(shop.orders().clone()).read(query, done)).await?;
+async fn read(orders: &OrderService, query: LogQuery) -> Result<LogAnswer, Problem> {
+    let found = called(|done| orders.store().read(query, done)).await?;
     found.map_err(|error| Problem::unavailable(error.to_string()))
 }
 
-fn view(shop: &Shop, id: TransactionId, record: Record) -> TransactionView {
-    let driven = shop.orchestrator().engine().state_of(id).map(str::to_owned);
+fn view(orders: &OrderService, id: TransactionId, record: Record) -> TransactionView {
+    let driven = orders.orchestrator().engine().state_of(id).map(str::to_owned);
     TransactionView { id, standing: record.standing(), driven, record }
 }
 
-async fn list(State(shop): State<Shop>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
+async fn list(State(orders): State<OrderService>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = listing.limit.unwrap_or(50).min(MAX_PAGE);
-    match read(&shop, LogQuery::Listing { standing: listing.state, limit }).await? {
+    match read(&orders, LogQuery::Listing { standing: listing.state, limit }).await? {
         LogAnswer::Listing(found) => {
-            let views: Vec<_> = found.into_iter().map(|(id, record)| view(&shop, id, record)).collect();
+            let views: Vec<_> = found.into_iter().map(|(id, record)| view(&orders, id, record)).collect();
             Ok(Json(views).into_response())
         }
         _ => Err(Problem::unavailable("an answer to another question")),
@@ -80,19 +77,19 @@ fn unknown(id: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "transaction_not_found", detail)
 }
 
-async fn show(State(shop): State<Shop>, Path(text): Path<String>) -> Result<Response, Problem> {
+async fn show(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
     let id = parse(&text)?;
-    match read(&shop, LogQuery::Transaction(id)).await? {
-        LogAnswer::Transaction(Some(record)) => Ok(Json(view(&shop, id, *record)).into_response()),
+    match read(&orders, LogQuery::Transaction(id)).await? {
+        LogAnswer::Transaction(Some(record)) => Ok(Json(view(&orders, id, *record)).into_response()),
         _ => Err(unknown(&text)),
     }
 }
 
-async fn retry(State(shop): State<Shop>, Path(text): Path<String>) -> Result<Response, Problem> {
-    if shop.orchestrator().engine().retry(parse(&text)?) {
+async fn retry(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
+    if orders.orchestrator().engine().retry(parse(&text)?) {
         return Ok(Json(json!({ "status": "sent again" })).into_response());
     }
-    match read(&shop, LogQuery::Transaction(parse(&text)?)).await? {
+    match read(&orders, LogQuery::Transaction(parse(&text)?)).await? {
         LogAnswer::Transaction(Some(record)) if record.finished.is_some() => {
             let detail = format!("transaction `{text}` is finished: there is nothing to try again");
             Err(Problem::new(StatusCode::CONFLICT, "finished", detail))
@@ -118,7 +115,7 @@ pub struct ResolveRequest {
 }
 
 async fn resolve(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path(text): Path<String>,
     Json(request): Json<ResolveRequest>,
 ) -> Result<Response, Problem> {
@@ -131,7 +128,7 @@ async fn resolve(
     let at: Timestamp = SystemClock::default().now();
     let ResolveRequest { step, operator, reason } = request;
     let resolution = Resolution { step, operator: operator.into(), reason: reason.into(), at };
-    let answer = called(|done| shop.orchestrator().engine().resolve(id, resolution, done)).await?;
+    let answer = called(|done| orders.orchestrator().engine().resolve(id, resolution, done)).await?;
     match answer.map_err(|error| Problem::unavailable(error.to_string()))? {
         LogReply::Done => Ok(Json(json!({ "status": "resolved" })).into_response()),
         LogReply::NotStuck => {
@@ -140,10 +137,4 @@ async fn resolve(
         }
         _ => Err(unknown(&text)),
     }
-}
-
-async fn audit(State(shop): State<Shop>) -> Result<Response, Problem> {
-    let picture = move || audit_live(shop.orders(), &shop.stock().store, &shop.payment().store);
-    let report = tokio::task::spawn_blocking(picture).await.ok().flatten();
-    report.map(|report| Json(report).into_response()).ok_or_else(|| Problem::unavailable("a store has stopped"))
 }

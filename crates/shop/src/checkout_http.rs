@@ -6,19 +6,21 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use ledger::{EntityId, INSUFFICIENT, UNKNOWN_ACCOUNT};
-use orchestrator::{Log, LogAnswer, LogQuery, TurnedAway};
-use protocol::{Outcome, Payload, Refusal, Step, TransactionId};
+use orchestrator::{LogAnswer, LogQuery, StoreFailure, TurnedAway};
+use protocol::log::Record;
+use protocol::{Decision, Name, Outcome, Payload, Refusal, Step, TransactionId};
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::checkout::{CHECKOUT, Claim, PAYMENT, STOCK, steps};
 use crate::flights::Boarding;
-use crate::ledger_http::{store_failed, write_failed};
+use crate::ledger_http::read_failed;
+use crate::order_service::OrderService;
+use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Order, OrderState, OrdersCommand, OrdersReply, refusals};
 use crate::orders_http::{read_order, submit};
 use crate::problem::Problem;
 use crate::request::{called, id, idempotency_key, key_reused, text_or_json, unknown};
-use crate::server::Shop;
-use crate::store::OrderLog;
 
 /// What a client hears whose order is paid.
 pub(crate) const PAID: &str = "Checkout successful";
@@ -26,9 +28,13 @@ pub(crate) const PAID: &str = "Checkout successful";
 const CLAIM_ATTEMPTS: usize = 10;
 /// How long a checkout waits for another one of the same order that this instance does not drive.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How soon the log is asked again for what became of it, at first and at last, if its own instance says nothing.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
+/// How long the answer of an abort waits for the releases behind it.
+const RELEASES: Duration = Duration::from_secs(1);
 
 pub(crate) async fn check_out(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path(order): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -36,15 +42,16 @@ pub(crate) async fn check_out(
     let order_id = id("order", &order)?;
     if let Some(key) = &key {
         // The order itself makes a checkout idempotent; the key is remembered only to notice its use for something else.
-        let known = shop.orders().read(|book| book.is_key_reused(key)).map_err(|error| store_failed(&error))?;
-        if known {
+        let query = OrdersQuery::IsKeyReused(key.clone());
+        let known = called(|done| orders.store().peek(query, done)).await?;
+        if known.map_err(|failure| read_failed(&failure))? == OrdersAnswer::IsKeyReused(true) {
             return Err(key_reused());
         }
     }
-    pay_for(&shop, order_id, &order).await?;
+    pay_for(&orders, order_id, &order).await?;
     if let Some(key) = key {
         // The order is paid, whatever becomes of the key.
-        match submit(&shop, OrdersCommand::Remember { order: order_id, key }).await {
+        match submit(&orders, OrdersCommand::Remember { order: order_id, key }).await {
             Ok(OrdersReply::KeyReused) => {
                 tracing::warn!(%order, "an Idempotency-Key was used for two requests at the same time");
             }
@@ -56,11 +63,11 @@ pub(crate) async fn check_out(
 }
 
 /// Has the order paid, once, whoever else tries the same: all get the same answer, and it is final.
-pub(crate) async fn pay_for(shop: &Shop, id: EntityId, text: &str) -> Result<(), Problem> {
+pub(crate) async fn pay_for(orders: &OrderService, id: EntityId, text: &str) -> Result<(), Problem> {
     loop {
-        match shop.flights().board(id) {
+        match orders.flights().board(id) {
             Boarding::Pilot(pilot) => {
-                let landed = pay(shop, id, text).await;
+                let landed = pay(orders, id, text).await;
                 pilot.land(&landed);
                 return landed;
             }
@@ -74,30 +81,43 @@ pub(crate) async fn pay_for(shop: &Shop, id: EntityId, text: &str) -> Result<(),
 }
 
 /// Has the order paid. Nobody else in this process does the same.
-pub(crate) async fn pay(shop: &Shop, id: EntityId, text: &str) -> Result<(), Problem> {
+pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Result<(), Problem> {
     let until = Instant::now() + PATIENCE;
     for _ in 0..CLAIM_ATTEMPTS {
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
         // If the store has stopped, somebody's checkout of this order may be under way all the same: in doubt, not refused.
-        let order = shop.orders().read(|book| book.order(id).cloned()).map_err(|error| write_failed(&error))?;
+        let order = called(|done| orders.store().peek(OrdersQuery::Order(id), done)).await?;
+        let OrdersAnswer::Order(order) = order.map_err(|failure| unread(&failure))? else {
+            return Err(Problem::in_doubt("an answer to another question"));
+        };
         let order = order.ok_or_else(|| unknown("order", text))?;
         let (transaction, outcome) = match order.state {
             OrderState::Paid(_) => {
-                let paid = read_order(shop, id, write_failed).await?.is_some_and(|order| order.is_paid());
+                let paid = read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid());
                 return if paid { Ok(()) } else { Err(Problem::unavailable("the order changed under the checkout")) };
             }
-            OrderState::CheckingOut(other) => (other, wait_for(shop, id, other, until).await?),
+            OrderState::CheckingOut(other) => (other, wait_for(orders, id, other, until).await?),
             OrderState::Open => {
                 if order.lines.is_empty() {
                     let detail = format!("order `{text}` has no items");
                     return Err(Problem::new(StatusCode::CONFLICT, "order_empty", detail).with("order_id", text));
                 }
-                begin(shop, id, &order).await?
+                begin(orders, id, &order).await?
             }
         };
         match outcome {
             Outcome::Committed => return Ok(()),
-            // Another checkout was faster, or the order changed: look again.
+            // Another checkout of the order is under way, elsewhere: its answer is this one's, too.
+            Outcome::Conflict(refusal) if refusal.code == refusals::CHECKING_OUT => {
+                if let Ok(other) = refusal.detail.parse() {
+                    match wait_for(orders, id, other, until).await? {
+                        Outcome::Committed => return Ok(()),
+                        Outcome::Conflict(_) => {}
+                        outcome => return Err(failure(&outcome, order.total_cost(), text, other)),
+                    }
+                }
+            }
+            // The order changed: look again.
             Outcome::Conflict(refusal) if refusal.code != refusals::ORDER_NOT_FOUND => {}
             outcome => return Err(failure(&outcome, order.total_cost(), text, transaction)),
         }
@@ -106,9 +126,9 @@ pub(crate) async fn pay(shop: &Shop, id: EntityId, text: &str) -> Result<(), Pro
     Err(Problem::new(StatusCode::CONFLICT, "order_changed", detail).with("order_id", text))
 }
 
-async fn begin(shop: &Shop, id: EntityId, order: &Order) -> Result<(TransactionId, Outcome), Problem> {
+async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<(TransactionId, Outcome), Problem> {
     let Plan { steps, claim, .. } = plan(id, order)?;
-    shop.orchestrator().execute(CHECKOUT, steps, claim).await.map_err(turned_away)
+    orders.orchestrator().execute(CHECKOUT, steps, claim).await.map_err(turned_away)
 }
 
 /// What the checkout of an open order comes to.
@@ -145,29 +165,94 @@ pub(crate) fn turned_away(away: TurnedAway) -> Problem {
     }
 }
 
+/// A read that failed: another checkout of the order may be under way all the same, and end either way.
+pub(crate) fn unread(failure: &StoreFailure) -> Problem {
+    let (StoreFailure::Unknown(why) | StoreFailure::NotDone(why)) = failure;
+    Problem::in_doubt(format!("it is not known whether the order is paid, or will be: {why}"))
+}
+
 /// Waits for the outcome of a checkout of the same order that was begun elsewhere, and gives the same.
-async fn wait_for(shop: &Shop, order: EntityId, other: TransactionId, until: Instant) -> Result<Outcome, Problem> {
-    if let Some(outcome) = shop.orchestrator().watch(other).await {
+///
+/// What the outcome is stands in the log, and only there. Whoever drives the transaction is asked to say when it is time to look; that
+/// makes it quick, and nothing depends on it.
+async fn wait_for(
+    orders: &OrderService,
+    order: EntityId,
+    other: TransactionId,
+    until: Instant,
+) -> Result<Outcome, Problem> {
+    if let Some(outcome) = orders.orchestrator().watch(other).await {
         return Ok(outcome);
     }
-    // Not driven here: it was settled just now, or waits for recovery.
+    let ([mut pause, longest], mut told) = (LOOK_AGAIN, Telling::default());
+    let mut released_by = None;
     loop {
-        let query = LogQuery::Transaction(other);
-        let found = called(|done| OrderLog(shop.orders().clone()).read(query, done)).await?;
-        if let Ok(LogAnswer::Transaction(Some(record))) = &found
-            && let Some(decision) = record.decision()
-        {
-            return Ok(Outcome::from(decision));
-        }
-        let state = read_order(shop, order, write_failed).await?.map(|order| order.state);
-        if state != Some(OrderState::CheckingOut(other)) {
-            // It is over, and nobody remembers how: look at the order again.
-            return Ok(Outcome::Conflict(Refusal::new(refusals::ORDER_CHANGED, "")));
+        let found = called(|done| orders.store().read(LogQuery::Transaction(other), done)).await?;
+        if let Ok(LogAnswer::Transaction(Some(record))) = &found {
+            told.ask(orders, record.owner, other);
+            if let Some(outcome) = concluded(record, &told, &mut released_by) {
+                return Ok(outcome);
+            }
+        } else {
+            let state = read_order(orders, order, unread).await?.map(|order| order.state);
+            if state != Some(OrderState::CheckingOut(other)) {
+                // It is over, and nobody remembers how: look at the order again.
+                return Ok(Outcome::Conflict(Refusal::new(refusals::ORDER_CHANGED, "")));
+            }
         }
         if Instant::now() >= until {
             return Ok(Outcome::InDoubt);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        told.wait(pause).await;
+        pause = (2 * pause).min(longest);
+    }
+}
+
+/// What a transaction's record says of its outcome, once that may be told: an abort when what was held is released, or some time after.
+fn concluded(record: &Record, told: &Telling, released_by: &mut Option<Instant>) -> Option<Outcome> {
+    let decision = record.decision()?;
+    let waits = matches!(decision, Decision::Abort(_)) && record.finished.is_none() && told.is_awaited();
+    let by = *released_by.get_or_insert_with(|| Instant::now() + RELEASES);
+    (!waits || Instant::now() >= by).then(|| Outcome::from(decision))
+}
+
+/// The word of a transaction's owner that its caller has been answered.
+#[derive(Default)]
+struct Telling {
+    asked: Option<Name>,
+    word: Option<oneshot::Receiver<()>>,
+}
+
+impl Telling {
+    /// Asks the owner, once.
+    fn ask(&mut self, orders: &OrderService, owner: Option<Name>, id: TransactionId) {
+        let elsewhere = owner.filter(|owner| *owner != orders.orchestrator().engine().instance());
+        if elsewhere.is_none() || elsewhere == self.asked {
+            return;
+        }
+        self.asked = elsewhere;
+        if let Some(owner) = elsewhere {
+            let (send, word) = oneshot::channel();
+            orders.peers().ask(owner, id, true, Box::new(move |_| _ = send.send(())));
+            self.word = Some(word);
+        }
+    }
+
+    /// Whether the owner has yet to say something.
+    fn is_awaited(&self) -> bool {
+        self.word.is_some()
+    }
+
+    /// Waits for its word, for a while.
+    async fn wait(&mut self, at_most: Duration) {
+        match &mut self.word {
+            Some(word) => {
+                if tokio::time::timeout(at_most, word).await.is_ok() {
+                    self.word = None;
+                }
+            }
+            None => tokio::time::sleep(at_most).await,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::flights::{Boarding, Landed, Pilot};
 use crate::front::{CHECKOUT_ROUTE, Front};
 use crate::http1::{self, Head};
 use crate::orders::{OrderState, refusals};
-use crate::rewound::serve_with_hyper;
+use crate::rewound::{Rewound, serve_with_hyper};
 use crate::server::Shop;
 use crate::single::is_single;
 
@@ -42,11 +42,12 @@ const READ: usize = 4096;
 
 /// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
-    let line = Arc::new(Line { stream, shop: front.shop().clone(), turn: Mutex::new(Turn::Free) });
+    let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, stream, stopping).await };
+    let line = Arc::new(Line { stream, shop, turn: Mutex::new(Turn::Free) });
     let mut read = Vec::with_capacity(READ);
     // A connection that breaks ends; there is nobody to tell.
     if let Ok(End::Other) = checkouts(&line, &mut read, stopping.clone()).await {
-        serve_with_hyper(front, line, read, stopping).await;
+        serve_with_hyper(front, Rewound::new(line, read), stopping).await;
     }
 }
 
@@ -185,14 +186,14 @@ impl Line {
         match work {
             Work::Write(rest) => self.write_all(&rest).await?,
             Work::SeeThrough { order, pilot, started } => {
-                let (shop, text) = (&self.shop, order.to_string());
+                let (orders, text) = (self.shop.order_service(), order.to_string());
                 let landed = match pilot {
                     Some(pilot) => {
-                        let landed = pay(shop, order, &text).await;
+                        let landed = pay(orders, order, &text).await;
                         pilot.land(&landed);
                         landed
                     }
-                    None => pay_for(shop, order, &text).await,
+                    None => pay_for(orders, order, &text).await,
                 };
                 let answer = self.answer(landed, started);
                 self.write_all(&answer).await?;
@@ -224,7 +225,7 @@ impl Line {
 
     /// Begins a checkout. If it is not the simple one of an open order, it is left to the reader.
     fn begin(self: Arc<Self>, order: EntityId, started: u64) {
-        let boarding = self.shop.flights().board(order);
+        let boarding = self.shop.order_service().flights().board(order);
         let Boarding::Pilot(pilot) = boarding else {
             return self.pass(Turn::Left(Work::SeeThrough { order, pilot: None, started }));
         };

@@ -24,7 +24,8 @@ pub enum Moment {
 }
 
 /// Where a fault strikes: `before_prepare`, `after_commit`, …
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Point {
     /// Before or after the work.
     pub moment: Moment,
@@ -61,6 +62,20 @@ impl FromStr for Point {
     }
 }
 
+impl From<Point> for String {
+    fn from(point: Point) -> Self {
+        point.to_string()
+    }
+}
+
+impl TryFrom<String> for Point {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 /// What happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +103,26 @@ pub struct Rule {
     pub times: Option<u64>,
 }
 
+/// A change of the faults to inject, as instances of a service tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultChange {
+    /// Set what happens at a point.
+    Set {
+        /// Where.
+        point: Point,
+        /// What.
+        fault: Fault,
+        /// How many times in each instance; `None`: until it is cleared.
+        times: Option<u64>,
+    },
+    /// Clear one point, or all.
+    Clear {
+        /// Which.
+        point: Option<Point>,
+    },
+}
+
 /// The faults of one service.
 #[derive(Debug)]
 pub struct Faults {
@@ -105,6 +140,14 @@ impl Faults {
     /// Whether faults may be set.
     pub fn enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// Does as a change says.
+    pub fn change(&self, change: &FaultChange) {
+        match change {
+            FaultChange::Set { point, fault, times } => self.set(*point, Rule { fault: *fault, times: *times }),
+            FaultChange::Clear { point } => self.clear(*point),
+        }
     }
 
     /// Sets what happens at a point, in place of what was set there.
@@ -237,6 +280,16 @@ mod tests {
         let heard: Vec<u64> = (0..6).map(|_| hear.recv().unwrap()).collect();
         assert_eq!(heard, [30, 60, 90, 130, 160, 190]);
         assert!(began.elapsed() >= Duration::from_millis(190));
+    }
+
+    #[test]
+    fn a_change_does_what_it_says() {
+        let (faults, point) = (Faults::new(true), Point { moment: Moment::After, verb: Verb::Execute });
+        let fault = Fault::Delay { ms: 5 };
+        faults.change(&FaultChange::Set { point, fault, times: Some(2) });
+        assert_eq!(faults.strike(Moment::After, Verb::Execute), Some(fault));
+        faults.change(&FaultChange::Clear { point: Some(point) });
+        assert_eq!(faults.strike(Moment::After, Verb::Execute), None);
     }
 
     #[test]

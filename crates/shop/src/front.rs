@@ -3,33 +3,59 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use orchestrator::Clock;
+use orchestrator::{Clock, SystemClock};
 use tower_service::Service;
 
+use crate::metrics::Metrics;
 use crate::server::Shop;
+use crate::vitals::{self, Vitals};
 
-/// The one route that is hot: [`crate::connection`] serves it before a request comes here.
+/// The one route that is hot: [`crate::connection`] serves it before a request comes here, if the whole shop is in this process.
 pub(crate) const CHECKOUT_ROUTE: &str = "/orders/checkout/";
 
-/// The shop as axum serves it.
+/// A service, or the whole shop, as axum serves it.
 #[derive(Clone)]
 pub struct Front {
-    shop: Shop,
     router: Router,
+    about: Arc<About>,
+}
+
+struct About {
+    metrics: Arc<Metrics>,
+    clock: Arc<SystemClock>,
+    /// What every path of the one service here may begin with; empty if there are several.
+    prefix: &'static str,
+    /// The shop whose plain checkouts are served straight from the socket.
+    shop: Option<Shop>,
 }
 
 impl Front {
-    pub(crate) fn new(shop: Shop, router: Router) -> Self {
-        Self { shop, router }
+    /// The whole shop.
+    pub(crate) fn of_shop(shop: Shop, router: Router, metrics: Arc<Metrics>, clock: Arc<SystemClock>) -> Self {
+        Self { router, about: Arc::new(About { metrics, clock, prefix: "", shop: Some(shop) }) }
     }
 
-    pub(crate) fn shop(&self) -> &Shop {
-        &self.shop
+    /// One service: `routes`, health and metrics, with and without its name, such as `/stock`, before them.
+    pub fn of_service(
+        prefix: &'static str,
+        routes: Router,
+        vitals: Arc<dyn Vitals>,
+        metrics: Arc<Metrics>,
+        clock: Arc<SystemClock>,
+    ) -> Self {
+        let all = routes.merge(vitals::routes(Arc::clone(&vitals))).merge(vitals::deep_route(vitals));
+        let router = vitals::finish(Router::new().nest(prefix, all.clone()).merge(all));
+        Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }) }
+    }
+
+    pub(crate) fn shop(&self) -> Option<&Shop> {
+        self.about.shop.as_ref()
     }
 }
 
@@ -43,20 +69,21 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let shop = self.shop.clone();
-        let started = shop.clock().micros();
-        let route = route(request.uri().path());
+        let about = Arc::clone(&self.about);
+        let started = about.clock.micros();
+        let route = route(about.prefix, request.uri().path());
         let answer = self.router.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            shop.count(route, response.status(), started);
+            let seconds = about.clock.micros().saturating_sub(started) as f64 / 1e6;
+            about.metrics.request(route, response.status(), seconds);
             Ok(response)
         })
     }
 }
 
 /// The name under which a path is measured: its route, never an id. A label must live as long as the program.
-fn route(path: &str) -> &'static str {
+fn route(prefix: &str, path: &str) -> &'static str {
     const ROUTES: [&str; 19] = [
         CHECKOUT_ROUTE,
         "/orders/create/",
@@ -78,5 +105,24 @@ fn route(path: &str) -> &'static str {
         "/payment/fault/",
         "/health",
     ];
-    ROUTES.into_iter().find(|route| path.starts_with(route)).unwrap_or("other")
+    let named = |route: &&str| path.starts_with(route);
+    // The name of the only service here may be left out.
+    let short =
+        |route: &&str| !prefix.is_empty() && route.strip_prefix(prefix).is_some_and(|short| path.starts_with(short));
+    ROUTES.into_iter().find(|route| named(route) || short(route)).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::route;
+
+    #[test]
+    fn a_path_is_measured_under_its_route_whether_or_not_it_names_the_service() {
+        assert_eq!(route("", "/orders/checkout/7"), "/orders/checkout/");
+        assert_eq!(route("/orders", "/orders/checkout/7"), "/orders/checkout/");
+        assert_eq!(route("/orders", "/checkout/7"), "/orders/checkout/");
+        assert_eq!(route("/stock", "/find/7"), "/stock/find/");
+        assert_eq!(route("", "/find/7"), "other");
+        assert_eq!(route("/stock", "/health"), "/health");
+    }
 }

@@ -8,16 +8,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use embedded::StoreError;
 use ledger::{Account, Change, Denial, EntityId, LedgerCommand, LedgerReply};
+use orchestrator::{LedgerAnswer, LedgerQuery, StoreFailure};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
 use serde_json::json;
 
-use crate::faults::{Fault, MAX_DELAY_MS, Point, Rule};
-use crate::participant::LedgerService;
+use crate::faults::{Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
+use crate::ledger_service::LedgerService;
 use crate::problem::Problem;
 use crate::request::{called, idempotency_key, key_reused, number, overflow, unknown};
-use crate::server::Shop;
 
 /// How long `batch_init` waits for open branches.
 pub(crate) const BATCH_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +41,7 @@ pub(crate) async fn change(
 ) -> Result<(EntityId, Account), Problem> {
     let key = idempotency_key(headers, what)?;
     let command = LedgerCommand::Change { change, key };
-    let reply = called(|done| service.store.submit(command, done)).await?;
+    let reply = called(|done| service.store().submit(command, done)).await?;
     let account = match change {
         Change::Open { account, .. } | Change::Credit { account, .. } | Change::Debit { account, .. } => account,
     };
@@ -62,39 +61,42 @@ pub(crate) async fn change(
 
 /// Reads an account, as it is durable.
 pub(crate) async fn find(service: &LedgerService, words: Words, id: EntityId) -> Result<Account, Problem> {
-    let found = called(|done| service.store.read_durable(move |ledger| ledger.account(id).copied(), done)).await?;
-    found.map_err(|error| store_failed(&error))?.ok_or_else(|| unknown(words.kind, &id.to_string()))
-}
-
-/// A write that failed: once a store has stopped, nobody knows what of its last batch will be found at the next start.
-pub(crate) fn write_failed(error: &StoreError) -> Problem {
-    match error {
-        StoreError::Stopped { .. } => Problem::in_doubt(format!("it is not known whether this was done: {error}")),
-        certain => store_failed(certain),
+    let found = called(|done| service.store().read(LedgerQuery::Account(id), done)).await?;
+    match found.map_err(|error| read_failed(&error))? {
+        LedgerAnswer::Account(account) => account.ok_or_else(|| unknown(words.kind, &id.to_string())),
+        other => Err(Problem::unavailable(format!("an unexpected answer: {other:?}"))),
     }
 }
 
-/// A read that failed, or a write that was refused: nothing was changed.
-pub(crate) fn store_failed(error: &StoreError) -> Problem {
-    Problem::unavailable(error.to_string())
+/// A write that failed: it may be that nobody knows whether it was done.
+pub(crate) fn write_failed(failure: &StoreFailure) -> Problem {
+    match failure {
+        StoreFailure::Unknown(_) => Problem::in_doubt(failure.to_string()),
+        StoreFailure::NotDone(why) => Problem::unavailable(why),
+    }
+}
+
+/// A read that failed: nothing was changed, whatever is not known.
+pub(crate) fn read_failed(failure: &StoreFailure) -> Problem {
+    let (StoreFailure::Unknown(why) | StoreFailure::NotDone(why)) = failure;
+    Problem::unavailable(why)
 }
 
 /// Replaces the first accounts, once no branch is open.
 pub(crate) async fn batch_init(
-    shop: &Shop,
     service: &LedgerService,
     (count, available, price): (&str, &str, &str),
     what: &'static str,
 ) -> Result<Response, Problem> {
-    shop.check_development("batch_init")?;
+    service.check_development("batch_init")?;
     let count = number("the count", count, 1, MAX_BATCH as i64)?.unsigned_abs();
     let available = number("the amount", available, 0, MAX_AMOUNT)?;
     let price = number("the price", price, 0, MAX_AMOUNT)?;
     let until = Instant::now() + BATCH_PATIENCE;
     loop {
-        service.terminate_executed(shop.orchestrator().engine());
+        service.terminate_executed();
         let command = LedgerCommand::Replace { count, available, price };
-        let reply = called(|done| service.store.submit(command, done)).await?;
+        let reply = called(|done| service.store().submit(command, done)).await?;
         match reply.map_err(|error| write_failed(&error))? {
             LedgerReply::Done => {
                 let msg = format!("Batch init for {what} successful");
@@ -111,29 +113,37 @@ pub(crate) async fn batch_init(
     }
 }
 
-/// The routes under `/fault` of one service.
-pub(crate) fn fault_routes(service: fn(&Shop) -> &LedgerService) -> Router<Shop> {
-    let set = move |State(shop): State<Shop>, Query(query): Query<HashMap<String, String>>, body: String| async move {
-        set_fault(&shop, service(&shop), query, &body)
-    };
-    let clear = move |State(shop): State<Shop>, Query(query): Query<HashMap<String, String>>| async move {
-        let faults = &enabled(&shop, service(&shop))?.faults;
-        let point = query.get("point").map(|point| point.parse::<Point>()).transpose();
-        faults.clear(point.map_err(Problem::bad_argument)?);
-        Ok::<_, Problem>(Json(json!({ "status": "ok" })))
-    };
-    let rules = move |State(shop): State<Shop>| async move {
-        let faults = &enabled(&shop, service(&shop))?.faults;
-        Ok::<_, Problem>(Json(json!({ "status": "ok", "rules": faults.rules() })))
-    };
-    Router::new().route("/set", post(set)).route("/clear", post(clear)).route("/rules", get(rules))
+/// The routes under `/fault`.
+pub(crate) fn fault_routes() -> Router<LedgerService> {
+    Router::new().route("/set", post(set_fault)).route("/clear", post(clear_faults)).route("/rules", get(rules))
 }
 
-fn enabled<'a>(shop: &Shop, service: &'a LedgerService) -> Result<&'a LedgerService, Problem> {
-    if service.faults.enabled() {
-        return Ok(service);
+async fn rules(State(service): State<LedgerService>) -> Result<Response, Problem> {
+    Ok(Json(json!({ "status": "ok", "rules": enabled(&service)?.rules() })).into_response())
+}
+
+async fn clear_faults(
+    State(service): State<LedgerService>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    enabled(&service)?;
+    let point = query.get("point").map(|point| point.parse::<Point>()).transpose();
+    change_faults(&service, FaultChange::Clear { point: point.map_err(Problem::bad_argument)? }).await
+}
+
+/// Changes what is to go wrong here, and in every other instance of the service: the next command may go to any of them.
+async fn change_faults(service: &LedgerService, change: FaultChange) -> Result<Response, Problem> {
+    service.faults().change(&change);
+    let told = called(|done| service.others().spread(&change, done)).await?;
+    told.map_err(|why| Problem::unavailable(format!("the other instances could not be told: {why}")))?;
+    Ok(Json(json!({ "status": "ok" })).into_response())
+}
+
+fn enabled(service: &LedgerService) -> Result<&Faults, Problem> {
+    if service.faults().enabled() {
+        return Ok(service.faults());
     }
-    let detail = if shop.is_production() {
+    let detail = if service.is_production() {
         "faults cannot be injected in production"
     } else {
         "fault injection is off: start with --chaos"
@@ -142,16 +152,15 @@ fn enabled<'a>(shop: &Shop, service: &'a LedgerService) -> Result<&'a LedgerServ
 }
 
 /// Takes `point`, `action` (crash, delay, error, error_after), `delay_ms` and `times` from the query or a JSON body.
-fn set_fault(
-    shop: &Shop,
-    service: &LedgerService,
-    mut arguments: HashMap<String, String>,
-    body: &str,
+async fn set_fault(
+    State(service): State<LedgerService>,
+    Query(mut arguments): Query<HashMap<String, String>>,
+    body: String,
 ) -> Result<Response, Problem> {
-    let faults = &enabled(shop, service)?.faults;
+    enabled(&service)?;
     if !body.trim().is_empty() {
         let bad = |error: serde_json::Error| Problem::bad_argument(format!("the body is not a JSON object: {error}"));
-        let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body).map_err(bad)?;
+        let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&body).map_err(bad)?;
         for (name, value) in members {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             arguments.insert(name, text);
@@ -170,6 +179,5 @@ fn set_fault(
         _ => return Err(Problem::bad_argument("`action` must be crash, delay, error or error_after")),
     };
     let times = arguments.get("times").map(|times| number("times", times, 1, MAX_AMOUNT)).transpose()?;
-    faults.set(point, Rule { fault, times: times.map(i64::unsigned_abs) });
-    Ok(Json(json!({ "status": "ok" })).into_response())
+    change_faults(&service, FaultChange::Set { point, fault, times: times.map(i64::unsigned_abs) }).await
 }

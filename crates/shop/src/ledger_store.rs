@@ -18,6 +18,14 @@ fn failure(error: &StoreError) -> StoreFailure {
 
 impl LedgerStore for EmbeddedLedger {
     fn submit(&self, command: LedgerCommand, done: Done<Result<LedgerReply, StoreFailure>>) {
+        self.submit_unboxed(command, done);
+    }
+
+    fn submit_unboxed(
+        &self,
+        command: LedgerCommand,
+        done: impl FnOnce(Result<LedgerReply, StoreFailure>) + Send + 'static,
+    ) {
         self.0.submit(command, |answer| done(answer.map_err(|error| failure(&error))));
     }
 

@@ -11,8 +11,15 @@
 //! | `single`        | one thread for all checkouts                                              |
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`order_service`] | the order service, wherever its database is                             |
+//! | [`ledger_service`] | stock and payment beside that: termination, retention                  |
+//! | [`ports`]       | what the services need of each other, in one process or over a wire       |
+//! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
+//! | [`redis_orders`] | the same port on Redis, for order services that are processes of their own |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
+//! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
+//! | [`vitals`]      | health and metrics                                                        |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
@@ -27,19 +34,26 @@ mod flights;
 mod front;
 mod http1;
 mod ledger_http;
+pub mod ledger_service;
 pub mod ledger_store;
 pub mod metrics;
+pub mod order_service;
+pub mod order_store;
 pub mod orders;
 mod orders_http;
 pub mod participant;
 mod payment_http;
+pub mod ports;
 pub mod problem;
+pub mod questions;
+pub mod redis_orders;
 mod request;
 mod rewound;
 pub mod server;
 mod single;
 mod stock_http;
 pub mod store;
+pub mod vitals;
 
 pub use connection::serve_connection;
 pub use front::Front;

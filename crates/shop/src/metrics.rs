@@ -94,6 +94,10 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Callers queued behind them.
     pub queued: Gauge,
+    /// 1 if this instance looks after the log on behalf of all.
+    pub leader: Gauge,
+    /// The epoch under which this instance appends to the log.
+    pub epoch: Gauge,
     /// Flushes of each store.
     flushes: Family<ServiceLabels, Gauge>,
     /// Commands made durable by each store.
@@ -166,6 +170,8 @@ impl Default for Metrics {
         };
         let in_flight = gauge(&mut registry, "transactions_in_flight", "Transactions begun and not answered");
         let queued = gauge(&mut registry, "transactions_queued", "Callers queued behind those in flight");
+        let leader = gauge(&mut registry, "leader", "Whether this instance looks after the log on behalf of all");
+        let epoch = gauge(&mut registry, "epoch", "The epoch under which this instance appends to the log");
         let by_store = |registry: &mut Registry, name: &str, help: &str| {
             let family = Family::<ServiceLabels, Gauge>::default();
             registry.register(name, help, family.clone());
@@ -190,6 +196,8 @@ impl Default for Metrics {
             recovered,
             in_flight,
             queued,
+            leader,
+            epoch,
             flushes,
             flushed_commands,
             disk_bytes,
@@ -210,13 +218,15 @@ impl Metrics {
         self.repairs.get_or_create(&ServiceLabels { service: service.to_string() }).inc();
     }
 
-    /// Takes the figures of a store in.
-    pub fn store(&self, service: &str, flushes: u64, commands: u64, disk_bytes: u64) {
+    /// Takes the figures of a store in; `disk_bytes` if it has a folder of its own.
+    pub fn store(&self, service: &str, flushes: u64, commands: u64, disk_bytes: Option<u64>) {
         let labels = ServiceLabels { service: service.to_owned() };
         let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.flushes.get_or_create(&labels).set(clamp(flushes));
         self.flushed_commands.get_or_create(&labels).set(clamp(commands));
-        self.disk_bytes.get_or_create(&labels).set(clamp(disk_bytes));
+        if let Some(disk_bytes) = disk_bytes {
+            self.disk_bytes.get_or_create(&labels).set(clamp(disk_bytes));
+        }
     }
 
     /// Everything, as Prometheus reads it.

@@ -7,25 +7,26 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use embedded::StoreError;
 use ledger::EntityId;
-use orchestrator::{Log, LogAnswer, LogQuery};
+use orchestrator::{LogAnswer, LogQuery, StoreFailure};
 use protocol::TransactionId;
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_PAGE, SHOWN_DEAD_LETTERS};
 use protocol::log::Standing;
 use serde_json::json;
 
 use crate::checkout_http::check_out;
-use crate::ledger_http::{BATCH_PATIENCE, store_failed, write_failed};
+use crate::ledger_http::{BATCH_PATIENCE, read_failed, write_failed};
+use crate::ledger_service::check_development;
+use crate::order_service::OrderService;
+use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
+use crate::ports::Told;
 use crate::problem::Problem;
 use crate::request::{
     amount, called, id, idempotency_key, key_reused, new_id, number, overflow, text_or_json, unknown,
 };
-use crate::server::Shop;
-use crate::store::OrderLog;
 
-pub(crate) fn routes() -> Router<Shop> {
+pub(crate) fn routes() -> Router<OrderService> {
     Router::new()
         .route("/create/{user}", post(create))
         .route("/find/{order}", get(find))
@@ -35,8 +36,8 @@ pub(crate) fn routes() -> Router<Shop> {
         .route("/dlq/status", get(dead_letters))
 }
 
-pub(crate) async fn submit(shop: &Shop, command: OrdersCommand) -> Result<OrdersReply, Problem> {
-    called(|done| shop.orders().submit(command, done)).await?.map_err(|error| write_failed(&error))
+pub(crate) async fn submit(orders: &OrderService, command: OrdersCommand) -> Result<OrdersReply, Problem> {
+    called(|done| orders.store().submit(command, done)).await?.map_err(|failure| write_failed(&failure))
 }
 
 fn not_open(id: &str, state: OrderState) -> Problem {
@@ -49,10 +50,14 @@ fn not_open(id: &str, state: OrderState) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, detail).with("order_id", id)
 }
 
-async fn create(State(shop): State<Shop>, Path(user): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn create(
+    State(orders): State<OrderService>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, &["create", &user])?;
     let command = OrdersCommand::Create { order: new_id(), user: id("user", &user)?, key };
-    match submit(&shop, command).await? {
+    match submit(&orders, command).await? {
         OrdersReply::Created(order) => Ok(Json(json!({ "order_id": order.to_string() })).into_response()),
         OrdersReply::KeyReused => Err(key_reused()),
         other => Err(unexpected(&other)),
@@ -63,8 +68,8 @@ fn unexpected(reply: &OrdersReply) -> Problem {
     Problem::unavailable(format!("an unexpected answer: {reply:?}"))
 }
 
-async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Response, Problem> {
-    let found = read_order(&shop, id("order", &order)?, store_failed).await?.ok_or_else(|| unknown("order", &order))?;
+async fn find(State(orders): State<OrderService>, Path(order): Path<String>) -> Result<Response, Problem> {
+    let found = settled_order(&orders, id("order", &order)?).await?.ok_or_else(|| unknown("order", &order))?;
     let mut items: Vec<(String, i64)> = Vec::with_capacity(found.lines.len());
     for line in &found.lines {
         let item = line.item.to_string();
@@ -83,31 +88,78 @@ async fn find(State(shop): State<Shop>, Path(order): Path<String>) -> Result<Res
     Ok(Json(body).into_response())
 }
 
+/// How long a reader waits for somebody who can say how far a checkout is.
+const READER_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads an order as anybody may see it.
+///
+/// One that is being checked out is not paid as long as nobody was told that it is: whoever drives the transaction knows. If that one is
+/// gone, it may have told somebody, whatever the database shows after a failover; then recovery decides first.
+async fn settled_order(orders: &OrderService, id: EntityId) -> Result<Option<Order>, Problem> {
+    let until = Instant::now() + READER_PATIENCE;
+    loop {
+        let found = read_order(orders, id, read_failed).await?;
+        let Some(OrderState::CheckingOut(transaction)) = found.as_ref().map(|order| order.state) else {
+            return Ok(found);
+        };
+        let engine = orders.orchestrator().engine();
+        let told = match engine.is_answered(transaction) {
+            Some(true) => Told::Answered,
+            Some(false) => Told::Unanswered,
+            None => {
+                let query = LogQuery::Transaction(transaction);
+                match called(|done| orders.store().read(query, done)).await? {
+                    Ok(LogAnswer::Transaction(Some(record))) => match record.owner {
+                        Some(owner) if owner != engine.instance() => {
+                            called(|done| orders.peers().ask(owner, transaction, false, done)).await?
+                        }
+                        _ => Told::Nothing,
+                    },
+                    _ => Told::Nothing,
+                }
+            }
+        };
+        if told == Told::Unanswered {
+            return Ok(found);
+        }
+        if Instant::now() >= until {
+            let detail = "the order is being checked out, and nobody can say yet how that ends: look again";
+            return Err(Problem::unavailable(detail).with("transaction_id", transaction));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// Reads an order, as it is durable.
 ///
-/// `failed` says what it means if the store has stopped: for a mere reader nothing, for a checkout that it is in doubt.
+/// `failed` says what it means if that fails: for a mere reader nothing, for a checkout that it is in doubt.
 pub(crate) async fn read_order(
-    shop: &Shop,
+    orders: &OrderService,
     id: EntityId,
-    failed: fn(&StoreError) -> Problem,
+    failed: fn(&StoreFailure) -> Problem,
 ) -> Result<Option<Order>, Problem> {
-    let found = called(|done| shop.orders().read_durable(move |book| book.order(id).cloned(), done)).await?;
-    found.map_err(|error| failed(&error))
+    let found = called(|done| orders.store().query(OrdersQuery::Order(id), done)).await?;
+    match found.map_err(|failure| failed(&failure))? {
+        OrdersAnswer::Order(order) => Ok(order),
+        other => Err(Problem::unavailable(format!("an unexpected answer: {other:?}"))),
+    }
 }
 
 async fn add_item(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path((order, item, quantity)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let quantity_wanted = amount("the quantity", &quantity)?;
     let (order_id, item_id) = (id("order", &order)?, id("item", &item)?);
     let key = idempotency_key(&headers, &["addItem", &order, &item, &quantity])?;
-    let price = called(|done| shop.stock().price(item_id, done)).await?;
-    let price = price.ok_or_else(|| Problem::unavailable("the stock service does not answer"))?;
+    let price = called(|done| orders.prices().price(item_id, done)).await?;
+    let price = price.map_err(|why| Problem::unavailable(format!("the stock service does not answer: {why}")))?;
     let price = price.ok_or_else(|| unknown("item", &item))?;
     let line = Line { item: item_id, quantity: quantity_wanted, price };
-    match submit(&shop, OrdersCommand::AddItem { order: order_id, line, key }).await? {
+    match submit(&orders, OrdersCommand::AddItem { order: order_id, line, key }).await? {
         OrdersReply::Total(total) => {
             let text = format!("Item: {item} added to: {order} price updated to: {total}");
             Ok(text_or_json(&headers, text, || json!({ "order_id": order, "item_id": item, "total_cost": total })))
@@ -124,10 +176,10 @@ async fn add_item(
 }
 
 async fn batch_init(
-    State(shop): State<Shop>,
+    State(orders): State<OrderService>,
     Path((n, items, users, price)): Path<(String, String, String, String)>,
 ) -> Result<Response, Problem> {
-    shop.check_development("batch_init")?;
+    check_development(orders.is_production(), "batch_init")?;
     let bound = MAX_BATCH as i64;
     let count = number("the count", &n, 1, bound)?.unsigned_abs();
     let items = number("the number of items", &items, 1, bound)?.unsigned_abs();
@@ -138,7 +190,7 @@ async fn batch_init(
     let until = Instant::now() + BATCH_PATIENCE;
     loop {
         let command = OrdersCommand::Replace { count, items, users, price, seed };
-        match submit(&shop, command).await? {
+        match submit(&orders, command).await? {
             OrdersReply::Done => {
                 return Ok(Json(json!({ "msg": "Batch init for orders successful" })).into_response());
             }
@@ -152,9 +204,9 @@ async fn batch_init(
     }
 }
 
-async fn dead_letters(State(shop): State<Shop>) -> Result<Response, Problem> {
+async fn dead_letters(State(orders): State<OrderService>) -> Result<Response, Problem> {
     let query = LogQuery::Listing { standing: Some(Standing::Stuck), limit: MAX_PAGE };
-    let found = called(|done| OrderLog(shop.orders().clone()).read(query, done)).await?;
+    let found = called(|done| orders.store().read(query, done)).await?;
     let Ok(LogAnswer::Listing(stuck)) = found else {
         return Err(Problem::unavailable("the transaction log does not answer"));
     };

@@ -9,28 +9,28 @@ use ledger::{Account, Change};
 use serde_json::json;
 
 use crate::ledger_http::{USERS, batch_init, change, fault_routes, find};
+use crate::ledger_service::LedgerService;
 use crate::problem::Problem;
 use crate::request::{amount, id, new_id, text_or_json};
-use crate::server::Shop;
 
-pub(crate) fn routes() -> Router<Shop> {
+pub(crate) fn routes() -> Router<LedgerService> {
     Router::new()
         .route("/create_user", post(create))
         .route("/find_user/{user}", get(find_user))
         .route("/add_funds/{user}/{amount}", post(add))
         .route("/pay/{user}/{amount}", post(pay))
         .route("/batch_init/{n}/{money}", post(init))
-        .nest("/fault", fault_routes(Shop::payment))
+        .nest("/fault", fault_routes())
 }
 
-async fn create(State(shop): State<Shop>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn create(State(service): State<LedgerService>, headers: HeaderMap) -> Result<Response, Problem> {
     let open = Change::Open { account: new_id(), price: 0 };
-    let (user, _) = change(shop.payment(), USERS, open, &headers, &["create_user"]).await?;
+    let (user, _) = change(&service, USERS, open, &headers, &["create_user"]).await?;
     Ok(Json(json!({ "user_id": user.to_string() })).into_response())
 }
 
-async fn find_user(State(shop): State<Shop>, Path(user): Path<String>) -> Result<Response, Problem> {
-    let account = find(shop.payment(), USERS, id("user", &user)?).await?;
+async fn find_user(State(service): State<LedgerService>, Path(user): Path<String>) -> Result<Response, Problem> {
+    let account = find(&service, USERS, id("user", &user)?).await?;
     Ok(Json(json!({ "user_id": user, "credit": account.available })).into_response())
 }
 
@@ -46,25 +46,28 @@ fn updated(headers: &HeaderMap, user: &str, account: &Account, done: bool) -> Re
 }
 
 async fn add(
-    State(shop): State<Shop>,
+    State(service): State<LedgerService>,
     Path((user, sum)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let credit = Change::Credit { amount: amount("the amount", &sum)?, account: id("user", &user)? };
-    let (_, account) = change(shop.payment(), USERS, credit, &headers, &["add_funds", &user, &sum]).await?;
+    let (_, account) = change(&service, USERS, credit, &headers, &["add_funds", &user, &sum]).await?;
     Ok(updated(&headers, &user, &account, true))
 }
 
 async fn pay(
-    State(shop): State<Shop>,
+    State(service): State<LedgerService>,
     Path((user, sum)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let debit = Change::Debit { amount: amount("the amount", &sum)?, account: id("user", &user)? };
-    let (_, account) = change(shop.payment(), USERS, debit, &headers, &["pay", &user, &sum]).await?;
+    let (_, account) = change(&service, USERS, debit, &headers, &["pay", &user, &sum]).await?;
     Ok(updated(&headers, &user, &account, false))
 }
 
-async fn init(State(shop): State<Shop>, Path((n, money)): Path<(String, String)>) -> Result<Response, Problem> {
-    batch_init(&shop, shop.payment(), (&n, &money, "0"), "users").await
+async fn init(
+    State(service): State<LedgerService>,
+    Path((n, money)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    batch_init(&service, (&n, &money, "0"), "users").await
 }

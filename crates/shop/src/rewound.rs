@@ -25,11 +25,10 @@ const HALF_SENT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve_with_hyper(
     front: Front,
-    line: Arc<Line>,
-    read: Vec<u8>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let io = TokioIo::new(Rewound { line, read, given: 0 });
+    let io = TokioIo::new(stream);
     let in_progress = Arc::new(AtomicUsize::new(0));
     let requests = Arc::clone(&in_progress);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -78,11 +77,18 @@ impl Drop for InProgress {
 }
 
 /// A line with what was read from it.
-struct Rewound {
+pub(crate) struct Rewound {
     line: Arc<Line>,
     read: Vec<u8>,
     /// How much of `read` has been read again.
     given: usize,
+}
+
+impl Rewound {
+    /// The line from where `read` began.
+    pub(crate) fn new(line: Arc<Line>, read: Vec<u8>) -> Self {
+        Self { line, read, given: 0 }
+    }
 }
 
 impl AsyncRead for Rewound {

@@ -3,41 +3,44 @@
 //! ```text
 //!   /orders  ─► orders_http ──► Orchestrator ──► OrderLog ──────────────► <data>/orders    orders + transaction log
 //!                                    │
-//!                                    └──► InProcess ─┬─► LedgerService ──► <data>/stock
-//!   /stock   ─► stock_http  ─────────────────────────┘
-//!   /payment ─► payment_http ───────────────────────────► LedgerService ──► <data>/payment
+//!                                    └──► InProcess ───► LedgerParticipant ─► <data>/stock, <data>/payment
+//!   /stock   ─► stock_http  ───────────────────────────► LedgerService ─────► <data>/stock
+//!   /payment ─► payment_http ──────────────────────────► LedgerService ─────► <data>/payment
 //! ```
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
 use protocol::{Name, Pacing, Timestamp};
-use serde_json::json;
 
+use crate::audit::{AuditReport, audit_live};
 use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::connection::send_replies;
-use crate::flights::Flights;
+use crate::faults::Faults;
 use crate::front::Front;
+use crate::ledger_service::{LedgerParts, LedgerService};
+use crate::ledger_store::EmbeddedLedger;
 use crate::metrics::Metrics;
+use crate::order_service::{OrderParts, OrderService};
 use crate::orders::OrderBook;
-use crate::participant::LedgerService;
-use crate::problem::{Problem, in_problem_details};
+use crate::participant::LedgerParticipant;
+use crate::ports::{NoPeers, Verdicts};
+use crate::problem::Problem;
 use crate::request::called;
 use crate::single::Single;
 use crate::store::OrderLog;
-use crate::{admin, orders_http, payment_http, stock_http};
+use crate::vitals::{self, Ailment, Examination, Vitals};
 
-/// How often the services look after old branches and retention.
-const UPKEEP: Duration = Duration::from_millis(500);
 /// How often the stores are looked at while they recover.
 const STOP_WATCH: Duration = Duration::from_millis(50);
 /// How long `/health/deep` waits for a store.
@@ -109,15 +112,24 @@ pub struct Shop {
     inner: Arc<Inner>,
 }
 
+/// The databases of the two ledgers.
+#[derive(Clone)]
+pub struct Ledgers {
+    /// The items.
+    pub stock: Store<Ledger>,
+    /// The users' credit.
+    pub payment: Store<Ledger>,
+}
+
 struct Inner {
     config: Config,
     orders: Store<OrderBook>,
+    stores: Ledgers,
     stock: LedgerService,
     payment: LedgerService,
-    orchestrator: Orchestrator,
+    order_service: OrderService,
     metrics: Arc<Metrics>,
     clock: Arc<SystemClock>,
-    flights: Flights,
     single: Single,
     runtime: tokio::runtime::Handle,
 }
@@ -156,12 +168,18 @@ impl Shop {
         let (orders, orders_found) = open_store::<OrderBook>(&config.data, "orders", &options)?;
         let (stock, stock_found) = open_store::<Ledger>(&config.data, "stock", &options)?;
         let (payment, payment_found) = open_store::<Ledger>(&config.data, "payment", &options)?;
-        let known = Self::youngest(&orders, [&stock, &payment]).unwrap_or_default();
+        let stores = Ledgers { stock, payment };
+        let known = youngest(&orders, &stores).unwrap_or_default();
         let clock = Arc::new(SystemClock::later_than(known));
-        let service = |name, store| LedgerService::new(name, store, config.chaos, Arc::clone(&metrics));
-        let (stock, payment) = (service(STOCK, stock), service(PAYMENT, payment));
-        let transport =
-            InProcess::default().with(STOCK, Arc::new(stock.clone())).with(PAYMENT, Arc::new(payment.clone()));
+        let faults = [(); 2].map(|()| Arc::new(Faults::new(config.chaos)));
+        let participant = |name, store: &Store<Ledger>, faults: &Arc<Faults>| {
+            let store = EmbeddedLedger(store.clone());
+            Arc::new(LedgerParticipant::new(name, store, Arc::clone(faults), Arc::clone(&metrics)))
+        };
+        let [stock_faults, payment_faults] = faults;
+        let transport = InProcess::default()
+            .with(STOCK, participant(STOCK, &stores.stock, &stock_faults))
+            .with(PAYMENT, participant(PAYMENT, &stores.payment, &payment_faults));
         let mut checkout = definition(config.protocol);
         checkout.pacing.attempts = config.attempts;
         let options = Options::new(Name::literal("shop")).sole();
@@ -170,47 +188,48 @@ impl Shop {
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
             .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
             .start();
+        let production = config.production;
         let recover = async {
             let orchestrator = started.await?;
+            let service = |name, store: &Store<Ledger>, faults| {
+                let store = Arc::new(EmbeddedLedger(store.clone()));
+                let verdicts = Arc::clone(orchestrator.engine()) as Arc<dyn Verdicts>;
+                LedgerService::new(LedgerParts { name, store, verdicts, faults, others: Arc::new(NoPeers), production })
+            };
+            let stock = service(STOCK, &stores.stock, stock_faults);
+            let payment = service(PAYMENT, &stores.payment, payment_faults);
             for service in [&stock, &payment] {
-                _ = called(|done| service.terminate_prepared(orchestrator.engine(), done)).await;
+                _ = called(|done| service.terminate_prepared(done)).await;
             }
-            Ok::<_, OpenShopError>(orchestrator)
+            Ok::<_, OpenShopError>((orchestrator, stock, payment))
         };
         // Recovery would wait for ever for a store that has stopped.
-        let orchestrator = tokio::select! {
+        let (orchestrator, stock, payment) = tokio::select! {
             recovered = recover => recovered?,
-            why = any_stopped(&orders, &stock, &payment) => return Err(OpenShopError::Stopped(why)),
+            why = any_stopped(&orders, &stores) => return Err(OpenShopError::Stopped(why)),
         };
-        let flights = Flights::default();
-        let inner = Inner { config, orders, stock, payment, orchestrator, metrics, clock, flights, single, runtime };
-        let shop = Self { inner: Arc::new(inner) };
-        tokio::spawn(shop.clone().look_after());
-        Ok((shop, vec![orders_found, stock_found, payment_found]))
-    }
-
-    /// The youngest birth that any of the databases knows of.
-    fn youngest(orders: &Store<OrderBook>, ledgers: [&Store<Ledger>; 2]) -> Option<Timestamp> {
-        let log = orders.read(|book| book.transactions().youngest()).ok();
-        let ledgers = ledgers.into_iter().filter_map(|store| store.read(Ledger::youngest).ok());
-        ledgers.chain(log).max()
-    }
-
-    async fn look_after(self) {
-        let mut interval = tokio::time::interval(UPKEEP);
-        while self.stopped().is_none() {
-            interval.tick().await;
-            let now = self.inner.clock.now();
-            for service in [self.stock(), self.payment()] {
-                service.terminate_old(self.orchestrator().engine(), now);
-                service.forget(now);
-            }
+        for service in [&stock, &payment] {
+            tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
         }
+        let order_service = OrderService::new(OrderParts {
+            store: Arc::new(OrderLog(orders.clone())),
+            orchestrator,
+            prices: Arc::new(stock.clone()),
+            peers: Arc::new(NoPeers),
+            production,
+        });
+        let inner = Inner { config, orders, stores, stock, payment, order_service, metrics, clock, single, runtime };
+        Ok((Self { inner: Arc::new(inner) }, vec![orders_found, stock_found, payment_found]))
     }
 
     /// The order database.
     pub fn orders(&self) -> &Store<OrderBook> {
         &self.inner.orders
+    }
+
+    /// The databases of stock and payment.
+    pub fn ledgers(&self) -> &Ledgers {
+        &self.inner.stores
     }
 
     /// The stock service.
@@ -225,7 +244,7 @@ impl Shop {
 
     /// The orchestrator.
     pub fn orchestrator(&self) -> &Orchestrator {
-        &self.inner.orchestrator
+        self.inner.order_service.orchestrator()
     }
 
     /// Whether seeding and faults are refused.
@@ -233,35 +252,28 @@ impl Shop {
         self.inner.config.production
     }
 
-    pub(crate) fn check_development(&self, what: &str) -> Result<(), Problem> {
-        if self.is_production() {
-            let detail = format!("{what} is refused in production");
-            return Err(Problem::new(StatusCode::FORBIDDEN, "not_in_production", detail));
-        }
-        Ok(())
-    }
-
     /// Why the shop can't serve, if a store has stopped: the process should end, and start again.
     pub fn stopped(&self) -> Option<String> {
-        stopped(&self.inner.orders, &self.inner.stock, &self.inner.payment)
+        stopped(&self.inner.orders, &self.inner.stores)
     }
 
     /// The public contract, each service's routes under its name.
     pub fn front(&self) -> Front {
+        let vitals: Arc<dyn Vitals> = Arc::new(self.clone());
+        let common = || vitals::routes(Arc::clone(&vitals));
         let routes = Router::new()
-            .nest("/orders", orders_http::routes().merge(common_routes()))
-            .nest("/stock", stock_http::routes().merge(common_routes()))
-            .nest("/payment", payment_http::routes().merge(common_routes()))
-            .route("/health/deep", get(deep_health))
-            .merge(common_routes())
-            .fallback(no_such_route)
-            .method_not_allowed_fallback(wrong_method);
-        let routes = routes.layer(middleware::map_response(in_problem_details));
-        Front::new(self.clone(), routes.with_state(self.clone()))
+            .nest("/orders", self.order_service().routes().merge(common()))
+            .nest("/stock", self.stock().routes().merge(common()))
+            .nest("/payment", self.payment().routes().merge(common()))
+            .merge(common())
+            .merge(vitals::deep_route(Arc::clone(&vitals)));
+        let Inner { metrics, clock, .. } = &*self.inner;
+        Front::of_shop(self.clone(), vitals::finish(routes), Arc::clone(metrics), Arc::clone(clock))
     }
 
-    pub(crate) fn flights(&self) -> &Flights {
-        &self.inner.flights
+    /// The order service.
+    pub fn order_service(&self) -> &OrderService {
+        &self.inner.order_service
     }
 
     pub(crate) fn single(&self) -> &Single {
@@ -282,18 +294,19 @@ impl Shop {
         self.inner.metrics.request(route, status, seconds);
     }
 
-    /// The operators' routes, for [`admin::SOCKET`].
+    /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).
     pub fn admin_router(&self) -> Router {
-        let routes = admin::routes().fallback(no_such_route).layer(middleware::map_response(in_problem_details));
-        routes.with_state(self.clone())
+        let audit = Router::new().route("/audit", get(audit)).with_state(self.clone());
+        vitals::finish(self.order_service().transactions().merge(audit))
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.
     pub async fn shut_down(self, at_most: Duration) -> bool {
-        let settled = self.inner.orchestrator.drain(at_most).await;
+        let settled = self.orchestrator().drain(at_most).await;
         let shop = self;
         let close = move || {
-            let results = [shop.inner.orders.close(), shop.inner.stock.store.close(), shop.inner.payment.store.close()];
+            let Ledgers { stock, payment } = shop.ledgers();
+            let results = [shop.orders().close(), stock.close(), payment.close()];
             results.into_iter().all(|result| result.is_ok())
         };
         let closed = tokio::task::spawn_blocking(close).await.unwrap_or(false);
@@ -301,98 +314,64 @@ impl Shop {
     }
 }
 
-fn stopped(orders: &Store<OrderBook>, stock: &LedgerService, payment: &LedgerService) -> Option<String> {
-    let stores = [("orders", orders.stopped()), ("stock", stock.store.stopped()), ("payment", payment.store.stopped())];
+/// The youngest birth that any of the databases knows of.
+fn youngest(orders: &Store<OrderBook>, ledgers: &Ledgers) -> Option<Timestamp> {
+    let log = orders.read(|book| book.transactions().youngest()).ok();
+    let ledgers = [&ledgers.stock, &ledgers.payment].into_iter().filter_map(|store| store.read(Ledger::youngest).ok());
+    ledgers.chain(log).max()
+}
+
+fn stopped(orders: &Store<OrderBook>, Ledgers { stock, payment }: &Ledgers) -> Option<String> {
+    let stores = [("orders", orders.stopped()), ("stock", stock.stopped()), ("payment", payment.stopped())];
     stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
 }
 
 /// Waits until one of the stores stops.
-async fn any_stopped(orders: &Store<OrderBook>, stock: &LedgerService, payment: &LedgerService) -> String {
+async fn any_stopped(orders: &Store<OrderBook>, ledgers: &Ledgers) -> String {
     loop {
-        if let Some(why) = stopped(orders, stock, payment) {
+        if let Some(why) = stopped(orders, ledgers) {
             return why;
         }
         tokio::time::sleep(STOP_WATCH).await;
     }
 }
 
-fn common_routes() -> Router<Shop> {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
+async fn audit(State(shop): State<Shop>) -> Result<Json<AuditReport>, Problem> {
+    let picture = move || audit_live(shop.orders(), shop.ledgers());
+    let report = tokio::task::spawn_blocking(picture).await.ok().flatten();
+    report.map(Json).ok_or_else(|| Problem::unavailable("a store has stopped"))
 }
 
-async fn health(State(shop): State<Shop>) -> Response {
-    match shop.stopped() {
-        None if !shop.orchestrator().engine().is_draining() => Json(json!({ "status": "ok" })).into_response(),
-        None => unhealthy("draining", "the shop is shutting down"),
-        Some(why) => unhealthy("down", &why),
+impl Vitals for Shop {
+    fn ailment(&self) -> Option<Ailment> {
+        let draining = || Ailment { status: "draining", detail: "the shop is shutting down".to_owned() };
+        let down = |detail| Ailment { status: "down", detail };
+        self.stopped().map(down).or_else(|| self.orchestrator().engine().is_draining().then(draining))
     }
-}
 
-fn unhealthy(status: &str, why: &str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": status, "detail": why }))).into_response()
-}
-
-/// Whether a checkout could be served: every store answers durably, and no breaker turns it away.
-async fn deep_health(State(shop): State<Shop>) -> Response {
-    let (orders_done, orders) = tokio::sync::oneshot::channel();
-    shop.orders().read_durable(|_| (), |answer| _ = orders_done.send(answer.is_ok()));
-    let (stock_done, stock) = tokio::sync::oneshot::channel();
-    shop.stock().store.read_durable(|_| (), |answer| _ = stock_done.send(answer.is_ok()));
-    let (payment_done, payment) = tokio::sync::oneshot::channel();
-    shop.payment().store.read_durable(|_| (), |answer| _ = payment_done.send(answer.is_ok()));
-    let mut services = serde_json::Map::new();
-    let mut well = true;
-    for (name, answer) in [("orders", orders), ("stock", stock), ("payment", payment)] {
-        let answered = matches!(tokio::time::timeout(HEALTH_PATIENCE, answer).await, Ok(Ok(true)));
-        well &= answered;
-        services.insert(name.to_owned(), json!(if answered { "ok" } else { "down" }));
+    /// Whether a checkout could be served: every store answers durably, and no breaker turns it away.
+    fn examine(&self) -> Pin<Box<dyn Future<Output = Examination> + Send + '_>> {
+        Box::pin(async {
+            let (orders, stock, payment) = tokio::join!(
+                self.order_service().answers(HEALTH_PATIENCE),
+                self.stock().answers(HEALTH_PATIENCE),
+                self.payment().answers(HEALTH_PATIENCE)
+            );
+            let answered = [("orders", orders), ("stock", stock), ("payment", payment)];
+            self.order_service().examination(&answered)
+        })
     }
-    let engine = shop.orchestrator().engine();
-    for (service, open, _) in engine.breakers() {
-        if open {
-            well = false;
-            services.insert(service.to_string(), json!("breaker open"));
+
+    fn figures(&self) -> String {
+        let Inner { orders, stores: Ledgers { stock, payment }, metrics, .. } = &*self.inner;
+        for (name, statistics, size) in [
+            ("orders", orders.statistics(), orders.size_on_disk()),
+            ("stock", stock.statistics(), stock.size_on_disk()),
+            ("payment", payment.statistics(), payment.size_on_disk()),
+        ] {
+            metrics.store(name, statistics.flushes, statistics.commands, Some(size.unwrap_or(0)));
         }
+        self.order_service().measure(metrics);
+        metrics.text()
     }
-    let (in_flight, queued) = engine.load();
-    let status = if well { "ok" } else { "down" };
-    let body = json!({
-        "status": status,
-        "services": services,
-        "in_flight": in_flight,
-        "queued": queued,
-        "unsettled": engine.live_count(),
-    });
-    let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(body)).into_response()
-}
-
-async fn metrics(State(shop): State<Shop>) -> Response {
-    let inner = &shop.inner;
-    let (in_flight, queued) = inner.orchestrator.engine().load();
-    inner.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
-    inner.metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
-    let (orders, stock, payment) = (&inner.orders, &inner.stock.store, &inner.payment.store);
-    for (name, statistics, size) in [
-        ("orders", orders.statistics(), orders.size_on_disk()),
-        ("stock", stock.statistics(), stock.size_on_disk()),
-        ("payment", payment.statistics(), payment.size_on_disk()),
-    ] {
-        inner.metrics.store(name, statistics.flushes, statistics.commands, size.unwrap_or(0));
-    }
-    let mut response = inner.metrics.text().into_response();
-    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
-    response
-}
-
-async fn no_such_route(request: Request) -> Problem {
-    let path: String = request.uri().path().chars().take(200).collect();
-    Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at {} {path}", request.method()))
-}
-
-async fn wrong_method(request: Request) -> Problem {
-    let path: String = request.uri().path().chars().take(200).collect();
-    let detail = format!("{} is not the method of {path}", request.method());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
 }

@@ -10,28 +10,32 @@ use protocol::limits::MAX_AMOUNT;
 use serde_json::json;
 
 use crate::ledger_http::{ITEMS, batch_init, change, fault_routes, find};
+use crate::ledger_service::LedgerService;
 use crate::problem::Problem;
 use crate::request::{amount, id, new_id, number, text_or_json};
-use crate::server::Shop;
 
-pub(crate) fn routes() -> Router<Shop> {
+pub(crate) fn routes() -> Router<LedgerService> {
     Router::new()
         .route("/item/create/{price}", post(create))
         .route("/find/{item}", get(find_item))
         .route("/add/{item}/{amount}", post(add))
         .route("/subtract/{item}/{amount}", post(subtract))
         .route("/batch_init/{n}/{stock}/{price}", post(init))
-        .nest("/fault", fault_routes(Shop::stock))
+        .nest("/fault", fault_routes())
 }
 
-async fn create(State(shop): State<Shop>, Path(price): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn create(
+    State(service): State<LedgerService>,
+    Path(price): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let open = Change::Open { account: new_id(), price: number("the price", &price, 0, MAX_AMOUNT)? };
-    let (item, _) = change(shop.stock(), ITEMS, open, &headers, &["item/create", &price]).await?;
+    let (item, _) = change(&service, ITEMS, open, &headers, &["item/create", &price]).await?;
     Ok(Json(json!({ "item_id": item.to_string() })).into_response())
 }
 
-async fn find_item(State(shop): State<Shop>, Path(item): Path<String>) -> Result<Response, Problem> {
-    let account = find(shop.stock(), ITEMS, id("item", &item)?).await?;
+async fn find_item(State(service): State<LedgerService>, Path(item): Path<String>) -> Result<Response, Problem> {
+    let account = find(&service, ITEMS, id("item", &item)?).await?;
     Ok(Json(json!({ "stock": account.available, "price": account.price })).into_response())
 }
 
@@ -45,28 +49,28 @@ fn updated(headers: &HeaderMap, item: &str, account: &Account) -> Response {
 }
 
 async fn add(
-    State(shop): State<Shop>,
+    State(service): State<LedgerService>,
     Path((item, units)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let credit = Change::Credit { amount: amount("the amount", &units)?, account: id("item", &item)? };
-    let (_, account) = change(shop.stock(), ITEMS, credit, &headers, &["add", &item, &units]).await?;
+    let (_, account) = change(&service, ITEMS, credit, &headers, &["add", &item, &units]).await?;
     Ok(updated(&headers, &item, &account))
 }
 
 async fn subtract(
-    State(shop): State<Shop>,
+    State(service): State<LedgerService>,
     Path((item, units)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let debit = Change::Debit { amount: amount("the amount", &units)?, account: id("item", &item)? };
-    let (_, account) = change(shop.stock(), ITEMS, debit, &headers, &["subtract", &item, &units]).await?;
+    let (_, account) = change(&service, ITEMS, debit, &headers, &["subtract", &item, &units]).await?;
     Ok(updated(&headers, &item, &account))
 }
 
 async fn init(
-    State(shop): State<Shop>,
+    State(service): State<LedgerService>,
     Path((n, stock, price)): Path<(String, String, String)>,
 ) -> Result<Response, Problem> {
-    batch_init(&shop, shop.stock(), (&n, &stock, &price), "stock").await
+    batch_init(&service, (&n, &stock, &price), "stock").await
 }

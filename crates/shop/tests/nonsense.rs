@@ -85,7 +85,7 @@ fn whatever_is_asked_the_answer_is_success_or_a_4xx_and_the_books_stay_sound() {
         let response = runtime.block_on(shop.front().call(request)).unwrap();
         prop_assert!(!response.status().is_server_error(), "{method} {path}: {}", response.status());
     });
-    assert!(shop.stock().store.read(|ledger| ledger::audit::audit(ledger).is_empty()).unwrap());
-    assert!(shop.payment().store.read(|ledger| ledger::audit::audit(ledger).is_empty()).unwrap());
+    assert!(shop.ledgers().stock.read(|ledger| ledger::audit::audit(ledger).is_empty()).unwrap());
+    assert!(shop.ledgers().payment.read(|ledger| ledger::audit::audit(ledger).is_empty()).unwrap());
     runtime.block_on(shop.shut_down(std::time::Duration::from_secs(5)));
 }

@@ -75,10 +75,11 @@
 //! balance that would go beyond (repeated repairs could) is refused before anything is written. Sums without a bound are kept in two
 //! parts.
 
-mod audit;
-mod codec;
+pub mod answers;
 mod error;
+mod ledger_store;
 mod link;
+mod log_store;
 mod options;
 mod script;
 mod sentinel;
@@ -86,6 +87,10 @@ mod store;
 mod writer;
 
 pub use error::OpenError;
+pub use ledger_store::RedisLedger;
+pub use log_store::{ClaimWords, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};
-pub use store::RedisLedger;
-pub use writer::Statistics;
+pub use redis::Value;
+pub use script::{Script, Words};
+pub use store::{ScriptStore, not_done};
+pub use writer::{Answers, Statistics};

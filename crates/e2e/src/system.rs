@@ -1,0 +1,206 @@
+//! The services as processes of their own, on servers of their own, behind a gateway.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use servers::redis::Persistence;
+use servers::{nats, redis};
+
+use crate::client::{Client, PATIENCE};
+use crate::gateway::Gateway;
+use crate::server::{collect, free_port, settle};
+use crate::world::Shop;
+
+/// The services: the command that serves it, the first segment of its paths, which is also its section in the configuration.
+const SERVICES: [(&str, &str); 3] = [("order", "orders"), ("stock", "stock"), ("payment", "payment")];
+
+/// One instance of a service. Dropped, it is killed; it must not have panicked.
+#[derive(Debug)]
+pub struct Instance {
+    name: String,
+    child: Child,
+    address: SocketAddr,
+    said: Arc<Mutex<String>>,
+    greeting: std::sync::mpsc::Receiver<()>,
+}
+
+impl Instance {
+    fn spawn(service: usize, name: &str, arguments: &[String]) -> Self {
+        let (command, section) = SERVICES[service];
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let listen = address.to_string();
+        let mut all = vec!["--listen", &listen, "--instance", name];
+        all.extend(arguments.iter().map(String::as_str));
+        let mut child = settle(command, &all).env("SETTLE_LOG", "warn").spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        collect(child.stderr.take().unwrap(), &said);
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (greet, greeting) = std::sync::mpsc::channel();
+        let words = format!("Settle serves {section} at http://{address}");
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if line.contains(&words) {
+                    _ = greet.send(());
+                }
+            }
+        });
+        Self { name: name.to_owned(), child, address, said, greeting }
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait_until_it_serves(&self) {
+        let greeted = self.greeting.recv_timeout(PATIENCE);
+        assert!(greeted.is_ok(), "{} does not serve: {}", self.name, self.said());
+    }
+
+    /// Whether it serves already.
+    pub fn serves(&self) -> bool {
+        self.greeting.try_recv().is_ok()
+    }
+
+    /// A client of this instance alone.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it said about itself so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Ends the process at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Tells the process to end, as a service manager would.
+    pub fn tell_to_end(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "{} does not end: {}", self.name, self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+        let said = self.said();
+        if std::thread::panicking() {
+            eprintln!("{} said: {said}", self.name);
+        } else {
+            assert!(!said.contains("panicked at"), "{} panicked: {said}", self.name);
+        }
+    }
+}
+
+/// The whole system.
+#[derive(Debug)]
+pub struct System {
+    /// Order instances, stock instances, payment instances. Killed before their servers are.
+    pub services: [Vec<Instance>; 3],
+    /// The three databases, in the same order.
+    pub databases: Vec<redis::Server>,
+    /// The broker.
+    pub broker: nats::Server,
+    gateway: Gateway,
+    arguments: Vec<String>,
+}
+
+impl System {
+    /// Starts so many instances of each service, on Redis that flushes before it answers, with these arguments for all of them.
+    pub fn start(instances: usize, arguments: &[&str]) -> Self {
+        let databases: Vec<_> = (0..3).map(|_| redis::Server::start(Persistence::Always).unwrap()).collect();
+        let broker = nats::Server::start().unwrap();
+        let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut set = |key: &str, value: &str| all.extend(["--set".to_owned(), format!("{key}={value}")]);
+        set("nats.url", &format!("nats://{}", broker.address()));
+        for ((_, section), database) in SERVICES.iter().zip(&databases) {
+            set(&format!("{section}.redis"), &database.address());
+            set(&format!("{section}.durability"), "fsync");
+        }
+        let gateway = Gateway::open();
+        let mut system = Self { services: Default::default(), databases, broker, gateway, arguments: all };
+        for service in 0..SERVICES.len() {
+            for number in 1..=instances {
+                let name = format!("{}-{number}", SERVICES[service].0);
+                system.services[service].push(Instance::spawn(service, &name, &system.arguments));
+            }
+        }
+        system.services.iter().flatten().for_each(Instance::wait_until_it_serves);
+        system.route();
+        system
+    }
+
+    /// Starts another instance of a service (0 orders, 1 stock, 2 payment), and has the gateway know it.
+    pub fn add(&mut self, service: usize, name: &str) {
+        let instance = Instance::spawn(service, name, &self.arguments);
+        instance.wait_until_it_serves();
+        self.services[service].push(instance);
+        self.route();
+    }
+
+    /// Has the gateway go by the instances that there are.
+    pub fn route(&self) {
+        for (service, (_, segment)) in SERVICES.iter().enumerate() {
+            let addresses = self.services[service].iter().map(|instance| instance.address).collect();
+            self.gateway.route(segment, addresses);
+        }
+    }
+
+    /// Starts an instance without waiting for it.
+    pub fn spawn(&self, service: usize, name: &str) -> Instance {
+        Instance::spawn(service, name, &self.arguments)
+    }
+
+    /// Where the gateway listens.
+    pub fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// The order instances.
+    pub fn orders(&mut self) -> &mut Vec<Instance> {
+        &mut self.services[0]
+    }
+}
+
+impl Shop for System {
+    fn client(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    fn wait_until_settled(&self) {
+        self.services[0].iter().for_each(|instance| instance.client().wait_until_settled());
+    }
+
+    fn audit(&self) {
+        // The databases are audited by the sums of the world; nobody here looks into them.
+        self.wait_until_settled();
+    }
+}

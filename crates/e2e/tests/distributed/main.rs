@@ -1,0 +1,210 @@
+//! The services as processes of their own, two of each: every rule that one process keeps, they keep together.
+
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
+
+use std::time::{Duration, Instant};
+
+use e2e::world::{Heard, Shop as _, Size};
+use e2e::{System, World};
+
+#[test]
+fn the_contract_holds_whichever_instance_is_asked() {
+    let system = System::start(2, &["--chaos"]);
+    let mut client = system.client();
+    let (item, user) = (client.new_item(10, 30), client.new_user(100));
+    let order = client.new_order(&user, &[(&item, 2)]);
+    assert_eq!(client.order(&order).total_cost, 60);
+    assert_eq!(client.check_out(&order).body, "Checkout successful");
+    for _ in 0..4 {
+        assert!(client.order(&order).paid);
+        assert_eq!((client.stock(&item), client.credit(&user)), (8, 40));
+        assert_eq!(client.check_out(&order).status, 200, "a paid order is paid, and charged once");
+    }
+    let dear = client.new_order(&user, &[(&item, 2)]);
+    let refused = client.check_out(&dear);
+    assert_eq!((refused.status, refused.member("code").as_deref()), (409, Some("insufficient_credit")));
+    assert_eq!((client.stock(&item), client.credit(&user)), (8, 40), "what was held is released");
+    client.done(&format!("/payment/add_funds/{user}/20"));
+    assert_eq!(client.check_out(&dear).status, 200, "a failure is not cached");
+    let scarce = client.new_order(&user, &[(&item, 7)]);
+    let refused = client.check_out(&scarce);
+    assert_eq!((refused.status, refused.member("code").as_deref()), (409, Some("insufficient_stock")));
+    for (target, status) in [
+        ("/orders/checkout/nobody", 404),
+        ("/orders/checkout/4711", 404),
+        ("/stock/subtract/4711/1", 404),
+        ("/stock/add/x/0", 400),
+        ("/payment/pay/4711/-1", 400),
+    ] {
+        assert_eq!(client.post(target).status, status, "{target}");
+    }
+    let unknown = client.post(&format!("/orders/addItem/{scarce}/4711/1"));
+    assert_eq!((unknown.status, unknown.member("code").as_deref()), (404, Some("item_not_found")));
+    for (service, segment) in system.services.iter().zip(["orders", "stock", "payment"]) {
+        for instance in service {
+            let mut client = instance.client();
+            for path in ["/health".to_owned(), format!("/{segment}/health"), "/health/deep".to_owned()] {
+                assert_eq!(client.get(&path).member("status").as_deref(), Some("ok"), "{} {path}", instance.name());
+            }
+            assert!(client.get(&format!("/{segment}/metrics")).body.contains("settle_http_requests"));
+        }
+    }
+    let leaders = system.services[0].iter().filter(|order| order.client().get("/health/deep").json()["leader"] == true);
+    assert_eq!(leaders.count(), 1);
+}
+
+#[test]
+fn twins_on_two_instances_get_one_answer_and_one_charge() {
+    let system = System::start(2, &["--chaos"]);
+    let mut client = system.client();
+    let item = client.new_item(1_000, 30);
+    for (credit, status) in [(1_000, 200), (10, 409)] {
+        for _ in 0..10 {
+            let user = client.new_user(credit);
+            let order = client.new_order(&user, &[(&item, 1)]);
+            let answers: Vec<_> = std::thread::scope(|scope| {
+                let asking = |twin: usize| {
+                    let (order, instance) = (&order, &system.services[0][twin % 2]);
+                    scope.spawn(move || instance.client().check_out(order))
+                };
+                let asked: Vec<_> = (0..6).map(asking).collect();
+                asked.into_iter().map(|twin| twin.join().unwrap()).collect()
+            });
+            assert!(answers.iter().all(|answer| answer.status == status), "{answers:?}");
+            assert_eq!(client.credit(&user), if status == 200 { credit - 30 } else { credit });
+        }
+    }
+}
+
+#[test]
+fn a_twin_waits_for_a_checkout_that_another_instance_takes_long_over() {
+    let system = System::start(2, &["--chaos", "--protocol", "2pc"]);
+    let mut client = system.client();
+    let (item, user) = (client.new_item(5, 30), client.new_user(100));
+    let order = client.new_order(&user, &[(&item, 1)]);
+    client.done("/stock/fault/set?point=before_prepare&action=delay&delay_ms=600&times=1");
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| system.services[0][0].client().check_out(&order));
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!system.services[0][1].client().order(&order).paid, "nobody was told that it is");
+        let began = Instant::now();
+        let second = system.services[0][1].client().check_out(&order);
+        assert!(began.elapsed() > Duration::from_millis(200), "it waits for the first one");
+        (first.join().unwrap(), second)
+    });
+    assert_eq!((first.status, second.status), (200, 200), "{first:?} {second:?}");
+    assert_eq!((client.stock(&item), client.credit(&user)), (4, 70));
+}
+
+#[test]
+fn a_fault_that_is_set_at_one_instance_is_set_at_all() {
+    let system = System::start(2, &["--chaos"]);
+    system.services[1][0].client().done("/stock/fault/set?point=before_prepare&action=error&times=3");
+    let rules = |instance: usize| system.services[1][instance].client().get("/stock/fault/rules").json();
+    let until = Instant::now() + Duration::from_secs(5);
+    while rules(1)["rules"]["before_prepare"]["times"] != 3 {
+        assert!(Instant::now() < until, "the other instance does not hear of it: {}", rules(1));
+    }
+    assert_eq!(rules(0)["rules"]["before_prepare"]["times"], 3, "and it is not set twice");
+    system.services[1][1].client().done("/stock/fault/clear");
+    while rules(0)["rules"]["before_prepare"] != serde_json::Value::Null {
+        assert!(Instant::now() < until, "the other instance does not hear of it: {}", rules(0));
+    }
+}
+
+#[test]
+fn checkouts_of_a_killed_order_instance_are_finished_by_another() {
+    for protocol in ["2pc", "saga"] {
+        let mut system = System::start(2, &["--protocol", protocol]);
+        let mut world = World::seed(&mut system.client(), Size { items: 20, users: 50, orders: 50_000 });
+        for round in 0..3 {
+            let address = system.address();
+            let mut victim = system.orders().remove(0);
+            world.load(address, 8, || {
+                std::thread::sleep(Duration::from_millis(700));
+                victim.kill();
+                std::thread::sleep(Duration::from_millis(100));
+            });
+            drop(victim);
+            system.route();
+            world.ask_again(&system);
+            system.add(0, &format!("order-again-{round}"));
+            world.verify(&system);
+        }
+        world.verify_everything(&system);
+        println!("{protocol}: {} paid, {} refused", world.count(Heard::Paid), world.count(Heard::Refused));
+        assert!(world.count(Heard::Paid) > 100);
+    }
+}
+
+#[test]
+fn kills_of_stock_and_payment_instances_lose_nothing() {
+    let mut system = System::start(2, &[]);
+    let mut world = World::seed(&mut system.client(), Size { items: 20, users: 50, orders: 50_000 });
+    for (service, name) in [(1, "stock-3"), (2, "payment-3")] {
+        let address = system.address();
+        let mut victim = system.services[service].remove(0);
+        // So that the load ends: the orders are many.
+        let mut last = system.orders().remove(0);
+        world.load(address, 8, || {
+            std::thread::sleep(Duration::from_millis(500));
+            victim.kill();
+            std::thread::sleep(Duration::from_millis(500));
+            last.kill();
+        });
+        drop((victim, last));
+        system.add(service, name);
+        system.add(0, &format!("order-for-{name}"));
+        world.ask_again(&system);
+        world.verify(&system);
+    }
+    world.verify_everything(&system);
+    assert!(world.count(Heard::Paid) > 100);
+}
+
+#[test]
+fn a_drained_instance_answers_everybody_and_leaves_nothing_behind() {
+    let mut system = System::start(2, &[]);
+    let mut world = World::seed(&mut system.client(), Size { items: 20, users: 50, orders: 50_000 });
+    let address = system.address();
+    let mut leaving = system.orders().remove(0);
+    let mut staying = system.orders().remove(0);
+    let ended = world.load(address, 8, || {
+        std::thread::sleep(Duration::from_millis(300));
+        leaving.tell_to_end();
+        let draining = leaving.client().try_send("GET", "/health", &[], "").unwrap();
+        assert_eq!((draining.status, draining.member("status").as_deref()), (503, Some("draining")));
+        // As HAProxy does when it has seen that.
+        system.orders().push(staying);
+        system.route();
+        let ended = leaving.wait();
+        std::thread::sleep(Duration::from_millis(300));
+        staying = system.orders().remove(0);
+        staying.kill();
+        ended
+    });
+    assert!(ended.success(), "{ended}");
+    assert!(leaving.said().contains("finishing what is in hand") && !leaving.said().contains("not everything"));
+    drop((leaving, staying));
+    system.add(0, "order-3");
+    world.ask_again(&system);
+    world.verify_everything(&system);
+}
+
+#[test]
+fn services_wait_for_their_servers_and_say_so() {
+    let mut system = System::start(1, &[]);
+    system.databases[1].kill().unwrap();
+    let early = system.spawn(1, "stock-early");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !early.said().contains("waiting for it") {
+        assert!(Instant::now() < until, "{}", early.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!early.serves());
+    system.databases[1].restart().unwrap();
+    early.wait_until_it_serves();
+    assert_eq!(early.client().get("/health").status, 200);
+    let item = early.client().new_item(3, 1);
+    assert_eq!(system.client().stock(&item), 3, "the instance that was there goes on, too");
+}

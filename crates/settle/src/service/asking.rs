@@ -1,0 +1,116 @@
+//! The ports of the services to each other, over NATS. What is asked, and who answers, stands in `shop::questions`.
+
+use std::time::Duration;
+
+use ledger::EntityId;
+use nats::{Bytes, Nats, To, Unanswered};
+use orchestrator::{Done, LogError};
+use protocol::log::Verdict;
+use protocol::{Name, TransactionId};
+use shop::checkout::STOCK;
+use shop::faults::FaultChange;
+use shop::ports::{Peers, Price, Prices, Spread, Told, Verdicts};
+use shop::questions::{Answer, Question};
+use shop::redis_orders::ORDERS;
+
+/// How long an answer may take that somebody can give at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// How long one that waits for a checkout may take.
+const WAITING: Duration = Duration::from_secs(10);
+
+/// The other processes.
+#[derive(Debug, Clone)]
+pub(super) struct Others {
+    nats: Nats,
+    instance: Name,
+}
+
+impl Others {
+    /// The others, as `instance` asks them.
+    pub(super) fn new(nats: Nats, instance: Name) -> Self {
+        Self { nats, instance }
+    }
+
+    /// Asks; `done` hears the answer, or why there is none.
+    fn ask(
+        &self,
+        to: To,
+        question: &Question,
+        within: Duration,
+        done: impl FnOnce(Result<Answer, String>) + Send + 'static,
+    ) {
+        let question = match question.encode() {
+            Ok(question) => question,
+            Err(error) => return done(Err(error.to_string())),
+        };
+        let heard = |answer: Result<Bytes, Unanswered>| {
+            let answer = answer.map_err(|why| why.to_string());
+            done(answer.and_then(|bytes| Answer::decode(&bytes).map_err(|error| error.to_string())));
+        };
+        self.nats.ask_then(to, &question, within, Box::new(heard));
+    }
+
+    /// Whether some instance of a service answers, and says that it is well.
+    pub(super) async fn is_well(&self, service: Name, within: Duration) -> bool {
+        let (send, answer) = tokio::sync::oneshot::channel();
+        self.ask(To::Service(service), &Question::Well, within, |answer| _ = send.send(answer));
+        matches!(answer.await, Ok(Ok(Answer::Well(true))))
+    }
+}
+
+fn another() -> String {
+    "an answer to another question".to_owned()
+}
+
+impl Verdicts for Others {
+    fn ask(&self, ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
+        self.ask(To::Service(ORDERS), &Question::Verdicts(ids), AT_ONCE, |answer| {
+            done(match answer {
+                Ok(Answer::Verdicts(verdicts)) => verdicts.map_err(LogError),
+                Ok(_) => Err(LogError(another())),
+                Err(why) => Err(LogError(why)),
+            });
+        });
+    }
+}
+
+impl Prices for Others {
+    fn price(&self, item: EntityId, done: Done<Price>) {
+        self.ask(To::Service(STOCK), &Question::Price(item), AT_ONCE, |answer| {
+            done(match answer {
+                Ok(Answer::Price(price)) => price,
+                Ok(_) => Err(another()),
+                Err(why) => Err(why),
+            });
+        });
+    }
+}
+
+impl Peers for Others {
+    fn ask(&self, owner: Name, id: TransactionId, waits: bool, done: Done<Told>) {
+        let within = if waits { WAITING } else { AT_ONCE };
+        self.ask(To::Instance(owner), &Question::Transaction { id, waits }, within, |answer| {
+            done(if let Ok(Answer::Transaction(told)) = answer { told } else { Told::Nothing });
+        });
+    }
+}
+
+/// The other instances of a service that keeps a ledger.
+pub(super) struct Colleagues {
+    /// The way to them.
+    pub(super) others: Others,
+    /// The service.
+    pub(super) service: Name,
+}
+
+impl Spread for Colleagues {
+    fn spread(&self, change: &FaultChange, done: Done<Result<(), String>>) {
+        let (nats, service) = (self.others.nats.clone(), self.service);
+        match (Question::Faults { from: self.others.instance, change: *change }).encode() {
+            Ok(news) => {
+                tokio::spawn(async move { done(nats.tell(service, &news).await.map_err(|why| why.to_string())) });
+            }
+            Err(error) => done(Err(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Stock or payment as a process of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nats::{Bytes, Nats, Serving};
+use orchestrator::{Clock, Done, LedgerStore, SystemClock};
+use protocol::Name;
+use redis_store::RedisLedger;
+use serde_json::json;
+use shop::Front;
+use shop::checkout::STOCK;
+use shop::faults::Faults;
+use shop::ledger_service::{LedgerParts, LedgerService};
+use shop::metrics::Metrics;
+use shop::participant::LedgerParticipant;
+use shop::questions::answer_of_ledger;
+use shop::vitals::{Ailment, Examination, Vitals};
+
+use super::asking::{Colleagues, Others};
+use super::{Draining, Running, start};
+use crate::config::{Config, Service};
+
+/// How long `/health/deep` waits for somebody.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The service, running.
+pub(super) struct Ledger {
+    vitals: Arc<LedgerVitals>,
+    clock: Arc<SystemClock>,
+    /// Commands, then questions.
+    servings: [Serving; 2],
+}
+
+struct LedgerVitals {
+    service: LedgerService,
+    store: RedisLedger,
+    nats: Nats,
+    metrics: Arc<Metrics>,
+    draining: Draining,
+}
+
+impl Ledger {
+    pub(super) async fn start(name: Name, config: &Config, draining: Draining) -> anyhow::Result<Self> {
+        let (of, title) = if name == STOCK { (Service::Stock, "stock") } else { (Service::Payment, "payment") };
+        let options = config.redis(of)?;
+        let store = start::database(title, move || RedisLedger::open(name, &options)).await?;
+        let nats = start::broker(config).await?;
+        let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(SystemClock::default()));
+        let faults = Arc::new(Faults::new(config.chaos));
+        let participant = LedgerParticipant::new(name, store.clone(), Arc::clone(&faults), Arc::clone(&metrics));
+        let others = Others::new(nats.clone(), config.instance);
+        let service = LedgerService::new(LedgerParts {
+            name,
+            store: Arc::new(store.clone()),
+            verdicts: Arc::new(others.clone()),
+            faults,
+            others: Arc::new(Colleagues { others, service: name }),
+            production: config.production,
+        });
+        tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
+        let (answering, instance) = (service.clone(), config.instance);
+        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
+            answer_of_ledger(&answering, instance, &question, done);
+        };
+        let questions = nats.answer(name, Arc::new(answer)).await?;
+        let commands = nats.serve(name, Arc::new(participant)).await?;
+        let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining });
+        Ok(Self { vitals, clock, servings: [commands, questions] })
+    }
+}
+
+impl Running for Ledger {
+    fn front(&self) -> Front {
+        let LedgerVitals { service, metrics, .. } = &*self.vitals;
+        let prefix = if service.name() == STOCK { "/stock" } else { "/payment" };
+        let vitals = Arc::clone(&self.vitals) as Arc<dyn Vitals>;
+        Front::of_service(prefix, service.routes(), vitals, Arc::clone(metrics), Arc::clone(&self.clock))
+    }
+
+    fn stopped(&self) -> Option<String> {
+        let name = self.vitals.service.name();
+        self.vitals.store.stopped().map(|why| format!("the {name} database stopped: {why}"))
+    }
+
+    async fn shut_down(self, at_most: Duration) -> bool {
+        // What is not taken in hand any more, another instance is given.
+        let [commands, questions] = self.servings;
+        let stopped = async { tokio::join!(commands.stop(), questions.stop()) };
+        let finished = matches!(tokio::time::timeout(at_most, stopped).await, Ok((true, true)));
+        let store = self.vitals.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await.is_ok();
+        finished && closed
+    }
+}
+
+impl Vitals for LedgerVitals {
+    fn ailment(&self) -> Option<Ailment> {
+        self.draining.ailment(self.store.stopped())
+    }
+
+    fn examine(&self) -> Pin<Box<dyn Future<Output = Examination> + Send + '_>> {
+        Box::pin(async {
+            let (store, nats) = (self.service.answers(HEALTH_PATIENCE).await, self.nats.is_connected());
+            let word = |well| if well { "ok" } else { "down" };
+            let mut services = serde_json::Map::new();
+            services.insert(self.service.name().to_string(), json!(word(store)));
+            services.insert("nats".to_owned(), json!(word(nats)));
+            let mut findings = serde_json::Map::new();
+            findings.insert("services".to_owned(), services.into());
+            if let Some(trouble) = self.store.trouble() {
+                findings.insert("detail".to_owned(), json!(trouble));
+            }
+            Examination { well: store && nats, findings }
+        })
+    }
+
+    fn figures(&self) -> String {
+        let statistics = self.store.statistics();
+        self.metrics.store(self.service.name().as_str(), statistics.batches, statistics.scripts, None);
+        self.metrics.text()
+    }
+}

@@ -1,0 +1,169 @@
+//! The order service as a process of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use nats::{Bytes, Nats, Serving};
+use orchestrator::{Builder, Clock, Done, Options, StartError, SystemClock};
+use protocol::Timestamp;
+use serde_json::json;
+use shop::Front;
+use shop::checkout::{PAYMENT, STOCK, definition};
+use shop::metrics::Metrics;
+use shop::order_service::{OrderParts, OrderService};
+use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery};
+use shop::questions::answer_of_orders;
+use shop::redis_orders::{ORDERS, RedisOrders};
+use shop::vitals::{Ailment, Examination, Vitals};
+
+use super::asking::Others;
+use super::{Draining, Running, start};
+use crate::config::{Config, Service};
+use crate::exit::Stopped;
+
+/// How long `/health/deep` waits for somebody.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the database has stopped, while recovery waits for it.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// The service, running.
+pub(super) struct Order {
+    vitals: Arc<OrderVitals>,
+    clock: Arc<SystemClock>,
+    questions: Serving,
+}
+
+struct OrderVitals {
+    service: OrderService,
+    store: RedisOrders,
+    nats: Nats,
+    others: Others,
+    metrics: Arc<Metrics>,
+    draining: Draining,
+}
+
+impl Order {
+    pub(super) async fn start(config: &Config, draining: Draining) -> anyhow::Result<Self> {
+        let options = config.redis(Service::Orders)?;
+        let store = start::database("orders", move || RedisOrders::open(&options)).await?;
+        let nats = start::broker(config).await?;
+        let transport = nats.transport([STOCK, PAYMENT]).await?;
+        let metrics = Arc::new(Metrics::default());
+        // Ids that are born here must be younger than those that the log has forgotten.
+        let clock = Arc::new(SystemClock::later_than(youngest(&store).await?));
+        let mut checkout = definition(config.protocol.into());
+        checkout.pacing.attempts = config.attempts;
+        let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
+            .define(checkout)
+            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
+            .start();
+        let orchestrator = tokio::select! {
+            started = started => started.map_err(unstarted)?,
+            // Recovery would wait for ever for a database that has stopped.
+            why = until_stopped(&store) => bail!(Stopped(why)),
+        };
+        let others = Others::new(nats.clone(), config.instance);
+        let service = OrderService::new(OrderParts {
+            store: Arc::new(store.clone()),
+            orchestrator,
+            prices: Arc::new(others.clone()),
+            peers: Arc::new(others.clone()),
+            production: config.production,
+        });
+        let answering = service.clone();
+        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| answer_of_orders(&answering, &question, done);
+        let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
+        let vitals = Arc::new(OrderVitals { service, store, nats, others, metrics, draining });
+        Ok(Self { vitals, clock, questions })
+    }
+}
+
+/// A log that does not answer is the system's fault, not the caller's: a supervisor may try again.
+fn unstarted(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Log(error) => Stopped(error.to_string()).into(),
+        other @ StartError::Definition(_) => other.into(),
+    }
+}
+
+async fn youngest(store: &RedisOrders) -> anyhow::Result<Timestamp> {
+    let (send, answer) = tokio::sync::oneshot::channel();
+    store.query(OrdersQuery::Youngest, Box::new(|answer| _ = send.send(answer)));
+    match answer.await {
+        Ok(Ok(OrdersAnswer::Youngest(youngest))) => Ok(youngest),
+        Ok(Err(failure)) => bail!(Stopped(format!("the orders database: {failure}"))),
+        Ok(Ok(_)) | Err(_) => bail!(Stopped("the orders database gave no answer".to_owned())),
+    }
+}
+
+async fn until_stopped(store: &RedisOrders) -> String {
+    loop {
+        if let Some(why) = store.stopped() {
+            return format!("the orders database stopped: {why}");
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+impl Running for Order {
+    fn front(&self) -> Front {
+        let OrderVitals { service, metrics, .. } = &*self.vitals;
+        let vitals = Arc::clone(&self.vitals) as Arc<dyn Vitals>;
+        Front::of_service("/orders", service.routes(), vitals, Arc::clone(metrics), Arc::clone(&self.clock))
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.vitals.store.stopped().map(|why| format!("the orders database stopped: {why}"))
+    }
+
+    async fn shut_down(self, at_most: Duration) -> bool {
+        let orchestrator = self.vitals.service.orchestrator().clone();
+        let settled = orchestrator.drain(at_most).await;
+        // What is left is another instance's from now on.
+        let (done, resigned) = tokio::sync::oneshot::channel();
+        orchestrator.engine().resign(Box::new(|result| _ = done.send(result.is_ok())));
+        let resigned = matches!(tokio::time::timeout(at_most, resigned).await, Ok(Ok(true)));
+        let answered = matches!(tokio::time::timeout(at_most, self.questions.stop()).await, Ok(true));
+        let store = self.vitals.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await.is_ok();
+        settled && resigned && answered && closed
+    }
+}
+
+impl Vitals for OrderVitals {
+    fn ailment(&self) -> Option<Ailment> {
+        self.draining.ailment(self.store.stopped())
+    }
+
+    /// Whether a checkout could be served: the database answers, an instance of either other service does, and no breaker turns it away.
+    fn examine(&self) -> Pin<Box<dyn Future<Output = Examination> + Send + '_>> {
+        Box::pin(async {
+            let (orders, stock, payment) = tokio::join!(
+                self.service.answers(HEALTH_PATIENCE),
+                self.others.is_well(STOCK, HEALTH_PATIENCE),
+                self.others.is_well(PAYMENT, HEALTH_PATIENCE)
+            );
+            let nats = self.nats.is_connected();
+            let answered = [("orders", orders), ("stock", stock), ("payment", payment), ("nats", nats)];
+            let mut examination = self.service.examination(&answered);
+            let engine = self.service.orchestrator().engine();
+            examination.findings.insert("instance".to_owned(), json!(engine.instance().as_str()));
+            examination.findings.insert("leader".to_owned(), json!(engine.is_leader()));
+            if let Some(trouble) = self.store.trouble() {
+                examination.findings.insert("detail".to_owned(), json!(trouble));
+            }
+            examination
+        })
+    }
+
+    fn figures(&self) -> String {
+        let statistics = self.store.statistics();
+        self.metrics.store("orders", statistics.batches, statistics.scripts, None);
+        self.service.measure(&self.metrics);
+        self.metrics.text()
+    }
+}

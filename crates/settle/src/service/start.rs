@@ -1,0 +1,95 @@
+//! Waiting for servers that are not there yet: processes of a system start in any order.
+
+use std::time::{Duration, Instant};
+
+use nats::{Credentials, Mode, Nats, Options, Storage};
+use redis_store::OpenError;
+
+use crate::config::{self, Config};
+use crate::exit::Stopped;
+
+/// How long a server that is not there is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How soon it is looked for again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Whether waiting may help.
+fn may_come(error: &OpenError) -> bool {
+    match error {
+        OpenError::Unreachable { .. }
+        | OpenError::NoMaster { .. }
+        | OpenError::NotMaster { .. }
+        | OpenError::Silent { .. }
+        | OpenError::TooFewReplicas { .. } => true,
+        OpenError::Option { .. }
+        | OpenError::NotDurable { .. }
+        | OpenError::NoWait { .. }
+        | OpenError::Evicts { .. }
+        | OpenError::Cluster { .. }
+        | OpenError::MayLose { .. }
+        | OpenError::Strange { .. }
+        | OpenError::Thread(_) => false,
+        _ => false,
+    }
+}
+
+/// Opens a database, as soon as its server is there.
+///
+/// # Errors
+/// If it is not there in time, or if waiting cannot help.
+pub(super) async fn database<S: Send + 'static>(
+    name: &'static str,
+    open: impl Fn() -> Result<S, OpenError> + Clone + Send + 'static,
+) -> anyhow::Result<S> {
+    let until = Instant::now() + PATIENCE;
+    let mut said = false;
+    loop {
+        let attempt = open.clone();
+        let error = match tokio::task::spawn_blocking(attempt).await? {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if !may_come(&error) {
+            return Err(anyhow::Error::new(error).context(format!("the {name} database")));
+        }
+        if Instant::now() >= until {
+            let why = format!("the {name} database, after {} s: {error}", PATIENCE.as_secs());
+            return Err(Stopped(why).into());
+        }
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!(database = name, %error, "waiting for it, {} s at most", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Connects to NATS, as soon as it is there.
+///
+/// # Errors
+/// If it is not there in time, or if waiting cannot help.
+pub(super) async fn broker(config: &Config) -> anyhow::Result<Nats> {
+    let told = &config.nats;
+    let mut options = Options::new(config.instance, "");
+    options.servers.clone_from(&told.url);
+    options.mode = match told.mode {
+        config::Mode::Core => Mode::Core,
+        config::Mode::Jetstream => Mode::JetStream {
+            storage: match told.storage {
+                config::Storage::Memory => Storage::Memory,
+                config::Storage::File => Storage::File,
+            },
+            replicas: u8::try_from(told.replicas).unwrap_or(u8::MAX),
+        },
+    };
+    if let Some(password) = told.password() {
+        let user = told.username.clone().unwrap_or_default();
+        options.credentials = Credentials::Password { user, password: password.to_owned() };
+    }
+    options.patience = PATIENCE;
+    tracing::info!(servers = ?told.url, "connecting to NATS, {} s at most", PATIENCE.as_secs());
+    match Nats::connect(options).await {
+        Ok(nats) => Ok(nats),
+        Err(error @ nats::StartError::Unreachable { .. }) => Err(Stopped(error.to_string()).into()),
+        Err(error) => Err(error.into()),
+    }
+}

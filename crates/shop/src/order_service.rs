@@ -1,0 +1,131 @@
+//! The order service: orders, and the orchestrator whose log lives with them. `orders_http` and `checkout_http` have its routes.
+//!
+//! It needs a database of orders, an orchestrator over it, somebody who knows prices, and the other instances, and does not care where any
+//! of them is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use ledger::EntityId;
+use orchestrator::Orchestrator;
+use serde_json::json;
+
+use crate::flights::Flights;
+use crate::metrics::Metrics;
+use crate::order_store::{OrderStore, OrdersQuery};
+use crate::ports::{Peers, Prices};
+use crate::request::called;
+use crate::vitals::Examination;
+use crate::{admin, orders_http, vitals};
+
+/// What an order service is made of.
+pub struct OrderParts {
+    /// Its database.
+    pub store: Arc<dyn OrderStore>,
+    /// The orchestrator, whose log is that database.
+    pub orchestrator: Orchestrator,
+    /// Who knows what items cost.
+    pub prices: Arc<dyn Prices>,
+    /// The other instances.
+    pub peers: Arc<dyn Peers>,
+    /// Whether seeding is refused.
+    pub production: bool,
+}
+
+/// The order service. Cheap to clone.
+#[derive(Clone)]
+pub struct OrderService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: OrderParts,
+    flights: Flights,
+}
+
+impl OrderService {
+    /// Puts a service together.
+    pub fn new(parts: OrderParts) -> Self {
+        Self { inner: Arc::new(Inner { parts, flights: Flights::default() }) }
+    }
+
+    /// Its database.
+    pub fn store(&self) -> &dyn OrderStore {
+        &*self.inner.parts.store
+    }
+
+    /// The orchestrator.
+    pub fn orchestrator(&self) -> &Orchestrator {
+        &self.inner.parts.orchestrator
+    }
+
+    /// Whether seeding is refused.
+    pub fn is_production(&self) -> bool {
+        self.inner.parts.production
+    }
+
+    /// Its part of the public contract, without its name before the paths.
+    pub fn routes(&self) -> Router {
+        orders_http::routes().with_state(self.clone())
+    }
+
+    /// The operators' routes, for [`admin::SOCKET`].
+    pub fn admin_routes(&self) -> Router {
+        vitals::finish(self.transactions())
+    }
+
+    /// The operators' routes to transactions.
+    pub(crate) fn transactions(&self) -> Router {
+        admin::routes().with_state(self.clone())
+    }
+
+    /// Whether the database answers, durably.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let answer = called(|done| self.store().query(OrdersQuery::Order(EntityId::number(0)), done));
+        matches!(tokio::time::timeout(within, answer).await, Ok(Ok(Ok(_))))
+    }
+
+    /// What `/health/deep` says, given who has answered: whether a checkout could be served.
+    pub fn examination(&self, answered: &[(&'static str, bool)]) -> Examination {
+        let engine = self.orchestrator().engine();
+        let mut services = serde_json::Map::new();
+        for (name, well) in answered {
+            services.insert((*name).to_owned(), json!(if *well { "ok" } else { "down" }));
+        }
+        let mut well = answered.iter().all(|(_, well)| *well);
+        for (service, _, _) in engine.breakers().into_iter().filter(|(_, open, _)| *open) {
+            well = false;
+            services.insert(service.to_string(), json!("breaker open"));
+        }
+        let (in_flight, queued) = engine.load();
+        let mut findings = serde_json::Map::new();
+        findings.insert("services".to_owned(), services.into());
+        findings.insert("in_flight".to_owned(), json!(in_flight));
+        findings.insert("queued".to_owned(), json!(queued));
+        findings.insert("unsettled".to_owned(), json!(engine.live_count()));
+        Examination { well, findings }
+    }
+
+    /// Takes the figures of the moment in.
+    pub fn measure(&self, metrics: &Metrics) {
+        let engine = self.orchestrator().engine();
+        let (in_flight, queued) = engine.load();
+        metrics.leader.set(engine.is_leader().into());
+        metrics.epoch.set(i64::try_from(engine.epoch()).unwrap_or(i64::MAX));
+        metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
+    }
+
+    pub(crate) fn prices(&self) -> &dyn Prices {
+        &*self.inner.parts.prices
+    }
+
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        &*self.inner.parts.peers
+    }
+}

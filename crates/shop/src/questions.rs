@@ -1,0 +1,195 @@
+//! What the services ask each other when they are processes of their own, as bytes, and who answers. How the bytes travel is somebody else's
+//! business: see [`ports`](crate::ports) for what is asked.
+//!
+//! | question                   | of whom                                | answer                      |
+//! |----------------------------|----------------------------------------|-----------------------------|
+//! | [`Question::Verdicts`]     | any order instance                     | [`Answer::Verdicts`]        |
+//! | [`Question::Price`]        | any stock instance                     | [`Answer::Price`]           |
+//! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
+//! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
+//! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
+
+use std::time::Duration;
+
+use ledger::EntityId;
+use orchestrator::Done;
+use protocol::log::Verdict;
+use protocol::record::{self, RecordError};
+use protocol::{Name, TransactionId};
+use serde::{Deserialize, Serialize};
+
+use crate::faults::FaultChange;
+use crate::ledger_service::LedgerService;
+use crate::order_service::OrderService;
+use crate::ports::{Price, Prices, Told, Verdicts};
+
+/// How long a database may take to answer before its service does not call itself well.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A question, or, of all, a piece of news.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// What became of these transactions?
+    Verdicts(Vec<TransactionId>),
+    /// What does this item cost?
+    Price(EntityId),
+    /// How far is this transaction?
+    Transaction {
+        /// Which.
+        id: TransactionId,
+        /// Whether to answer only once its caller has been answered.
+        waits: bool,
+    },
+    /// Could you do your part of a checkout?
+    Well,
+    /// Faults are to be injected.
+    Faults {
+        /// The instance that says so, which does so already.
+        from: Name,
+        /// What is to go wrong, or no longer.
+        change: FaultChange,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Question::Verdicts`], in its order; or why there is none.
+    Verdicts(Result<Vec<Verdict>, String>),
+    /// To [`Question::Price`].
+    Price(Price),
+    /// To [`Question::Transaction`].
+    Transaction(Told),
+    /// To [`Question::Well`].
+    Well(bool),
+}
+
+impl Question {
+    /// The question as bytes.
+    ///
+    /// # Errors
+    /// Never; see [`record::encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        record::encode(self, Vec::with_capacity(64))
+    }
+}
+
+impl Answer {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// If it is none: another version of the program, perhaps.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        record::decode(bytes)
+    }
+}
+
+/// Answers with bytes; or not at all, if the question was none for this service.
+type Reply = Done<Option<Vec<u8>>>;
+
+fn answer(done: Reply, answer: &Answer) {
+    done(record::encode(answer, Vec::with_capacity(64)).ok());
+}
+
+fn read(question: &[u8]) -> Option<Question> {
+    record::decode(question).inspect_err(|error| tracing::error!(%error, "a question cannot be read")).ok()
+}
+
+/// Answers a question to the order service. Call it on a runtime.
+pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
+    let engine = orders.orchestrator().engine();
+    match read(question) {
+        Some(Question::Verdicts(ids)) => {
+            let told = |verdicts: Result<_, orchestrator::LogError>| {
+                answer(done, &Answer::Verdicts(verdicts.map_err(|error| error.to_string())));
+            };
+            Verdicts::ask(&**engine, ids, Box::new(told));
+        }
+        Some(Question::Transaction { id, waits: false }) => {
+            answer(
+                done,
+                &Answer::Transaction(match engine.is_answered(id) {
+                    Some(true) => Told::Answered,
+                    Some(false) => Told::Unanswered,
+                    None => Told::Nothing,
+                }),
+            );
+        }
+        Some(Question::Transaction { id, waits: true }) => {
+            let orchestrator = orders.orchestrator().clone();
+            tokio::spawn(async move {
+                let outcome = orchestrator.watch(id).await;
+                let told = if outcome.is_some() { Told::Answered } else { Told::Nothing };
+                answer(done, &Answer::Transaction(told));
+            });
+        }
+        Some(Question::Well) => {
+            let orders = orders.clone();
+            tokio::spawn(async move {
+                answer(done, &Answer::Well(orders.answers(HEALTH_PATIENCE).await));
+            });
+        }
+        Some(Question::Price(_) | Question::Faults { .. }) | None => done(None),
+    }
+}
+
+/// Answers a question to stock or payment; `instance` is this one. Call it on a runtime.
+pub fn answer_of_ledger(ledger: &LedgerService, instance: Name, question: &[u8], done: Reply) {
+    match read(question) {
+        Some(Question::Price(item)) => {
+            ledger.price(item, Box::new(|price| answer(done, &Answer::Price(price))));
+        }
+        Some(Question::Well) => {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                answer(done, &Answer::Well(ledger.answers(HEALTH_PATIENCE).await));
+            });
+        }
+        Some(Question::Faults { from, change }) => {
+            if from != instance {
+                ledger.faults().change(&change);
+            }
+            done(None);
+        }
+        Some(Question::Verdicts(_) | Question::Transaction { .. }) | None => done(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::{Fault, Moment, Point};
+    use protocol::limits::{MAX_MESSAGE_BYTES, MAX_TERMINATION_BATCH, MAX_TEXT_BYTES};
+    use protocol::{Timestamp, Verb};
+
+    #[test]
+    fn questions_read_back() {
+        let id = TransactionId::new(Timestamp(7), [1; 16]);
+        let change = |fault, times| FaultChange::Set {
+            point: Point { moment: Moment::After, verb: Verb::Execute },
+            fault,
+            times,
+        };
+        let from = Name::literal("stock-1");
+        for question in [
+            Question::Verdicts(vec![id, id]),
+            Question::Price(EntityId::number(7)),
+            Question::Transaction { id, waits: true },
+            Question::Well,
+            Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },
+            Question::Faults { from, change: change(Fault::Crash, None) },
+            Question::Faults { from, change: FaultChange::Clear { point: None } },
+        ] {
+            assert_eq!(read(&question.encode().unwrap()), Some(question));
+        }
+        assert_eq!(read(b"what?"), None);
+    }
+
+    #[test]
+    fn the_largest_question_and_answer_fit_in_a_message() {
+        let ids = vec![TransactionId::new(Timestamp(u64::MAX), [255; 16]); MAX_TERMINATION_BATCH];
+        assert!(Question::Verdicts(ids).encode().unwrap().len() + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
+        let verdicts = Answer::Verdicts(Ok(vec![Verdict::Forgotten; MAX_TERMINATION_BATCH]));
+        assert!(record::encode(&verdicts, Vec::new()).unwrap().len() + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
+    }
+}

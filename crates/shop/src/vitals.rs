@@ -1,0 +1,98 @@
+//! What a process says about how it fares: health and metrics, the same routes whatever it serves.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use serde_json::{Value, json};
+
+use crate::problem::{Problem, in_problem_details};
+
+/// Why a process should be given no requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ailment {
+    /// `draining`, `down`: one word.
+    pub status: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+/// What `/health/deep` found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examination {
+    /// Whether a checkout could be served.
+    pub well: bool,
+    /// What was found, by name; `status` is put before it.
+    pub findings: serde_json::Map<String, Value>,
+}
+
+/// How a process fares.
+pub trait Vitals: Send + Sync + 'static {
+    /// Why it should be given no requests, if so. Costs nothing, and asks nobody.
+    fn ailment(&self) -> Option<Ailment>;
+
+    /// Looks at everything that a checkout needs.
+    fn examine(&self) -> Pin<Box<dyn Future<Output = Examination> + Send + '_>>;
+
+    /// Its metrics as Prometheus reads them.
+    fn figures(&self) -> String;
+}
+
+type Of = Arc<dyn Vitals>;
+
+/// `/health` and `/metrics`.
+pub(crate) fn routes(vitals: Of) -> Router {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(vitals)
+}
+
+/// `/health/deep`.
+pub(crate) fn deep_route(vitals: Of) -> Router {
+    Router::new().route("/health/deep", get(deep_health)).with_state(vitals)
+}
+
+/// What is there for every path, and failures as problem details.
+pub(crate) fn finish(routes: Router) -> Router {
+    let routes = routes.fallback(no_such_route).method_not_allowed_fallback(wrong_method);
+    routes.layer(middleware::map_response(in_problem_details))
+}
+
+async fn health(State(vitals): State<Of>) -> Response {
+    match vitals.ailment() {
+        None => Json(json!({ "status": "ok" })).into_response(),
+        Some(Ailment { status, detail }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": status, "detail": detail }))).into_response()
+        }
+    }
+}
+
+async fn deep_health(State(vitals): State<Of>) -> Response {
+    let Examination { well, findings } = vitals.examine().await;
+    let mut body = serde_json::Map::new();
+    body.insert("status".to_owned(), json!(if well { "ok" } else { "down" }));
+    body.extend(findings);
+    let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+async fn metrics(State(vitals): State<Of>) -> Response {
+    let mut response = vitals.figures().into_response();
+    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+async fn no_such_route(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at {} {path}", request.method()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let detail = format!("{} is not the method of {path}", request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}
