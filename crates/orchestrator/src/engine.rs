@@ -13,12 +13,12 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use protocol::coordinator::Failure;
-use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, QUEUE_DEADLINE_MS};
+use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, MAX_UNSETTLED, QUEUE_DEADLINE_MS};
 use protocol::log::{DeadLetter, LogCommand, LogReply, Verdict, Writer};
 use protocol::message::bounded;
 use protocol::policy::Policy;
@@ -49,6 +49,8 @@ pub struct Options {
     pub queued: usize,
     /// How long they may. Milliseconds.
     pub queue_deadline: u64,
+    /// Transactions driven, those behind their answer included; beyond, callers are turned away.
+    pub unsettled: usize,
     /// The seed of ids and jitter. Must differ from instance to instance and from start to start.
     pub seed: u64,
 }
@@ -63,6 +65,7 @@ impl Options {
             in_flight: MAX_IN_FLIGHT,
             queued: MAX_QUEUED,
             queue_deadline: QUEUE_DEADLINE_MS,
+            unsettled: MAX_UNSETTLED,
             // The standard library seeds its hashers from the operating system's randomness.
             seed: std::hash::RandomState::new().build_hasher().finish(),
         }
@@ -79,7 +82,8 @@ impl Options {
 /// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once. [`TurnedAway::Lost`] alone does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnedAway {
-    /// Too many transactions are in flight and too many callers queue, or the instance is shutting down.
+    /// Too many transactions are in flight and too many callers queue, or too many are answered and not settled, or the instance is
+    /// shutting down.
     #[error("overloaded: try again later")]
     Overloaded,
     /// A participant's breaker is open.
@@ -163,6 +167,8 @@ pub struct Engine {
     pub(crate) gates: Arc<Gates>,
     pub(crate) admission: Admission,
     pub(crate) shards: [Shard; SHARDS],
+    /// How many those hold.
+    pub(crate) driven: AtomicUsize,
     entropy: AtomicU64,
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
@@ -213,6 +219,7 @@ impl Engine {
             gates: Gates::new(services),
             admission: Admission::new(capacity),
             shards: std::array::from_fn(|_| Mutex::default()),
+            driven: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             finished: Mutex::default(),
             recovery: Mutex::default(),
@@ -254,6 +261,9 @@ impl Engine {
         }
         if self.epoch.load(Ordering::Acquire) == 0 {
             return Err(TurnedAway::NotReady);
+        }
+        if self.driven.load(Ordering::Relaxed) >= self.options.unsettled {
+            return Err(TurnedAway::Overloaded);
         }
         let now = self.clock.now();
         let pass = self.gates.admit(&steps, now).map_err(TurnedAway::Unavailable)?;
@@ -328,7 +338,9 @@ impl Engine {
             pass: pass.map(|pass| Mutex::new(Some(pass))),
             state: Mutex::new(state),
         });
-        self.shard(live.id).lock().insert(live.id, Arc::clone(&live));
+        if self.shard(live.id).lock().insert(live.id, Arc::clone(&live)).is_none() {
+            self.driven.fetch_add(1, Ordering::Relaxed);
+        }
         live
     }
 
@@ -406,6 +418,7 @@ impl Engine {
         if driven {
             shard.remove(&live.id);
             drop(shard);
+            self.driven.fetch_sub(1, Ordering::Relaxed);
             self.recovery.lock().lets_go(live.id);
         }
         driven

@@ -18,6 +18,8 @@ use protocol::{BranchState, Command, Pacing, Refusal, Reply, Timestamp, Unknown,
 const SOUND: Name = Name::literal("a-sound");
 const SICK: Name = Name::literal("b-sick");
 const TRIP: Name = Name::literal("trip");
+/// Transactions that the engine drives at most.
+const UNSETTLED: usize = 40;
 
 /// Time, moved on by hand.
 #[derive(Default)]
@@ -38,6 +40,8 @@ impl Clock for Hands {
 struct Ways {
     /// The sick one fails what begins a branch, and answers what finishes one.
     ill: AtomicBool,
+    /// It does not answer what finishes one.
+    deaf: AtomicBool,
     /// It does not answer what begins a branch either way, yet.
     silent: AtomicBool,
     unanswered: Mutex<VecDeque<Done<Reply>>>,
@@ -56,6 +60,9 @@ impl Transport for Ways {
             if self.ill.load(Ordering::Relaxed) {
                 return done(Reply::Unknown(Unknown::Failed));
             }
+        }
+        if *service == SICK && !command.verb.begins() && self.deaf.load(Ordering::Relaxed) {
+            return done(Reply::Unknown(Unknown::Failed));
         }
         done(Reply::Done(match command.verb {
             Verb::Prepare => BranchState::Prepared,
@@ -109,7 +116,7 @@ impl Bench {
         let (clock, ways, log) = (Arc::<Hands>::default(), Arc::<Ways>::default(), Arc::<Refusing>::default());
         let mut definition = Definition::new(TRIP, [SOUND, SICK]);
         definition.protocol = protocol;
-        let options = Options::new(Name::literal("here"));
+        let options = Options { unsettled: UNSETTLED, ..Options::new(Name::literal("here")) };
         let ports = (log.clone(), ways.clone(), clock.clone());
         let engine = Engine::new(options, vec![definition], ports.0, ports.1, ports.2, Arc::new(Unobserved)).unwrap();
         engine.register(Box::new(|registered| registered.unwrap()));
@@ -227,4 +234,24 @@ fn a_probe_that_was_used_is_not_given_back_while_its_answer_is_awaited() {
     bench.ways.silent.store(false, Ordering::Relaxed);
     bench.ways.ill.store(false, Ordering::Relaxed);
     assert!(is_committed(&bench.begin()), "late is an answer too");
+}
+
+#[test]
+fn answered_transactions_that_nobody_acknowledges_pile_up_to_a_bound_and_no_further() {
+    let bench = Bench::new(Choice::TwoPhase);
+    bench.ways.deaf.store(true, Ordering::Relaxed);
+    assert!((0..UNSETTLED).all(|_| is_committed(&bench.begin())), "what is prepared is answered");
+    for _ in 0..3 {
+        let turned_away = bench.begin();
+        assert!(matches!(&*turned_away.lock(), Some(Err(TurnedAway::Overloaded))), "{:?}", turned_away.lock());
+    }
+    assert_eq!(
+        (bench.engine.live_count(), bench.engine.load()),
+        (UNSETTLED, (0, 0)),
+        "who is turned away leaves nothing"
+    );
+    bench.ways.deaf.store(false, Ordering::Relaxed);
+    bench.wait(2 * Pacing::default().slow_pace);
+    assert_eq!(bench.engine.live_count(), 0);
+    assert!(is_committed(&bench.begin()));
 }

@@ -27,6 +27,9 @@ pub const MAX_IDEMPOTENCY_KEYS: usize = 100_000;
 pub const MAX_IN_FLIGHT: usize = 500;
 /// Callers that queue behind the transactions in flight; more are refused as overload.
 pub const MAX_QUEUED: usize = 5_000;
+/// Transactions that one instance drives, those behind their answer included; callers beyond are refused as overload. Where a participant
+/// prepares and does not acknowledge commits, answered transactions pile up.
+pub const MAX_UNSETTLED: usize = 20_000;
 /// How long a caller queues at most. Milliseconds.
 pub const QUEUE_DEADLINE_MS: u64 = 2_000;
 
@@ -106,6 +109,7 @@ const _: () = {
     assert!(POLICY_TWO_PHASE_UNTIL_PERCENT < POLICY_SAGA_FROM_PERCENT, "the choice must not flap");
     assert!(BREAKER_SHORT_COOL_DOWN_MS < BREAKER_COOL_DOWN_MS);
     assert!(2 * LEASE_RENEWAL_MS < LEASE_MS, "one lost renewal must not lose the lease");
+    assert!(2 * MAX_IN_FLIGHT < MAX_UNSETTLED, "what is answered and not settled leaves room for what is in flight");
     assert!(MIN_RETENTION_MS < RETENTION_MS);
     assert!(QUEUE_DEADLINE_MS < MIN_RETENTION_MS, "a queued transaction must not expire before it starts");
     assert!(EXECUTED_AGE_MS <= TERMINATION_AGE_MS);

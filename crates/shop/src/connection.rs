@@ -293,8 +293,8 @@ thread_local! {
     static OUTBOX: RefCell<Vec<(Arc<Line>, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// So many answers are worth waking a thread for.
-const WORTH_SENDING: usize = 16;
+/// So many answers are worth waking a thread for. More would have the other processors wait for work.
+const WORTH_SENDING: usize = 8;
 
 /// Has the runtime write the answers of the one thread.
 pub(crate) fn send_replies(runtime: &tokio::runtime::Handle) {

@@ -21,6 +21,8 @@ pub struct Conditions {
     pub pacing: Pacing,
     /// Transactions in flight per instance.
     pub in_flight: usize,
+    /// Transactions an instance drives before callers are turned away.
+    pub unsettled: usize,
     /// Clients.
     pub clients: usize,
     /// What each of them does, so many times.
@@ -89,6 +91,7 @@ impl Conditions {
             recovery: *random.pick(&[Recovery::Backward, Recovery::Backward, Recovery::Backward, Recovery::Forward]),
             pacing,
             in_flight: *random.pick(&[1, 3, 100]),
+            unsettled: 0,
             clients: random.between(2, 6) as usize,
             operations: random.between(3, 10) as u32,
             orders: random.between(1, 5),
@@ -113,6 +116,8 @@ impl Conditions {
             termination_age: *random.pick(&[150, 600, 2_000, 6_000]),
             executed_age: *random.pick(&[150, 600, 2_000, 6_000]),
         };
+        // Not drawn, so that what earlier seeds draw stays as it was.
+        let drawn = Self { unsettled: if drawn.in_flight == 3 { 4 } else { 1_000 }, ..drawn };
         if random.chance(200) { drawn.cruel(random) } else { drawn }
     }
 

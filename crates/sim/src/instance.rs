@@ -114,6 +114,7 @@ impl World {
             in_flight: self.conditions.in_flight,
             queued: 2,
             queue_deadline: 500,
+            unsettled: self.conditions.unsettled,
             seed: self.random.next(),
         };
         let (log, transport, clock, observer) = (wires.clone(), wires.clone(), wires.clone(), wires.clone());
