@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub struct Instance {
     child: Child,
     address: SocketAddr,
     said: Arc<Mutex<String>>,
-    greeting: std::sync::mpsc::Receiver<()>,
+    greeted: Arc<AtomicBool>,
 }
 
 impl Instance {
@@ -39,16 +40,17 @@ impl Instance {
         let said = Arc::new(Mutex::new(String::new()));
         collect(child.stderr.take().unwrap(), &said);
         let output = BufReader::new(child.stdout.take().unwrap());
-        let (greet, greeting) = std::sync::mpsc::channel();
+        let greeted = Arc::<AtomicBool>::default();
+        let greet = Arc::clone(&greeted);
         let words = format!("Settle serves {section} at http://{address}");
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if line.contains(&words) {
-                    _ = greet.send(());
+                    greet.store(true, Ordering::Relaxed);
                 }
             }
         });
-        Self { name: name.to_owned(), child, address, said, greeting }
+        Self { name: name.to_owned(), child, address, said, greeted }
     }
 
     /// Waits until it serves.
@@ -56,13 +58,16 @@ impl Instance {
     /// # Panics
     /// If it does not.
     pub fn wait_until_it_serves(&self) {
-        let greeted = self.greeting.recv_timeout(PATIENCE);
-        assert!(greeted.is_ok(), "{} does not serve: {}", self.name, self.said());
+        let until = Instant::now() + PATIENCE;
+        while !self.serves() {
+            assert!(Instant::now() < until, "{} does not serve: {}", self.name, self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Whether it serves already.
     pub fn serves(&self) -> bool {
-        self.greeting.try_recv().is_ok()
+        self.greeted.load(Ordering::Relaxed)
     }
 
     /// A client of this instance alone.
@@ -140,16 +145,16 @@ impl System {
         let broker = nats::Server::start().unwrap();
         let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let mut set = |key: &str, value: &str| all.extend(["--set".to_owned(), format!("{key}={value}")]);
-        set("nats.url", &format!("nats://{}", broker.address()));
+        set("nats.url", &broker.address());
         for ((_, section), database) in SERVICES.iter().zip(&databases) {
             set(&format!("{section}.redis"), &database.address());
             set(&format!("{section}.durability"), "fsync");
         }
         let gateway = Gateway::open();
         let mut system = Self { services: Default::default(), databases, broker, gateway, arguments: all };
-        for service in 0..SERVICES.len() {
+        for (service, (command, _)) in SERVICES.iter().enumerate() {
             for number in 1..=instances {
-                let name = format!("{}-{number}", SERVICES[service].0);
+                let name = format!("{command}-{number}");
                 system.services[service].push(Instance::spawn(service, &name, &system.arguments));
             }
         }
@@ -172,6 +177,11 @@ impl System {
             let addresses = self.services[service].iter().map(|instance| instance.address).collect();
             self.gateway.route(segment, addresses);
         }
+    }
+
+    /// Has the gateway hand everything for a service to one instance.
+    pub fn route_only(&self, service: usize, instance: &Instance) {
+        self.gateway.route(SERVICES[service].1, vec![instance.address]);
     }
 
     /// Starts an instance without waiting for it.
@@ -197,6 +207,18 @@ impl Shop for System {
 
     fn wait_until_settled(&self) {
         self.services[0].iter().for_each(|instance| instance.client().wait_until_settled());
+        // What a killed instance prepared and did not stage is nobody's until stock and payment ask.
+        let until = Instant::now() + PATIENCE;
+        for instance in self.services[1..].iter().filter_map(|instances| instances.first()) {
+            loop {
+                let answer = instance.client().try_send("GET", "/health/deep", &[], "").unwrap();
+                if answer.json()["prepared"] == 0 {
+                    break;
+                }
+                assert!(Instant::now() < until, "it does not settle: {answer:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
     }
 
     fn audit(&self) {

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use ledger::{EntityId, LedgerCommand, Termination, terminate};
 use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure};
 use protocol::limits::{
-    EXECUTED_AGE_MS, KEPT_BRANCHES, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, RETENTION_MS, TERMINATION_AGE_MS,
+    EXECUTED_AGE_MS, KEPT_BRANCHES, LEASE_MS, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, RETENTION_MS, TERMINATION_AGE_MS,
 };
 use protocol::log::Verdict;
 use protocol::{BranchId, Command, Name, Payload, Timestamp, TransactionId};
@@ -89,6 +89,11 @@ impl LedgerService {
     /// transaction's stage not. Nobody comes back for such a branch, so there is nothing to wait for.
     pub fn terminate_prepared(&self, done: Done<()>) {
         self.terminate(Timestamp(u64::MAX), Timestamp(0), done);
+    }
+
+    /// Asks the log about prepared branches that have outlived a lease: an order instance is gone, and may have left some that it never staged.
+    pub fn terminate_orphans(&self, now: Timestamp) {
+        self.terminate(now.minus(LEASE_MS), Timestamp(0), Box::new(|()| {}));
     }
 
     /// Asks the log about every executed branch: whether it stands.
@@ -176,6 +181,23 @@ impl LedgerService {
         let query = LedgerQuery::Account(EntityId::number(0));
         let answer = called(|done| self.store().read(query, done));
         matches!(tokio::time::timeout(within, answer).await, Ok(Ok(Ok(_))))
+    }
+
+    /// How many branches are prepared and not decided, as far as counting goes.
+    ///
+    /// # Errors
+    /// Why the database does not say.
+    pub async fn prepared(&self) -> Result<usize, String> {
+        let query = LedgerQuery::Open {
+            prepared_before: Timestamp(u64::MAX),
+            executed_before: Timestamp(0),
+            limit: MAX_TERMINATION_BATCH,
+        };
+        match called(|done| self.store().read(query, done)).await {
+            Ok(Ok(LedgerAnswer::Open(open))) => Ok(open.len()),
+            Ok(Ok(_)) | Err(_) => Err("no answer".to_owned()),
+            Ok(Err(failure)) => Err(failure.to_string()),
+        }
     }
 
     pub(crate) fn check_development(&self, what: &str) -> Result<(), Problem> {

@@ -8,11 +8,12 @@
 //! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
+//! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
 
 use std::time::Duration;
 
 use ledger::EntityId;
-use orchestrator::Done;
+use orchestrator::{Clock, Done};
 use protocol::log::Verdict;
 use protocol::record::{self, RecordError};
 use protocol::{Name, TransactionId};
@@ -49,6 +50,8 @@ pub enum Question {
         /// What is to go wrong, or no longer.
         change: FaultChange,
     },
+    /// An order instance is gone, and another has its transactions. What it had prepared and not staged, nobody has: ask now.
+    Orphans,
 }
 
 /// An answer.
@@ -129,12 +132,12 @@ pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
                 answer(done, &Answer::Well(orders.answers(HEALTH_PATIENCE).await));
             });
         }
-        Some(Question::Price(_) | Question::Faults { .. }) | None => done(None),
+        Some(Question::Price(_) | Question::Faults { .. } | Question::Orphans) | None => done(None),
     }
 }
 
 /// Answers a question to stock or payment; `instance` is this one. Call it on a runtime.
-pub fn answer_of_ledger(ledger: &LedgerService, instance: Name, question: &[u8], done: Reply) {
+pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn Clock), question: &[u8], done: Reply) {
     match read(question) {
         Some(Question::Price(item)) => {
             ledger.price(item, Box::new(|price| answer(done, &Answer::Price(price))));
@@ -149,6 +152,10 @@ pub fn answer_of_ledger(ledger: &LedgerService, instance: Name, question: &[u8],
             if from != instance {
                 ledger.faults().change(&change);
             }
+            done(None);
+        }
+        Some(Question::Orphans) => {
+            ledger.terminate_orphans(clock.now());
             done(None);
         }
         Some(Question::Verdicts(_) | Question::Transaction { .. }) | None => done(None),
@@ -176,6 +183,7 @@ mod tests {
             Question::Price(EntityId::number(7)),
             Question::Transaction { id, waits: true },
             Question::Well,
+            Question::Orphans,
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },
             Question::Faults { from, change: change(Fault::Crash, None) },
             Question::Faults { from, change: FaultChange::Clear { point: None } },

@@ -7,7 +7,7 @@ use nats::{Bytes, Nats, To, Unanswered};
 use orchestrator::{Done, LogError};
 use protocol::log::Verdict;
 use protocol::{Name, TransactionId};
-use shop::checkout::STOCK;
+use shop::checkout::{PAYMENT, STOCK};
 use shop::faults::FaultChange;
 use shop::ports::{Peers, Price, Prices, Spread, Told, Verdicts};
 use shop::questions::{Answer, Question};
@@ -48,6 +48,14 @@ impl Others {
             done(answer.and_then(|bytes| Answer::decode(&bytes).map_err(|error| error.to_string())));
         };
         self.nats.ask_then(to, &question, within, Box::new(heard));
+    }
+
+    /// Tells the services that keep ledgers that an order instance is gone, and may have left prepared branches behind that it never staged.
+    /// Whom this does not reach asks by itself, later.
+    pub(super) fn tell_of_orphans(&self) {
+        for service in [STOCK, PAYMENT] {
+            self.ask(To::Service(service), &Question::Orphans, AT_ONCE, |_| {});
+        }
     }
 
     /// Whether some instance of a service answers, and says that it is well.

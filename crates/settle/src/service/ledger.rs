@@ -61,9 +61,9 @@ impl Ledger {
             production: config.production,
         });
         tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
-        let (answering, instance) = (service.clone(), config.instance);
+        let (answering, instance, time) = (service.clone(), config.instance, Arc::clone(&clock));
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
-            answer_of_ledger(&answering, instance, &question, done);
+            answer_of_ledger(&answering, (instance, &*time), &question, done);
         };
         let questions = nats.answer(name, Arc::new(answer)).await?;
         let commands = nats.serve(name, Arc::new(participant)).await?;
@@ -110,6 +110,11 @@ impl Vitals for LedgerVitals {
             services.insert("nats".to_owned(), json!(word(nats)));
             let mut findings = serde_json::Map::new();
             findings.insert("services".to_owned(), services.into());
+            if let (true, Ok(Ok(prepared))) =
+                (store, tokio::time::timeout(HEALTH_PATIENCE, self.service.prepared()).await)
+            {
+                findings.insert("prepared".to_owned(), json!(prepared));
+            }
             if let Some(trouble) = self.store.trouble() {
                 findings.insert("detail".to_owned(), json!(trouble));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use nats::{Bytes, Nats, Serving};
-use orchestrator::{Builder, Clock, Done, Options, StartError, SystemClock};
+use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, SystemClock};
 use protocol::Timestamp;
 use serde_json::json;
 use shop::Front;
@@ -28,6 +28,21 @@ use crate::exit::Stopped;
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// Counts what happens, and tells of instances that were taken over.
+struct Watch {
+    metrics: Arc<Metrics>,
+    others: Others,
+}
+
+impl Observer for Watch {
+    fn observe(&self, observation: &Observation<'_>) {
+        self.metrics.observe(observation);
+        if let Observation::TookOver { .. } = observation {
+            self.others.tell_of_orphans();
+        }
+    }
+}
 
 /// The service, running.
 pub(super) struct Order {
@@ -52,6 +67,8 @@ impl Order {
         let nats = start::broker(config).await?;
         let transport = nats.transport([STOCK, PAYMENT]).await?;
         let metrics = Arc::new(Metrics::default());
+        let others = Others::new(nats.clone(), config.instance);
+        let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
         // Ids that are born here must be younger than those that the log has forgotten.
         let clock = Arc::new(SystemClock::later_than(youngest(&store).await?));
         let mut checkout = definition(config.protocol.into());
@@ -59,14 +76,13 @@ impl Order {
         let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
+            .observer(Arc::new(watch))
             .start();
         let orchestrator = tokio::select! {
             started = started => started.map_err(unstarted)?,
             // Recovery would wait for ever for a database that has stopped.
             why = until_stopped(&store) => bail!(Stopped(why)),
         };
-        let others = Others::new(nats.clone(), config.instance);
         let service = OrderService::new(OrderParts {
             store: Arc::new(store.clone()),
             orchestrator,
