@@ -4,6 +4,7 @@
 //! |-------|--------------------------|--------------------------------------------------|
 //! | `cc`  | the allocator            | the system's package manager: `build-essential`  |
 //! | `redis-server`, `redis-sentinel` | the ledger in Redis, started by the tests themselves | the system's package manager |
+//! | `nats-server` | commands between services, started by the tests themselves | the system's package manager |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
 //! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 
@@ -22,10 +23,11 @@ struct Tool {
 }
 
 /// Debian's packages.
-const SYSTEM: [Tool; 3] = [
+const SYSTEM: [Tool; 4] = [
     Tool { program: "cc", package: "build-essential" },
     Tool { program: "redis-server", package: "redis-server" },
     Tool { program: "redis-sentinel", package: "redis-sentinel" },
+    Tool { program: "nats-server", package: "nats-server" },
 ];
 
 /// Installs what is missing, or says what is.

@@ -83,6 +83,21 @@ pub const MAX_SEED_LAYERS: usize = 1_000;
 /// Sentinels that are asked for a master.
 pub const MAX_SENTINELS: usize = 15;
 
+/// Bytes of one message between services, a question's or an answer's included.
+pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+/// Addresses of message servers that a process is given.
+pub const MAX_NATS_SERVERS: usize = 15;
+/// Commands and questions of one process that wait for an answer; one more is unknown at once.
+pub const MAX_PENDING: usize = 65_536;
+/// Commands of one process that wait to be sent; one more is unknown at once.
+pub const MAX_SEND_QUEUE: usize = 16_384;
+/// Commands, or questions, that one process works on at once for others.
+pub const MAX_HANDLED: usize = 16_384;
+/// Undecodable messages that the message servers keep for people to look at; the oldest go first.
+pub const KEPT_DEAD_MESSAGES: usize = 10_000;
+/// Bytes of those.
+pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
+
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -101,5 +116,8 @@ const _: () = {
     assert!(MAX_AMOUNT as i128 * MAX_BATCH as i128 <= i128::MAX / 2, "sums over all accounts are taken in 128 bits");
     assert!(MAX_ORDER_LINES <= MAX_ENTRIES, "every order fits in a branch");
     assert!(MAX_STORE_BATCH < MAX_STORE_QUEUE && MAX_TERMINATION_BATCH.div_ceil(MAX_SCRIPT_ITEMS) < MAX_STORE_QUEUE);
+    assert!(MAX_PAYLOAD_BYTES + 1024 <= MAX_MESSAGE_BYTES, "every command fits in a message");
+    assert!(MAX_TERMINATION_BATCH * 48 <= MAX_MESSAGE_BYTES, "so does a question about that many transactions");
+    assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
 };

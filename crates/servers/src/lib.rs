@@ -3,6 +3,7 @@
 //! ```text
 //!   redis::Server::start ──► Process ──► redis-server   (a folder of its own: configuration, data, output)
 //!   redis::Sentinel::start ─► Process ─► redis-sentinel
+//!   nats::Server::start ────► Process ─► nats-server
 //!                                │
 //!                                └─ kill (as a power cut would), freeze, thaw, start again in the same folder on the same port
 //! ```
@@ -10,6 +11,7 @@
 //! For tests, benchmarks and `settle`'s own ways of trying things out; nothing in production depends on it. A server that is dropped is
 //! killed, and its folder removed.
 
+pub mod nats;
 mod process;
 pub mod redis;
 

@@ -1,0 +1,455 @@
+//! One process's connection: what goes out, the inbox in which answers arrive, and who waits for them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use async_nats::connection::State;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use protocol::limits::{MAX_MESSAGE_BYTES, MAX_PENDING};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::error::{StartError, Unanswered};
+use crate::names::Names;
+use crate::options::{Credentials, Mode, Options};
+use crate::pending::{Lost, Pending, Waiting, call};
+use crate::statistics::{Statistics, count};
+use crate::wire;
+
+/// In which header a command says where its answer goes: in JetStream mode the reply subject is for the server's own word.
+pub(crate) const REPLY_TO: &str = "Settle-Reply";
+/// Messages that the client library holds for the connection. What is in it at the end of a connection is sent on the next one.
+const CLIENT_CAPACITY: usize = 1024;
+/// Messages that are sent in one go.
+const BATCH: usize = 64;
+/// How long one attempt to connect may take.
+const CONNECTING: std::time::Duration = std::time::Duration::from_secs(2);
+/// Room in headers, beside a message's bytes.
+const HEADER_BYTES: usize = 4096;
+
+/// A message on its way out.
+pub(crate) struct Outgoing {
+    /// Whose answer it asks for.
+    pub(crate) id: u64,
+    /// When that is not wanted any more.
+    pub(crate) until: Instant,
+    pub(crate) subject: async_nats::Subject,
+    pub(crate) payload: Bytes,
+    pub(crate) headers: Option<HeaderMap>,
+    /// Whether a stream takes it.
+    pub(crate) queued: bool,
+    /// Whether it is a command, and so counted as one.
+    pub(crate) command: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) names: Names,
+    pub(crate) client: Client,
+    pub(crate) jetstream: Context,
+    pub(crate) statistics: Arc<Statistics>,
+    pub(crate) pending: Pending,
+    pub(crate) runtime: Handle,
+    /// Counts the connections.
+    pub(crate) connections: watch::Receiver<u64>,
+    /// A stream was found to be missing.
+    pub(crate) missing: Notify,
+    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    inbox: String,
+}
+
+impl Shared {
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Puts a message on its way. Whoever waits under its id is told if there is no way.
+    pub(crate) fn send(&self, message: Outgoing) {
+        if !self.is_connected() {
+            return self.pending.give_up(message.id, Lost::Unreachable);
+        }
+        if let Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) =
+            self.outgoing.try_send(message)
+        {
+            self.pending.give_up(back.id, Lost::Unreachable);
+        }
+    }
+
+    /// Sends what is queued, for ever.
+    async fn send_all(&self, mut queue: mpsc::Receiver<Outgoing>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let now = Instant::now();
+            for message in batch.drain(..) {
+                if message.until <= now || !self.is_connected() {
+                    // Left to the time-out, or told at once.
+                    if message.until > now {
+                        self.pending.give_up(message.id, Lost::Unreachable);
+                    }
+                    continue;
+                }
+                if message.command {
+                    count(&self.statistics.sent);
+                }
+                let id = message.id;
+                if let Err(error) = self.publish(message).await {
+                    tracing::warn!(%error, "a message could not be given to the NATS client");
+                    self.pending.give_up(id, Lost::Unreachable);
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, message: Outgoing) -> Result<(), async_nats::PublishError> {
+        let Outgoing { id, subject, payload, headers, queued, .. } = message;
+        let answer = format!("{}r{id}", self.inbox);
+        if queued {
+            let mut headers = headers.unwrap_or_default();
+            headers.insert(REPLY_TO, answer);
+            self.client.publish_with_reply_and_headers(subject, format!("{}a{id}", self.inbox), headers, payload).await
+        } else if let Some(headers) = headers {
+            self.client.publish_with_reply_and_headers(subject, answer, headers, payload).await
+        } else {
+            self.client.publish_with_reply(subject, answer, payload).await
+        }
+    }
+
+    /// Hands out what arrives in the inbox, for ever.
+    async fn receive_all(&self, mut inbox: async_nats::Subscriber) {
+        while let Some(message) = inbox.next().await {
+            let Some((kind, id)) = message.subject.strip_prefix(self.inbox.as_str()).and_then(parse) else { continue };
+            match kind {
+                'a' => self.acknowledged(id, &message),
+                _ => self.answered(id, &message),
+            }
+        }
+    }
+
+    /// The server's word on a command for a stream.
+    fn acknowledged(&self, id: u64, message: &async_nats::Message) {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            self.missing.notify_one();
+            return self.pending.give_up(id, Lost::Unreachable);
+        }
+        if let Some(error) = refusal(&message.payload) {
+            count(&self.statistics.refused);
+            tracing::debug!(error, "the server did not take a command");
+            self.pending.give_up(id, Lost::Unreachable);
+        }
+    }
+
+    fn answered(&self, id: u64, message: &async_nats::Message) {
+        let Some(waiting) = self.pending.take(id) else { return count(&self.statistics.late) };
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return waiting.give_up(Lost::Unreachable, &self.statistics);
+        }
+        match waiting {
+            Waiting::Command(done) => {
+                count(&self.statistics.replied);
+                let reply = wire::decode_reply(&message.payload).unwrap_or_else(|error| {
+                    count(&self.statistics.poison);
+                    tracing::error!(%error, "an answer of a participant cannot be read");
+                    protocol::Reply::Unknown(protocol::Unknown::Failed)
+                });
+                call(|| done(reply));
+            }
+            Waiting::Question(done) => {
+                let answer = wire::decode_answer(&message.payload);
+                if answer.is_err() {
+                    count(&self.statistics.unanswered);
+                }
+                call(|| done(answer));
+            }
+        }
+    }
+
+    /// Waits until the server has seen everything that was sent before.
+    pub(crate) async fn round_trip(&self) -> Result<(), StartError> {
+        let nobody = self.names.nobody();
+        match self.client.request(nobody, Bytes::new()).await {
+            Err(error) if error.kind() != async_nats::RequestErrorKind::NoResponders => Err(StartError::Server {
+                servers: self.options.shown_servers(),
+                request: "answer".to_owned(),
+                why: error.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn refused(&self, request: &str, why: impl fmt::Display) -> StartError {
+        StartError::Server { servers: self.options.shown_servers(), request: request.to_owned(), why: why.to_string() }
+    }
+}
+
+/// `r17` as its kind and number.
+fn parse(rest: &str) -> Option<(char, u64)> {
+    let kind = rest.chars().next()?;
+    Some((kind, rest.get(1..)?.parse().ok()?))
+}
+
+/// What the server says against a message for a stream, if it did not take it.
+fn refusal(word: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Word {
+        error: Option<Why>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Why {
+        #[serde(default)]
+        description: String,
+    }
+    // Its usual word, for which no parser need be asked.
+    if word.starts_with(b"{\"stream\":") {
+        return None;
+    }
+    match serde_json::from_slice::<Word>(word) {
+        Ok(word) => word.error.map(|why| why.description),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// A process's connection to NATS. Cheap to clone; the last clone that goes away (transports and [`Serving`](crate::Serving)s hold one) closes it,
+/// and tells everybody who waits that there is no answer.
+#[derive(Clone)]
+pub struct Nats {
+    pub(crate) shared: Arc<Shared>,
+    _guard: Arc<Guard>,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// Ends the tasks with the last handle.
+struct Guard {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.shared.pending.close();
+    }
+}
+
+impl Nats {
+    /// Connects, and looks whether everything that the options ask for is there.
+    ///
+    /// Call it on the runtime that is to do the work. It waits for a server that is not there yet, and for JetStream, as long as
+    /// [`Options::patience`] says; what waiting can't mend fails at once.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn connect(options: Options) -> Result<Self, StartError> {
+        options.check()?;
+        let statistics = Arc::new(Statistics::default());
+        let (connected, connections) = watch::channel(0);
+        let client = dial(&options, &statistics, connected).await?;
+        let found = client.server_info().max_payload;
+        let wanted = MAX_MESSAGE_BYTES + HEADER_BYTES;
+        if found < wanted {
+            return Err(StartError::SmallMessages { servers: options.shown_servers(), found, wanted });
+        }
+        let jetstream = jetstream::ContextBuilder::new().timeout(CONNECTING).build(client.clone());
+        let names = Names::new(options.prefix);
+        let inbox = names.inbox();
+        let (outgoing, queue) = mpsc::channel(options.send_queue);
+        let shared = Arc::new(Shared {
+            pending: Pending::new(options.pending, Arc::clone(&statistics)),
+            names,
+            client,
+            jetstream,
+            statistics,
+            runtime: Handle::current(),
+            connections,
+            missing: Notify::new(),
+            outgoing,
+            inbox,
+            options,
+        });
+        if matches!(shared.options.mode, Mode::JetStream { .. }) {
+            crate::streams::check_jetstream(&shared).await?;
+        }
+        let subject = format!("{}*", shared.inbox);
+        let answers = shared.client.subscribe(subject).await.map_err(|error| shared.refused("subscribe", error))?;
+        shared.round_trip().await?;
+        let tasks = [
+            tokio::spawn({
+                let shared = Arc::clone(&shared);
+                async move { shared.receive_all(answers).await }
+            }),
+            tokio::spawn({
+                let shared = Arc::clone(&shared);
+                async move { shared.send_all(queue).await }
+            }),
+            tokio::spawn({
+                let shared = Arc::clone(&shared);
+                async move { shared.pending.watch().await }
+            }),
+        ];
+        let guard = Guard { shared: Arc::clone(&shared), tasks: Mutex::new(tasks.into()) };
+        Ok(Self { shared, _guard: Arc::new(guard) })
+    }
+
+    /// What is counted.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.shared.statistics
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.shared.is_connected()
+    }
+
+    /// Waits until everything that was sent is on its way to the server; for a stop. Answers still arrive until the last clone goes away.
+    pub async fn flush(&self) {
+        // Without a connection there is nothing to wait for.
+        if self.is_connected() {
+            _ = tokio::time::timeout(self.shared.options.patience, self.shared.client.flush()).await;
+        }
+    }
+
+    /// Keeps a task for as long as there is a handle.
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        self._guard.tasks.lock().push(task);
+    }
+}
+
+/// Connects within the patience.
+async fn dial(
+    options: &Options,
+    statistics: &Arc<Statistics>,
+    connected: watch::Sender<u64>,
+) -> Result<Client, StartError> {
+    let until = tokio::time::Instant::now() + options.patience;
+    let connect = connect_options(options, statistics, connected).await?;
+    let mut why = "it did not answer".to_owned();
+    loop {
+        let attempt = tokio::time::timeout_at(until, connect.clone().connect(options.servers.as_slice())).await;
+        match attempt {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(error)) => {
+                let servers = options.shown_servers();
+                why = error.to_string();
+                match error.kind() {
+                    ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                        return Err(StartError::Refused { servers, why });
+                    }
+                    ConnectErrorKind::ServerParse => return Err(StartError::Option { option: "servers", why }),
+                    ConnectErrorKind::Tls => return Err(StartError::Unusable { what: "TLS".to_owned(), why }),
+                    _ => {}
+                }
+            }
+            Err(_) => {}
+        }
+        if tokio::time::Instant::now() >= until {
+            return Err(StartError::Unreachable { servers: options.shown_servers(), patience: options.patience, why });
+        }
+        tokio::time::sleep_until(until.min(tokio::time::Instant::now() + options.patience / 50)).await;
+    }
+}
+
+async fn connect_options(
+    options: &Options,
+    statistics: &Arc<Statistics>,
+    connected: watch::Sender<u64>,
+) -> Result<ConnectOptions, StartError> {
+    let connected = Arc::new(connected);
+    let statistics = Arc::clone(statistics);
+    let heard = move |event: Event| {
+        match &event {
+            Event::Connected => {
+                statistics.connected.store(true, Ordering::Relaxed);
+                connected.send_modify(|connections| {
+                    if *connections > 0 {
+                        count(&statistics.reconnects);
+                        tracing::info!("connected to NATS again");
+                    }
+                    *connections += 1;
+                });
+            }
+            Event::Disconnected | Event::Closed => {
+                statistics.connected.store(false, Ordering::Relaxed);
+                tracing::warn!("the connection to NATS is lost: trying again");
+            }
+            Event::SlowConsumer(_) => {
+                count(&statistics.dropped);
+                tracing::warn!("a message was dropped: this process does not keep up with what it is sent");
+            }
+            other => tracing::warn!(event = %other, "NATS"),
+        }
+        std::future::ready(())
+    };
+    let mut connect = ConnectOptions::new()
+        .name(format!("{} {}", options.prefix, options.instance))
+        .event_callback(heard)
+        .ping_interval(options.ping)
+        .connection_timeout(CONNECTING.min(options.patience))
+        .request_timeout(Some(CONNECTING))
+        .client_capacity(CLIENT_CAPACITY)
+        // For each that waits there may be an answer and the server's word.
+        .subscription_capacity(2 * MAX_PENDING)
+        .require_tls(options.tls.required)
+        .reconnect_delay_callback(delay);
+    for authority in &options.tls.authorities {
+        connect = connect.add_root_certificates(authority.clone());
+    }
+    if let Some((certificate, key)) = &options.tls.identity {
+        connect = connect.add_client_certificate(certificate.clone(), key.clone());
+    }
+    match &options.credentials {
+        Credentials::None => Ok(connect),
+        Credentials::Password { user, password } => Ok(connect.user_and_password(user.clone(), password.clone())),
+        Credentials::Token(token) => Ok(connect.token(token.clone())),
+        Credentials::File(path) => connect
+            .credentials_file(path)
+            .await
+            .map_err(|error| StartError::Unusable { what: path.display().to_string(), why: error.to_string() }),
+    }
+}
+
+/// Between two attempts to connect again: from 10 ms to half a second, so that the end of an outage is noticed at once, with jitter, so
+/// that not everybody comes at once.
+fn delay(attempts: usize) -> std::time::Duration {
+    let longest = (10_u64 << attempts.min(6)).min(500);
+    std::time::Duration::from_millis(fastrand::u64(longest / 2..=longest))
+}
+
+/// Waits for an answer as a future.
+pub(crate) async fn heard<T>(answer: tokio::sync::oneshot::Receiver<Result<T, Unanswered>>) -> Result<T, Unanswered> {
+    // The callback is called in any case; if not, there is nobody left.
+    answer.await.unwrap_or(Err(Unanswered::Nobody))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_word_is_understood() {
+        assert_eq!(refusal(br#"{"stream":"settle-command-stock", "seq":7}"#), None);
+        let full = br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"x","seq":0}"#;
+        assert_eq!(refusal(full).as_deref(), Some("maximum messages exceeded"));
+        assert!(refusal(b"what?").is_some(), "what is not understood is no acknowledgement");
+    }
+
+    #[test]
+    fn an_inbox_takes_numbers_only() {
+        assert_eq!(parse("r17"), Some(('r', 17)));
+        for bad in ["", "r", "rx", "\u{e9}1", "r-1"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The participant's side: commands in, replies out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subject;
+use futures_util::StreamExt as _;
+use orchestrator::{Done, Participant};
+use protocol::{Name, Reply, Unknown};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::dead;
+use crate::desk::{Desk, Slip};
+use crate::error::StartError;
+use crate::link::{Nats, REPLY_TO, Shared};
+use crate::names::GROUP;
+use crate::options::Mode;
+use crate::statistics::{count, uncount};
+use crate::trace::TraceContext;
+use crate::{pull, streams, wire};
+
+/// Something that is served, until this is dropped or [stopped](Serving::stop).
+pub struct Serving {
+    nats: Nats,
+    desk: Arc<Desk>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").field("in_hand", &self.desk.taken()).finish_non_exhaustive()
+    }
+}
+
+/// Says when to stop.
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    pub(crate) async fn stopped(&mut self) {
+        // A sender that is gone means the same.
+        _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+impl Serving {
+    pub(crate) fn new(nats: Nats, desk: Arc<Desk>) -> Self {
+        let (stop, _) = watch::channel(false);
+        let sending = Arc::clone(&desk);
+        let tasks = vec![nats.shared.runtime.spawn(async move { sending.send_all().await })];
+        Self { nats, desk, stop, tasks }
+    }
+
+    pub(crate) fn stopped(&self) -> Stop {
+        Stop(self.stop.subscribe())
+    }
+
+    pub(crate) fn run(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(self.nats.shared.runtime.spawn(work));
+    }
+
+    /// Takes nothing more in, and waits until what is in hand is answered, as long as [`Options::patience`](crate::Options::patience)
+    /// says. Whether all of it was.
+    pub async fn stop(self) -> bool {
+        _ = self.stop.send(true);
+        let all_done = async {
+            while self.desk.taken() > 0 {
+                // A slip may have come back in between: look again soon in any case.
+                _ = tokio::time::timeout(Duration::from_millis(20), self.desk.freed()).await;
+            }
+        };
+        let done = tokio::time::timeout(self.nats.shared.options.patience, all_done).await.is_ok();
+        self.nats.flush().await;
+        done
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Nats {
+    /// Serves a participant: hands it the commands for `service`, shared with the service's other instances, and sends its replies. Once it
+    /// returns, commands arrive.
+    ///
+    /// A participant that panics, or drops its callback, is answered for: its store failed.
+    ///
+    /// # Errors
+    /// If the service's queue cannot be made, or is another than is needed.
+    pub async fn serve(&self, service: Name, participant: Arc<dyn Participant>) -> Result<Serving, StartError> {
+        let shared = Arc::clone(&self.shared);
+        let failed = wire::encode(&Reply::Unknown(Unknown::Failed)).map_err(|error| shared.refused("encode", error))?;
+        let desk = Desk::new(&shared, failed);
+        let mut serving = Serving::new(self.clone(), Arc::clone(&desk));
+        let stop = serving.stopped();
+        let counter = Counter { shared, service, participant, desk };
+        match counter.shared.options.mode {
+            Mode::Core => {
+                let subject = counter.shared.names.command(service);
+                let commands = counter.shared.client.queue_subscribe(subject, GROUP.to_owned()).await;
+                let commands = commands.map_err(|error| counter.shared.refused("subscribe", error))?;
+                counter.shared.round_trip().await?;
+                serving.run(serve_core(counter, commands, stop));
+            }
+            Mode::JetStream { .. } => {
+                streams::at_start(&counter.shared, || streams::dead_stream(&counter.shared)).await?;
+                streams::at_start(&counter.shared, || streams::command_stream(&counter.shared, service)).await?;
+                streams::at_start(&counter.shared, || streams::consumer(&counter.shared, service)).await?;
+                let (reporting, every) = (Arc::clone(&counter.desk), counter.shared.options.ack_wait / 3);
+                serving.run(async move { reporting.report_all(every).await });
+                let commands = pull::Pull::start(&counter).await?;
+                counter.shared.round_trip().await?;
+                serving.run(commands.run(counter, stop));
+            }
+        }
+        Ok(serving)
+    }
+}
+
+async fn serve_core(counter: Counter, mut commands: async_nats::Subscriber, mut stop: Stop) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            message = commands.next() => message,
+        };
+        let Some(message) = message else { return };
+        let reply = message.reply.clone();
+        let slip = counter.desk.open(reply, None).await;
+        counter.take_in(message, slip);
+    }
+    _ = commands.unsubscribe().await;
+}
+
+/// Where commands for one participant come in.
+pub(crate) struct Counter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) service: Name,
+    pub(crate) participant: Arc<dyn Participant>,
+    pub(crate) desk: Arc<Desk>,
+}
+
+/// Where the answer to a command goes that came from a stream.
+pub(crate) fn reply_to(message: &async_nats::Message) -> Option<Subject> {
+    Some(message.headers.as_ref()?.get(REPLY_TO)?.as_str().into())
+}
+
+impl Counter {
+    /// Hands a command to the participant, or a message that is none to the dead letters.
+    pub(crate) fn take_in(&self, message: async_nats::Message, slip: Slip) {
+        let statistics = &self.shared.statistics;
+        let command = match wire::decode_command(&message.payload) {
+            Ok(command) => command,
+            Err(why) => {
+                count(&statistics.poison);
+                return dead::bury(Arc::clone(&self.shared), self.service, message, why, slip);
+            }
+        };
+        count(&statistics.handled);
+        count(&statistics.working);
+        let working = Working(Arc::clone(&self.shared));
+        let done: Done<Reply> = Box::new(move |reply| {
+            // A reply is never too long: a refusal's text is bounded.
+            if let Ok(payload) = wire::encode(&reply) {
+                slip.finish(payload);
+            }
+            drop(working);
+        });
+        let context = self.shared.options.tracing.as_ref().and(TraceContext::read(message.headers.as_ref()));
+        with_trace(&self.shared, context.as_ref(), || self.participant.handle(command, done));
+    }
+}
+
+struct Working(Arc<Shared>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        uncount(&self.0.statistics.working);
+    }
+}
+
+/// Does the application's work, with its trace. A panic is its own: the slip that it held is answered as it is dropped.
+pub(crate) fn with_trace(shared: &Shared, context: Option<&TraceContext>, work: impl FnOnce()) {
+    let mut work = Some(work);
+    let mut once = move || {
+        if let Some(work) = work.take() {
+            work();
+        }
+    };
+    let done = catch_unwind(AssertUnwindSafe(|| match (&shared.options.tracing, context) {
+        (Some(tracing), Some(context)) => tracing.incoming(context, &mut once),
+        _ => once(),
+    }));
+    if done.is_err() {
+        tracing::error!("the application panicked over a message: it is answered as failed");
+    }
+}

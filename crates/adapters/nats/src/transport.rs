@@ -1,0 +1,107 @@
+//! The order side: commands out, replies in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::{HeaderMap, Subject};
+use orchestrator::{Done, Transport};
+use protocol::{Command, Name, Reply};
+
+use crate::error::StartError;
+use crate::link::{Nats, Outgoing, Shared};
+use crate::options::Mode;
+use crate::pending::{Lost, Waiting};
+use crate::streams;
+use crate::wire;
+
+/// Sends commands to services over NATS. An [`orchestrator::Transport`].
+#[derive(Clone)]
+pub struct NatsTransport {
+    nats: Nats,
+    services: Arc<BTreeMap<Name, Subject>>,
+}
+
+impl std::fmt::Debug for NatsTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsTransport").field("services", &self.services).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    /// A transport to these services. In JetStream mode their queues are made, if they are not there, and made again whenever they are gone.
+    ///
+    /// # Errors
+    /// If a queue cannot be made, or is another than is needed.
+    pub async fn transport(&self, services: impl IntoIterator<Item = Name>) -> Result<NatsTransport, StartError> {
+        let shared = &self.shared;
+        let services: BTreeMap<Name, Subject> =
+            services.into_iter().map(|service| (service, shared.names.command(service).into())).collect();
+        if matches!(shared.options.mode, Mode::JetStream { .. }) {
+            for service in services.keys() {
+                streams::at_start(shared, || streams::command_stream(shared, *service)).await?;
+            }
+            let (shared, names) = (Arc::clone(shared), services.keys().copied().collect());
+            self.keep(tokio::spawn(async move { keep_streams(&shared, names).await }));
+        }
+        Ok(NatsTransport { nats: self.clone(), services: Arc::new(services) })
+    }
+}
+
+/// Looks after the streams, whenever there is a new connection or one was found to be missing; for ever.
+async fn keep_streams(shared: &Shared, services: Vec<Name>) {
+    let mut connections = shared.connections.clone();
+    connections.mark_unchanged();
+    loop {
+        tokio::select! {
+            changed = connections.changed() => if changed.is_err() { return },
+            () = shared.missing.notified() => {}
+        }
+        for service in &services {
+            streams::until_there(shared, || streams::command_stream(shared, *service)).await;
+        }
+        // A server that is asked for a stream too often has no time for it.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl Transport for NatsTransport {
+    fn knows(&self, service: &Name) -> bool {
+        self.services.contains_key(service)
+    }
+
+    fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
+        let shared = &self.nats.shared;
+        let waiting = Waiting::Command(done);
+        let give_up = |waiting: Waiting| waiting.give_up(Lost::Unreachable, &shared.statistics);
+        let Some(subject) = self.services.get(service) else { return give_up(waiting) };
+        let payload = match wire::encode(&command) {
+            Ok(payload) => payload,
+            Err(error) => {
+                tracing::error!(branch = %command.branch, %error, "a command cannot be sent");
+                return give_up(waiting);
+            }
+        };
+        if !shared.is_connected() {
+            return give_up(waiting);
+        }
+        let headers = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing()).map(|context| {
+            let mut headers = HeaderMap::new();
+            context.write(&mut headers);
+            headers
+        });
+        let until = Instant::now() + shared.options.timeout;
+        match shared.pending.put(until, waiting) {
+            Ok(id) => shared.send(Outgoing {
+                id,
+                until,
+                subject: subject.clone(),
+                payload,
+                headers,
+                queued: matches!(shared.options.mode, Mode::JetStream { .. }),
+                command: true,
+            }),
+            Err(waiting) => give_up(waiting),
+        }
+    }
+}
