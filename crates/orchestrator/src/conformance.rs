@@ -1,6 +1,7 @@
 //! The suites that every adapter must pass. An adapter's tests call them with a way to make a fresh, empty instance.
 
 mod ledger_store;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -16,6 +17,7 @@ use protocol::{
 use crate::ports::{Done, Log, LogAnswer, LogQuery, Participant};
 
 pub use ledger_store::ledger_store;
+pub use transport::transport;
 
 /// How long a call may take before the suite calls it lost.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ledger::EntityId;
-use orchestrator::conformance;
 use orchestrator::memory::{MemoryLedger, MemoryLog};
+use orchestrator::{InProcess, conformance};
 
 #[test]
 fn the_log_in_memory() {
@@ -19,4 +19,14 @@ fn the_ledger_in_memory() {
 #[test]
 fn the_ledger_store_in_memory() {
     conformance::ledger_store(|| Arc::new(MemoryLedger::default()));
+}
+
+#[test]
+fn the_transport_within_a_process() {
+    conformance::transport(|participants| {
+        let transport = participants
+            .into_iter()
+            .fold(InProcess::default(), |transport, (service, participant)| transport.with(service, participant));
+        Arc::new(transport)
+    });
 }

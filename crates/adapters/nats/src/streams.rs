@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::context::{AccountErrorKind, CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 use protocol::Name;
@@ -71,18 +72,22 @@ pub(crate) async fn until_there<F: Future<Output = Attempted>>(shared: &Shared, 
 
 /// Whether there is JetStream at all.
 pub(crate) async fn check_jetstream(shared: &Shared) -> Result<(), StartError> {
+    let missing = |why: String| StartError::NoJetStream { servers: shared.options.shown_servers(), why };
     let attempt = || async {
-        let Err(error) = shared.jetstream.query_account().await else { return Ok(Attempt::There { made: false }) };
-        let missing = StartError::NoJetStream { servers: shared.options.shown_servers(), why: error.to_string() };
-        match error.kind() {
-            AccountErrorKind::JetStreamUnavailable if !shared.client.server_info().jetstream => Err(missing),
-            AccountErrorKind::JetStream(why)
-                if [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT]
-                    .contains(&why.error_code()) =>
-            {
-                Err(missing)
+        // Servers of different versions say different things about an account; only whether there is one matters.
+        let told: Result<Response<serde::de::IgnoredAny>, _> = shared.jetstream.request("INFO", &()).await;
+        match told {
+            Ok(Response::Ok(_)) => Ok(Attempt::There { made: false }),
+            Ok(Response::Err { error }) => match error.error_code() {
+                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                    Err(missing(error.to_string()))
+                }
+                _ => Ok(Attempt::NotYet(missing(error.to_string()))),
+            },
+            Err(error) if error.kind() == RequestErrorKind::NoResponders && !shared.client.server_info().jetstream => {
+                Err(missing(error.to_string()))
             }
-            _ => Ok(Attempt::NotYet(missing)),
+            Err(error) => Ok(Attempt::NotYet(missing(error.to_string()))),
         }
     };
     at_start(shared, attempt).await
