@@ -98,6 +98,21 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Bytes of one message between services, a question's or an answer's included.
+pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+/// Addresses of message servers that a process is given.
+pub const MAX_NATS_SERVERS: usize = 15;
+/// Commands and questions of one process that wait for an answer; one more is unknown at once.
+pub const MAX_PENDING: usize = 65_536;
+/// Commands of one process that wait to be sent; one more is unknown at once.
+pub const MAX_SEND_QUEUE: usize = 16_384;
+/// Commands, or questions, that one process works on at once for others.
+pub const MAX_HANDLED: usize = 16_384;
+/// Undecodable messages that the message servers keep for people to look at; the oldest go first.
+pub const KEPT_DEAD_MESSAGES: usize = 10_000;
+/// Bytes of those.
+pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
+
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
