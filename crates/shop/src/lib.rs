@@ -11,6 +11,7 @@
 //! | `single`        | one thread for all checkouts                                              |
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
+//! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -29,6 +30,7 @@ mod http1;
 mod ledger_http;
 pub mod ledger_store;
 pub mod metrics;
+pub mod order_store;
 pub mod orders;
 mod orders_http;
 pub mod participant;

@@ -21,6 +21,7 @@ use protocol::simulation::{Mutation, mark, mutated};
 use protocol::{Decision, Name, Refusal, Transaction, TransactionId};
 
 use crate::checkout::Claim;
+use crate::order_store::OrderDiscrepancy;
 
 /// So many units of one item, at one price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -412,6 +413,26 @@ impl OrderBook {
         let mut paid = self.replaced.clone();
         self.orders.iter().for_each(|(_, order)| paid.add(order));
         paid
+    }
+
+    /// The orders that contradict the log: claimed by no undecided transaction of it, or paid by one that it knows otherwise.
+    pub fn discrepancies(&self) -> Vec<OrderDiscrepancy> {
+        let contradicts = |(&order, found): (&EntityId, &Order)| match found.state {
+            OrderState::Open => None,
+            OrderState::CheckingOut(transaction) => {
+                let undecided = self.log.get(transaction).is_some_and(|record| record.decided.is_none());
+                (!undecided).then_some(OrderDiscrepancy::ClaimedInVain { order, transaction })
+            }
+            OrderState::Paid(transaction) => {
+                // The transaction of a paid order may be forgotten.
+                let record = self.log.get(transaction);
+                let committed = record.is_none_or(|record| record.decision().is_some_and(Decision::is_commit));
+                (!committed).then_some(OrderDiscrepancy::PaidInVain { order, transaction })
+            }
+        };
+        let mut found: Vec<_> = self.orders.iter().filter_map(contradicts).collect();
+        found.sort_unstable();
+        found
     }
 
     /// A picture that stands still.

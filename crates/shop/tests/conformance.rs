@@ -13,9 +13,10 @@ use orchestrator::{
 };
 use protocol::Command;
 use protocol::log::{LogCommand, LogReply};
-use shop::checkout::{Claim, STOCK};
+use shop::checkout::STOCK;
 use shop::ledger_store::EmbeddedLedger;
-use shop::orders::{OrderBook, OrderState, OrdersCommand};
+use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery, order_store};
+use shop::orders::{OrdersCommand, OrdersReply};
 use shop::participant::LedgerService;
 use shop::store::OrderLog;
 use tempfile::TempDir;
@@ -27,53 +28,15 @@ fn open<M: embedded::Machine>() -> (Store<M>, TempDir) {
     (store, folder)
 }
 
-/// The order book refuses a transaction that claims no order; the suite knows nothing of orders. Each transaction of the suite is
-/// given an order of its own, and a claim on it. A repeated stage claims the same order at the same version.
-struct ClaimingLog {
-    log: OrderLog,
+/// The order database, and the folder that goes with it.
+struct OrdersOnDisk {
+    orders: OrderLog,
     _folder: TempDir,
 }
 
-impl ClaimingLog {
-    fn with_claim(&self, command: LogCommand) -> LogCommand {
-        let LogCommand::Stage { writer, transaction } = command else { return command };
-        let order = EntityId::uuid(uuid::Uuid::from_bytes(*transaction.id.as_bytes()));
-        let create = OrdersCommand::Create { order, user: EntityId::number(1), key: None };
-        self.log.0.submit(create, |_| {});
-        let version = self.log.0.read(|book| book.order(order).unwrap().version).unwrap();
-        let mut transaction = (*transaction).clone();
-        transaction.context = Claim { order, version }.encode().unwrap();
-        LogCommand::Stage { writer, transaction: Arc::new(transaction) }
-    }
-
-    /// An order is claimed, paid or open again exactly as the log has it.
-    fn check(&self) {
-        let look = |book: &OrderBook| {
-            for (id, order) in book.orders() {
-                let of =
-                    |transaction| book.transactions().get(transaction).and_then(|record| record.decision().cloned());
-                match order.state {
-                    OrderState::Open => {}
-                    OrderState::CheckingOut(transaction) => assert_eq!(of(transaction), None, "{id}"),
-                    OrderState::Paid(transaction) => {
-                        let record = book.transactions().get(transaction);
-                        // The record of a paid order may be forgotten.
-                        assert!(
-                            record.is_none() || of(transaction).is_some_and(|decision| decision.is_commit()),
-                            "{id}"
-                        );
-                    }
-                }
-            }
-        };
-        self.log.0.read(look).unwrap();
-    }
-}
-
-impl Log for ClaimingLog {
+impl Log for OrdersOnDisk {
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
-        self.log.append(self.with_claim(command), done);
-        self.check();
+        self.orders.append(command, done);
     }
 
     fn decide(
@@ -82,20 +45,33 @@ impl Log for ClaimingLog {
         readable: Done<Result<LogReply, LogError>>,
         durable: Done<Result<LogReply, LogError>>,
     ) {
-        self.log.decide(command, readable, durable);
-        self.check();
+        self.orders.decide(command, readable, durable);
     }
 
     fn read(&self, query: LogQuery, done: Done<Result<LogAnswer, LogError>>) {
-        self.log.read(query, done);
+        self.orders.read(query, done);
+    }
+}
+
+impl OrderStore for OrdersOnDisk {
+    fn submit(&self, command: OrdersCommand, done: Done<Result<OrdersReply, StoreFailure>>) {
+        self.orders.submit(command, done);
+    }
+
+    fn query(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
+        self.orders.query(query, done);
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.orders.stopped()
     }
 }
 
 #[test]
-fn the_log_that_lives_with_the_orders() {
-    conformance::log(|| {
+fn the_orders_and_their_log_on_disk() {
+    order_store(|| {
         let (store, folder) = open();
-        Arc::new(ClaimingLog { log: OrderLog(store), _folder: folder })
+        Arc::new(OrdersOnDisk { orders: OrderLog(store), _folder: folder })
     });
 }
 
