@@ -124,6 +124,21 @@ pub enum OpenError {
         /// What is there now.
         found: String,
     },
+    /// Something else is kept under the keys of this store, or in another way.
+    #[error(
+        "{address} keeps `{found}` under `{base}`, and this program would keep `{wanted}` there: give each service a server or a name of \
+         its own, or use the program that wrote it"
+    )]
+    AnotherKind {
+        /// The server.
+        address: String,
+        /// What the keys begin with.
+        base: String,
+        /// What is kept there.
+        found: String,
+        /// What should be.
+        wanted: &'static str,
+    },
     /// The operating system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(String),

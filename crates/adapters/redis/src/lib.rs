@@ -75,9 +75,9 @@
 //! balance that would go beyond (repeated repairs could) is refused before anything is written. Sums without a bound are kept in two
 //! parts.
 
-mod audit;
-mod codec;
+pub mod answers;
 mod error;
+mod ledger_store;
 mod link;
 mod options;
 mod script;
@@ -86,6 +86,9 @@ mod store;
 mod writer;
 
 pub use error::OpenError;
+pub use ledger_store::RedisLedger;
 pub use options::{Credentials, Durability, Failover, Options, Place};
-pub use store::RedisLedger;
-pub use writer::Statistics;
+pub use redis::Value;
+pub use script::{Script, Words};
+pub use store::{ScriptStore, not_done};
+pub use writer::{Answers, Statistics};

@@ -19,6 +19,14 @@ pub(crate) struct Link {
     pub(crate) replicas: u32,
 }
 
+/// What a store says of itself.
+pub(crate) struct Identity {
+    /// The name that it was given when it was opened first; `None` if it never was.
+    pub(crate) identity: Option<String>,
+    /// What is kept in it.
+    pub(crate) kind: Option<String>,
+}
+
 /// Why a connection is of no use any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) String);
@@ -152,12 +160,15 @@ impl Link {
         }
     }
 
-    /// The name that the store was given when it was opened first; `None` if it never was.
-    pub(crate) fn identity(&mut self, base: &str) -> Result<Option<String>, OpenError> {
-        match self.ask(Words::new().word("HGET").word(&format!("{base}meta")).word("identity"))? {
-            Value::Nil => Ok(None),
-            Value::BulkString(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-            other => Err(self.silent("HGET", &other)),
+    /// What the store says of itself.
+    pub(crate) fn identity(&mut self, base: &str) -> Result<Identity, OpenError> {
+        let question = "HMGET";
+        match self.ask(Words::new().word(question).word(&format!("{base}meta")).word("identity").word("kind"))? {
+            Value::Array(parts) if parts.len() == 2 => {
+                let text = |part: &Value| (*part != Value::Nil).then(|| shown(part));
+                Ok(Identity { identity: text(&parts[0]), kind: text(&parts[1]) })
+            }
+            other => Err(self.silent(question, &other)),
         }
     }
 }

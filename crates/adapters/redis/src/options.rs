@@ -99,6 +99,15 @@ impl Options {
         }
     }
 
+    /// Whether a decision may be told of as soon as the master has applied it, before its replicas have it.
+    ///
+    /// What such an answer rests on is durable already (the stage and every vote), and must not be lost: so not where a failover may
+    /// promote a replica that lacks it. Below `Replicated` the answer comes when it is durable anyway.
+    pub(crate) fn tells_early(&self) -> bool {
+        let followed = matches!(self.place, Place::Standalone { .. }) || self.failover == Failover::LosesNothing;
+        followed && matches!(self.durability, Durability::Replicated { .. })
+    }
+
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let wrong = |option, why: String| Err(OpenError::Option { option, why });
         let times = Duration::from_millis(10)..=Duration::from_secs(60);

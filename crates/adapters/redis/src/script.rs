@@ -1,33 +1,24 @@
-//! The scripts, and calls of them as the server reads them.
-
-use std::sync::LazyLock;
+//! Scripts, and calls of them as the server reads them.
 
 /// A script on the server, called by its hash.
 #[derive(Debug)]
-pub(crate) struct Script {
-    pub(crate) text: &'static str,
+pub struct Script {
+    pub(crate) text: String,
     pub(crate) hash: String,
 }
 
 impl Script {
-    fn new(text: &'static str) -> Self {
-        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    /// A script whose text is these parts, one behind the other.
+    pub fn new(parts: &[&str]) -> Self {
+        let text = parts.concat();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
     }
 }
 
-/// The commands of branches, for stock and payment alike.
-pub(crate) static BRANCH: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("scripts/accounts.lua"), include_str!("scripts/branch.lua"))));
-/// One account.
-pub(crate) static ACCOUNT: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("scripts/accounts.lua"), include_str!("scripts/account.lua"))));
-/// Everything else that a ledger is told or asked.
-pub(crate) static LEDGER: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("scripts/accounts.lua"), include_str!("scripts/ledger.lua"))));
-
 /// A command in the words of the server's protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Words {
+pub struct Words {
     count: usize,
     bytes: Vec<u8>,
 }
@@ -37,7 +28,8 @@ impl Words {
         Self { count: 0, bytes: Vec::with_capacity(192) }
     }
 
-    pub(crate) fn word(&mut self, word: &(impl AsRef<[u8]> + ?Sized)) -> &mut Self {
+    /// Adds a word, of any bytes.
+    pub fn word(&mut self, word: &(impl AsRef<[u8]> + ?Sized)) -> &mut Self {
         let word = word.as_ref();
         self.count += 1;
         self.bytes.push(b'$');
@@ -48,7 +40,8 @@ impl Words {
         self
     }
 
-    pub(crate) fn number(&mut self, number: i64) -> &mut Self {
+    /// Adds a number in decimal.
+    pub fn number(&mut self, number: i64) -> &mut Self {
         self.word(&number.to_string())
     }
 

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use orchestrator::{Done, StoreFailure};
 use parking_lot::{Condvar, Mutex};
+use protocol::Name;
 use protocol::limits::{MAX_STORE_BATCH_BYTES, MAX_STORE_QUEUE};
 use redis::Value;
 
 use crate::error::OpenError;
-use crate::link::{Link, shown};
+use crate::link::{Broken, Link, shown};
 use crate::options::{Durability, Options};
 use crate::script::{Script, Words};
 use crate::sentinel::{Compass, Seat};
@@ -45,10 +46,21 @@ const CERTAIN: [&str; 12] = [
     "NOPERM",
 ];
 
+/// What the server answered to each of the calls, or why nobody knows.
+pub type Answers = Result<Vec<Value>, StoreFailure>;
+
 /// Calls whose answers are wanted together. They are sent in one batch, in order, and others' scripts may run between them.
 pub(crate) struct Job {
     pub(crate) calls: Vec<Words>,
-    pub(crate) done: Done<Result<Vec<Value>, StoreFailure>>,
+    /// Called before `done`, or never: with what the server answered, before that is as durable as was asked for.
+    pub(crate) readable: Option<Done<Vec<Value>>>,
+    pub(crate) done: Done<Answers>,
+}
+
+impl Job {
+    pub(crate) fn new(calls: Vec<Words>, done: Done<Answers>) -> Self {
+        Self { calls, readable: None, done }
+    }
 }
 
 /// What a store has done since it was opened.
@@ -176,6 +188,16 @@ fn answer<T>(done: Done<T>, value: T) {
     }
 }
 
+/// What a store is called.
+pub(crate) struct Names {
+    /// For people.
+    pub(crate) service: Name,
+    /// What is kept in it, and the version of how.
+    pub(crate) kind: &'static str,
+    /// What every key begins with.
+    pub(crate) base: Arc<str>,
+}
+
 /// The writer and its thread. Closed when it is dropped: what waits is still sent.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -183,13 +205,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Connects to the master, asks it who it is, and starts the thread. `name` is for people, `base` begins every key.
-    pub(crate) fn open(
-        name: &str,
-        base: &str,
-        scripts: Vec<&'static Script>,
-        options: &Options,
-    ) -> Result<Self, OpenError> {
+    /// Connects to the master, asks it who it is, and starts the thread.
+    pub(crate) fn open(names: &Names, scripts: Vec<&'static Script>, options: &Options) -> Result<Self, OpenError> {
         options.check()?;
         let compass = Compass::new(options)?;
         let seat = compass.seat()?;
@@ -201,9 +218,15 @@ impl Writer {
         }
         compass.check_failover(options)?;
         link.load_all(&scripts)?;
-        let identity = match link.identity(base)? {
+        let known = link.identity(&names.base)?;
+        let identity = match known.identity {
+            Some(_) if known.kind.as_deref() != Some(names.kind) => {
+                let found = known.kind.unwrap_or_default();
+                let (address, base, wanted) = (link.address, names.base.to_string(), names.kind);
+                return Err(OpenError::AnotherKind { address, base, found, wanted });
+            }
             Some(identity) => identity,
-            None => baptise(&mut link, base, options)?,
+            None => baptise(&mut link, names, options)?,
         };
         let queue = Queue {
             jobs: VecDeque::new(),
@@ -213,6 +236,7 @@ impl Writer {
             trouble: None,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
+        let name = names.service.as_str();
         tracing::info!(store = name, address = link.address, run_id = link.run_id, "opened a store in Redis");
         let talk = Talk {
             name: name.to_owned(),
@@ -220,7 +244,7 @@ impl Writer {
             compass,
             options: options.clone(),
             known: scripts,
-            base: base.to_owned(),
+            base: names.base.to_string(),
             identity,
             link: Some((link, seat)),
             failed: None,
@@ -258,10 +282,11 @@ impl Drop for Writer {
 }
 
 /// Gives a new store its identity, by which a server that has lost it is told apart. Another process may be faster: then it is theirs.
-fn baptise(link: &mut Link, base: &str, options: &Options) -> Result<String, OpenError> {
-    let mut words = Words::new();
-    words.word("HSETNX").word(&format!("{base}meta")).word("identity").word(&uuid::Uuid::now_v7().to_string());
-    link.ask(&words)?;
+fn baptise(link: &mut Link, names: &Names, options: &Options) -> Result<String, OpenError> {
+    // In this order: what has an identity has a kind.
+    for (field, value) in [("kind", names.kind), ("identity", &*uuid::Uuid::now_v7().to_string())] {
+        link.ask(Words::new().word("HSETNX").word(&format!("{}meta", names.base)).word(field).word(value))?;
+    }
     if let Durability::Replicated { replicas } = options.durability {
         let mut words = Words::new();
         words.word("WAIT").number(i64::from(replicas)).number(millis(options.wait));
@@ -279,7 +304,7 @@ fn baptise(link: &mut Link, base: &str, options: &Options) -> Result<String, Ope
         found: "none".to_owned(),
     };
     let unnamed = nothing();
-    link.identity(base)?.ok_or(unnamed)
+    link.identity(&names.base)?.identity.ok_or(unnamed)
 }
 
 fn millis(time: Duration) -> i64 {
@@ -321,17 +346,28 @@ impl Talk {
     }
 
     fn serve(&mut self, mut batch: Vec<Job>) {
-        let values = match self.exchange(&batch) {
+        let values = match self.exchange(&mut batch) {
             Exchange::Answered(values) => values,
             Exchange::NotSent(why) => return fail(batch, &StoreFailure::NotDone(why)),
             Exchange::Unknown(why) => return self.unknown(batch, why),
         };
         let mut values = values.into_iter();
+        let told: Vec<(Job, Vec<Value>)> = batch
+            .into_iter()
+            .map(|job| {
+                let values = values.by_ref().take(job.calls.len()).collect();
+                (job, values)
+            })
+            .collect();
+        // Those behind the last one that ran can be sent again in their order. One that others have overtaken can't.
+        let from = told.iter().rposition(|(_, values)| !is_forgotten(values)).map_or(0, |last| last + 1);
         let mut forgotten = Vec::new();
-        for job in std::mem::take(&mut batch) {
-            let values: Vec<Value> = values.by_ref().take(job.calls.len()).collect();
-            if values.iter().all(|value| matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT")) {
+        for (number, (job, values)) in told.into_iter().enumerate() {
+            if number >= from {
                 forgotten.push(job);
+            } else if is_forgotten(&values) {
+                let why = "the server had forgotten its script, and others ran meanwhile".to_owned();
+                fail(vec![job], &StoreFailure::NotDone(why));
             } else {
                 self.answer(job, values);
             }
@@ -342,7 +378,7 @@ impl Talk {
     }
 
     /// The server had forgotten the scripts, so these jobs certainly did not run: it is given them again, and they are sent again, once.
-    fn serve_forgotten(&mut self, batch: Vec<Job>) {
+    fn serve_forgotten(&mut self, mut batch: Vec<Job>) {
         tracing::warn!(store = self.name, "the server had forgotten its scripts: they are loaded again");
         let loaded = match &mut self.link {
             Some((link, _)) => link.load_all(&self.known).map_err(|error| error.to_string()),
@@ -352,7 +388,7 @@ impl Talk {
             self.link = None;
             return fail(batch, &StoreFailure::NotDone(why));
         }
-        match self.exchange(&batch) {
+        match self.exchange(&mut batch) {
             Exchange::Answered(values) => {
                 let mut values = values.into_iter();
                 for job in batch {
@@ -400,7 +436,7 @@ impl Talk {
     ///
     /// From the first byte written to the last answer read, whatever goes wrong makes the whole batch unknown. It is answered only if the
     /// server is still the master when its answers are here, and its replicas have all that the answers rest on.
-    fn exchange(&mut self, batch: &[Job]) -> Exchange {
+    fn exchange(&mut self, batch: &mut [Job]) -> Exchange {
         let (mut link, seat) = match self.connected() {
             Ok(connected) => connected,
             Err(why) => return Exchange::NotSent(why),
@@ -435,16 +471,19 @@ impl Talk {
             for _ in 0..scripts {
                 values.push(link.receive()?);
             }
-            match replicas {
-                None => Ok(None),
-                Some(wanted) => Ok(Some((link.receive()?, link.receive()?, wanted))),
-            }
+            Ok(())
         };
-        let waited = match read() {
-            Ok(waited) => waited,
-            Err(crate::link::Broken(why)) => {
-                return Exchange::Unknown(format!("{} gave no answer: {why}", link.address));
+        let mut waited = read().map(|()| None);
+        if let (Ok(_), Some(wanted)) = (&waited, replicas) {
+            if self.options.tells_early() && self.compass.seat().ok().as_ref() == Some(&seat) {
+                tell_early(batch, &values);
             }
+            let mut read = || Ok((link.receive()?, link.receive()?, wanted));
+            waited = read().map(Some);
+        }
+        let waited = match waited {
+            Ok(waited) => waited,
+            Err(Broken(why)) => return Exchange::Unknown(format!("{} gave no answer: {why}", link.address)),
         };
         self.spoke = Instant::now();
         let mut statistics = self.shared.queue.lock();
@@ -520,7 +559,7 @@ impl Talk {
 
     fn connect(&self, seat: &Seat) -> Result<Link, OpenError> {
         let mut link = Link::open(&seat.address, &self.options)?;
-        let found = link.identity(&self.base)?;
+        let found = link.identity(&self.base)?.identity;
         if found.as_deref() != Some(&*self.identity) {
             return Err(OpenError::Strange {
                 address: link.address,
@@ -531,6 +570,26 @@ impl Talk {
         link.load_all(&self.known)?;
         Ok(link)
     }
+}
+
+/// Tells whoever wants to know before the replicas do.
+fn tell_early(batch: &mut [Job], values: &[Value]) {
+    let mut from = 0;
+    for job in batch {
+        let to = from + job.calls.len();
+        let values = &values[from..to];
+        from = to;
+        if !values.iter().any(|value| matches!(value, Value::ServerError(_)))
+            && let Some(readable) = job.readable.take()
+        {
+            answer(readable, values.to_vec());
+        }
+    }
+}
+
+/// Whether none of a job's calls ran, because the server did not have their scripts.
+fn is_forgotten(values: &[Value]) -> bool {
+    values.iter().all(|value| matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT"))
 }
 
 fn fail(batch: Vec<Job>, failure: &StoreFailure) {

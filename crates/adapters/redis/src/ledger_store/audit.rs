@@ -8,9 +8,10 @@ use ledger::{Account, EntityId, Totals};
 use orchestrator::{Done, LedgerAnswer, LedgerAudit, StoreFailure};
 use redis::Value;
 
-use crate::codec::{LOW_BITS, Unreadable, holds_call, page_call, unreadable, words};
+use super::codec::{LOW_BITS, holds_call, page_call};
+use crate::answers::{Unreadable, unreadable, words};
 use crate::link::shown;
-use crate::writer::{Job, Shared};
+use crate::writer::{Answers, Job, Shared};
 
 /// How often the audit begins anew because accounts were replaced while it went on.
 const ATTEMPTS: usize = 5;
@@ -72,11 +73,11 @@ impl Audit {
 
     fn next_page(self, send: fn(&Shared, Job)) {
         let (shared, calls) = (Arc::clone(&self.shared), page_call(&self.base, &self.after));
-        let done = Box::new(move |answer: Result<Vec<Value>, StoreFailure>| match answer {
+        let done = Box::new(move |answer: Answers| match answer {
             Err(failure) => (self.done)(Err(failure)),
             Ok(values) => self.turn(&values),
         });
-        send(&shared, Job { calls, done });
+        send(&shared, Job::new(calls, done));
     }
 
     fn turn(mut self, values: &[Value]) {
@@ -169,11 +170,11 @@ impl Audit {
     fn compare_holds(self) {
         let suspects: Vec<EntityId> = self.held.iter().copied().collect();
         let (shared, calls) = (Arc::clone(&self.shared), holds_call(&self.base, &suspects));
-        let done = Box::new(move |answer: Result<Vec<Value>, StoreFailure>| match answer {
+        let done = Box::new(move |answer: Answers| match answer {
             Err(failure) => (self.done)(Err(failure)),
             Ok(values) => self.finish(&values),
         });
-        shared.go_on(Job { calls, done });
+        shared.go_on(Job::new(calls, done));
     }
 
     fn finish(mut self, values: &[Value]) {

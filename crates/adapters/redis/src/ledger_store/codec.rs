@@ -14,8 +14,20 @@ use protocol::limits::{
 use protocol::{BranchId, BranchState, Command, Name, Refusal, Reply, Timestamp, TransactionId, Verb};
 use redis::Value;
 
+use crate::answers::{Unreadable, unreadable, words};
 use crate::link::shown;
-use crate::script::{ACCOUNT, BRANCH, LEDGER, Words, call};
+use crate::script::{Script, Words, call};
+
+const ACCOUNTS_LUA: &str = include_str!("../scripts/ledger/accounts.lua");
+/// The commands of branches, for stock and payment alike.
+pub(crate) static BRANCH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/branch.lua")]));
+/// One account.
+pub(crate) static ACCOUNT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/account.lua")]));
+/// Everything else that a ledger is told or asked.
+pub(crate) static LEDGER: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/ledger.lua")]));
 
 /// What the script holds exactly, as it holds every number, in 53 bits.
 const EXACT: u64 = MAX_AMOUNT as u64;
@@ -169,25 +181,6 @@ pub(crate) fn holds_call(base: &str, accounts: &[EntityId]) -> Vec<Words> {
     vec![words]
 }
 
-/// An answer that the script of this version does not give.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unreadable(pub(crate) String);
-
-pub(crate) fn unreadable(value: &Value) -> Unreadable {
-    Unreadable(format!("an answer that this version does not know: {}", shown(value)))
-}
-
-/// The words of a list; nothing at all for what is nil.
-pub(crate) fn words(value: &Value) -> Result<Vec<Option<&str>>, Unreadable> {
-    let Value::Array(parts) = value else { return Err(unreadable(value)) };
-    let word = |part| match part {
-        &Value::Nil => Ok(None),
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| unreadable(value)),
-        _ => Err(unreadable(value)),
-    };
-    parts.iter().map(word).collect()
-}
-
 fn state(word: &str) -> Option<BranchState> {
     STATES.into_iter().find(|(_, known, _)| *known == word).map(|(state, ..)| state)
 }
@@ -229,11 +222,6 @@ pub(crate) fn reply(value: &Value) -> Result<LedgerReply, Unreadable> {
         _ => None,
     };
     reply.ok_or_else(|| unreadable(value))
-}
-
-/// Whether a script did its part and wants to be called again.
-pub(crate) fn wants_more(value: &Value) -> bool {
-    words(value).is_ok_and(|parts| parts == [Some("ok"), Some("more")])
 }
 
 fn refusal(code: &str, detail: &str) -> Option<Refusal> {
