@@ -79,6 +79,7 @@ pub mod answers;
 mod error;
 mod ledger_store;
 mod link;
+mod log_store;
 mod options;
 mod script;
 mod sentinel;
@@ -87,6 +88,7 @@ mod writer;
 
 pub use error::OpenError;
 pub use ledger_store::RedisLedger;
+pub use log_store::{ClaimWords, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};
 pub use redis::Value;
 pub use script::{Script, Words};

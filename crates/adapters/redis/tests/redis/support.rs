@@ -10,6 +10,7 @@ use redis_store::{Durability, Options, Place, RedisLedger};
 use servers::redis::{Persistence, Server};
 
 pub(crate) const STOCK: Name = Name::literal("stock");
+pub(crate) const LOG: Name = Name::literal("trips");
 
 /// How long an answer may take before it is called lost: longer than a store ever waits for its server.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,244 @@
+
+---------------------------------------------------------------------------------------------------------------------------
+-- Everything else that a log is told or asked.
+
+-- How many of a list are handed to one command of the server.
+local SLICE = 500
+
+local function lease_of(epoch, expires) return epoch .. ' ' .. expires end
+
+-- register INSTANCE EXPIRES
+local function register()
+  local lease = call('HGET', base .. 'instances', ARGV[2]) or '0'
+  local epoch = string.format('%.0f', tonumber(string.match(lease, '^%d+')) + 1)
+  call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, ARGV[3]))
+  return { 'registered', epoch }
+end
+
+-- renew INSTANCE EPOCH EXPIRES
+local function renew()
+  if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
+  call('HSET', base .. 'instances', ARGV[2], lease_of(ARGV[3], ARGV[4]))
+  return 'ok'
+end
+
+-- take INSTANCE EPOCH FROM NOW
+local function take()
+  local instance, from = ARGV[2], ARGV[4]
+  if is_fenced(instance, ARGV[3]) then return 'fenced' end
+  local lease = call('HGET', base .. 'instances', from)
+  if not lease then return 'not_found' end
+  local epoch, expires = string.match(lease, '^(%d+) (%d*)$')
+  if expires ~= '' and tonumber(ARGV[5]) <= tonumber(expires) then return 'alive' end
+  call('HSET', base .. 'instances', from, lease_of(string.format('%.0f', tonumber(epoch) + 1), ''))
+  local taken, open = 0, call('ZCARD', base .. 'open')
+  for first = 0, open - 1, SLICE do
+    local ids = call('ZRANGE', base .. 'open', first, first + SLICE - 1)
+    local records, owned = call('HMGET', base .. 'records', unpack(ids)), {}
+    for i = 1, #ids do
+      local owner, rest = string.match(records[i], '^([^|]*)(.*)$')
+      if owner == from then
+        owned[#owned + 1], owned[#owned + 2] = ids[i], instance .. rest
+        taken = taken + 1
+      end
+    end
+    if owned[1] then call('HSET', base .. 'records', unpack(owned)) end
+  end
+  return { 'taken', string.format('%.0f', taken) }
+end
+
+-- finish INSTANCE EPOCH NOW ID ...
+local function finish()
+  if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
+  local ids = { unpack(ARGV, 5) }
+  if not ids[1] then return 'ok' end
+  local records = call('HMGET', base .. 'records', unpack(ids))
+  local resolutions = call('HMGET', base .. 'resolutions', unpack(ids))
+  local now, seen, written, gone, last, by_hand, youngest = ARGV[4], {}, {}, {}, {}, {}, 0
+  for i = 1, #ids do
+    local id = ids[i]
+    local owner, decided, rest = string.match(records[i] or '', '^([^|]*)|([^|]+)||(.*)$')
+    if decided and not seen[id] then
+      seen[id] = true
+      written[#written + 1], written[#written + 2] = id, owner .. '|' .. decided .. '|' .. now .. '|' .. rest
+      gone[#gone + 1] = id
+      youngest = math.max(youngest, birth_of(id))
+      -- What was settled by hand is remembered for good: its branch may still come and ask.
+      if resolutions[i] then
+        by_hand[#by_hand + 1], by_hand[#by_hand + 2] = '0', id
+      else
+        last[#last + 1] = id .. ' ' .. now
+      end
+    end
+  end
+  if gone[1] then
+    call('HSET', base .. 'records', unpack(written))
+    call('HDEL', base .. 'payloads', unpack(gone))
+    call('ZREM', base .. 'open', unpack(gone))
+    if last[1] then call('RPUSH', base .. 'finished', unpack(last)) end
+    if by_hand[1] then call('ZADD', base .. 'by_hand', unpack(by_hand)) end
+    remember(youngest)
+  end
+  return 'ok'
+end
+
+local function is_open(record) return record and string.match(record, '^[^|]*|[^|]*||') end
+
+-- park INSTANCE EPOCH ID STEP AT LETTER, where a letter is kept as STEP AT LETTER; and takes the place of an older one of its step
+local function park()
+  if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
+  local id, kept = ARGV[4], {}
+  if not is_open(call('HGET', base .. 'records', id)) then return 'not_found' end
+  for step, letter in string.gmatch(call('HGET', base .. 'letters', id) or '', '(%d+)( %d+ %x+;)') do
+    if step ~= ARGV[5] then kept[#kept + 1] = step .. letter end
+  end
+  kept[#kept + 1] = ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ';'
+  call('HSET', base .. 'letters', id, table.concat(kept))
+  return 'ok'
+end
+
+-- resolve ID STEP AT RESOLUTION
+local function resolve()
+  local id, step = ARGV[2], ARGV[3]
+  local record = call('HGET', base .. 'records', id)
+  if not record then return 'not_found' end
+  if not is_open(record) then return 'not_stuck' end
+  local resolutions = call('HGET', base .. 'resolutions', id) or ''
+  local latest = -1
+  for of, at in string.gmatch(resolutions, '(%d+) (%d+) %x+;') do
+    if of == step then latest = math.max(latest, tonumber(at)) end
+  end
+  -- A letter written after the resolution is a new one.
+  local stuck = false
+  for of, at in string.gmatch(call('HGET', base .. 'letters', id) or '', '(%d+) (%d+) %x+;') do
+    if of == step and tonumber(at) > latest then stuck = true end
+  end
+  if not stuck then return 'not_stuck' end
+  call('HSET', base .. 'resolutions', id, resolutions .. step .. ' ' .. ARGV[4] .. ' ' .. ARGV[5] .. ';')
+  return 'ok'
+end
+
+-- ask NOW DECISION ID ...: one letter each: committed, aborted, pending, forgotten. What was never staged is aborted by DECISION.
+local function ask()
+  local ids, verdicts, buried = { unpack(ARGV, 4) }, {}, {}
+  local records = call('HMGET', base .. 'records', unpack(ids))
+  for i = 1, #ids do
+    local decided = decision_of(records[i])
+    if decided then
+      verdicts[i] = decided == '' and 'p' or string.sub(decided, 1, 1)
+    elseif buried[ids[i]] then
+      verdicts[i] = 'a'
+    elseif is_forgotten(ids[i]) then
+      verdicts[i] = 'f'
+    else
+      entomb(ids[i], ARGV[3], ARGV[2])
+      buried[ids[i]] = true
+      verdicts[i] = 'a'
+    end
+  end
+  return { 'verdicts', table.concat(verdicts) }
+end
+
+-- forget FINISHED_BEFORE KEEP SPARE_SINCE HOW_MANY_AT_ONCE: 'more' if it should be called again
+local function forget()
+  local before, keep, spare = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+  local length, most = call('LLEN', base .. 'finished'), tonumber(ARGV[5])
+  local gone, risen = {}, 0
+  -- Most often there is nothing to do: one is looked at first.
+  local from, upto = 0, 0
+  while true do
+    local oldest = call('LRANGE', base .. 'finished', from, upto)
+    for i = 1, #oldest do
+      local id, time = string.match(oldest[i], '^(%S+) (%d+)$')
+      local birth, finished = birth_of(id), tonumber(time)
+      local surplus = length - #gone > keep and finished < spare and birth < spare
+      if finished >= before and not surplus then break end
+      gone[#gone + 1] = id
+      risen = math.max(risen, birth)
+    end
+    if from > 0 or #gone == 0 then break end
+    from, upto = 1, most - 1
+  end
+  if gone[1] then
+    call('HDEL', base .. 'records', unpack(gone))
+    call('HDEL', base .. 'letters', unpack(gone))
+    call('LTRIM', base .. 'finished', #gone, -1)
+    call('HINCRBY', meta, 'forgotten', #gone)
+    if risen > tonumber(call('HGET', meta, 'floor') or '0') then
+      call('HSET', meta, 'floor', string.format('%.0f', risen))
+    end
+  end
+  return { 'ok', #gone == most and #gone < length and 'more' or 'all' }
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- Questions.
+
+-- What is known of transactions: their ids, records, payloads, letters and resolutions, one list each.
+local function rows(ids)
+  if not ids[1] then return { {}, {}, {}, {}, {} } end
+  local found = { ids }
+  for i, part in ipairs({ 'records', 'payloads', 'letters', 'resolutions' }) do
+    found[i + 1] = call('HMGET', base .. part, unpack(ids))
+  end
+  return found
+end
+
+-- oldest AFTER LIMIT: unfinished ones with ids above AFTER, and the instances
+local function oldest()
+  local after = ARGV[2] == '' and '-' or '(' .. ARGV[2]
+  local ids = call('ZRANGEBYLEX', base .. 'open', after, '+', 'LIMIT', '0', ARGV[3])
+  return { rows(ids), call('HGETALL', base .. 'instances') }
+end
+
+-- latest BEFORE LIMIT: unfinished ones with ids below BEFORE, the latest first
+local function latest()
+  local before = ARGV[2] == '' and '+' or '(' .. ARGV[2]
+  return rows(call('ZREVRANGEBYLEX', base .. 'open', before, '-', 'LIMIT', '0', ARGV[3]))
+end
+
+-- finished LIMIT: the last that finished, the latest first, and those settled by hand behind them
+local function finished()
+  local limit, ids = tonumber(ARGV[2]), {}
+  local last = limit > 0 and call('LRANGE', base .. 'finished', -limit, -1) or {}
+  for i = #last, 1, -1 do ids[#ids + 1] = string.match(last[i], '^%S+') end
+  if #ids < limit then
+    local by_hand = call('ZREVRANGE', base .. 'by_hand', 0, limit - #ids - 1)
+    for i = 1, #by_hand do ids[#ids + 1] = by_hand[i] end
+  end
+  return rows(ids)
+end
+
+-- youngest
+local function youngest()
+  local known = call('HMGET', meta, 'floor', 'youngest')
+  local birth = math.max(tonumber(known[1] or '0'), tonumber(known[2] or '0'))
+  local last = call('ZREVRANGE', base .. 'open', 0, 0)[1]
+  if last then birth = math.max(birth, birth_of(last)) end
+  return string.format('%.0f', birth)
+end
+
+-- progress: how many records there ever were, and how many transactions are open
+local function progress()
+  local open = call('ZCARD', base .. 'open')
+  local gone = tonumber(call('HGET', meta, 'forgotten') or '0')
+  local ever = gone + open + call('LLEN', base .. 'finished') + call('ZCARD', base .. 'by_hand')
+  return { string.format('%.0f', ever), string.format('%.0f', open) }
+end
+
+local what = ARGV[1]
+if what == 'finish' then return finish() end
+if what == 'ask' then return ask() end
+if what == 'forget' then return forget() end
+if what == 'renew' then return renew() end
+if what == 'register' then return register() end
+if what == 'take' then return take() end
+if what == 'park' then return park() end
+if what == 'resolve' then return resolve() end
+if what == 'oldest' then return oldest() end
+if what == 'latest' then return latest() end
+if what == 'finished' then return finished() end
+if what == 'transaction' then return rows({ ARGV[2] }) end
+if what == 'youngest' then return youngest() end
+if what == 'progress' then return progress() end
+return redis.error_reply('UNKNOWN there is no `' .. tostring(what) .. '`: this script and its caller are of different versions')
