@@ -12,6 +12,7 @@
 //! | [`Front`]       | counts and measures every other request, and hands it to the router       |
 //! | [`participant`] | stock and payment as the orchestrator's participants                      |
 //! | [`order_store`] | the port of the orders' database, its suite, and the embedded store as one    |
+//! | [`redis_orders`] | the same port on Redis, for order services that are processes of their own |
 //! | [`ledger_store`] | the embedded store as the orchestrator's port of a ledger's database         |
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`admin`]       | the operators' door                                                       |
@@ -36,6 +37,7 @@ mod orders_http;
 pub mod participant;
 mod payment_http;
 pub mod problem;
+pub mod redis_orders;
 mod request;
 mod rewound;
 pub mod server;

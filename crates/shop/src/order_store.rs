@@ -1,9 +1,10 @@
 //! The port of the orders' database: [`OrderBook`] kept durable, wherever that is. It is the transaction log, too: the claim of an order is
 //! part of a stage, and its `paid` is part of a decision.
 //!
-//! | implementation               | where the orders are                                        |
-//! |------------------------------|-------------------------------------------------------------|
-//! | [`OrderLog`]                 | in this process, under a journal                            |
+//! | implementation                              | where the orders are                                      |
+//! |---------------------------------------------|-----------------------------------------------------------|
+//! | [`OrderLog`]                                | in this process, under a journal                          |
+//! | [`RedisOrders`](crate::redis_orders::RedisOrders) | in a server that any number of processes share      |
 
 use embedded::StoreError;
 use ledger::{EntityId, IdempotencyKey};

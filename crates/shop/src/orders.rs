@@ -169,7 +169,8 @@ pub struct Paid {
 }
 
 impl Paid {
-    fn add(&mut self, order: &Order) {
+    /// Adds an order, if it is paid.
+    pub(crate) fn add(&mut self, order: &Order) {
         if order.is_paid() {
             self.orders += 1;
             *self.by_user.entry(order.user).or_default() += i128::from(order.total_cost());

@@ -1,0 +1,175 @@
+//! The orders and their transaction log in Redis or Valkey, for order services that are processes of their own, any number of them.
+//!
+//! ```text
+//!   OrderStore ──► book.lua: create, add, replace, questions ──┐
+//!                                                              ├──► one connection, one queue ──► {settle:orders:0}:…
+//!   Log ─────────► stage.lua with claim.lua                  ──┤
+//!                  decide.lua with conclude.lua              ──┘
+//! ```
+//!
+//! What a command does is decided by a script, so in one step; its word is that of [`crate::orders::OrderBook`], with which a test compares it on random
+//! histories. The log's part of the scripts is the adapter's; see there for its keys, and for what an answer rests on. The orders'
+//! own are:
+//!
+//! | key                 | what it is                                                                                             |
+//! |---------------------|--------------------------------------------------------------------------------------------------------|
+//! | `orders`            | hash: each order that anybody has touched, as one text                                                 |
+//! | `book`              | hash: the last `version`; `seeds`, which say what the untouched ones are                               |
+//! | `replaced`          | hash: what paid ones came to that were replaced and overwritten: how many, by user, by item            |
+//! | `keys`, `key_order` | hash and list: idempotency keys, with the first answers                                                |
+//!
+//! **Replacing** a million orders writes one line into `seeds`. An order that nobody has touched since is computed from it, with the generator that
+//! the order book has; a paid one that was replaced still counts, as it stands, until it is overwritten, and then in `replaced`.
+
+use std::sync::LazyLock;
+
+use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
+use protocol::log::{LogCommand, LogReply};
+use protocol::{Name, Transaction};
+use redis_store::answers::{Unreadable, only};
+use redis_store::{LOG_LUA, LogScripts, OpenError, Options, RedisLog, Script, ScriptStore, Statistics, Value, Words};
+
+use crate::checkout::Claim;
+use crate::order_store::{OrderStore, OrdersAnswer, OrdersQuery, Progress};
+use crate::orders::{OrdersCommand, OrdersReply};
+
+mod audit;
+mod codec;
+
+/// What is kept, and the version of how.
+const KIND: &str = "orders 1";
+/// The name that the orders' keys have.
+pub const ORDERS: Name = Name::literal("orders");
+
+const ORDERS_LUA: &str = include_str!("scripts/orders.lua");
+
+static LOG: LazyLock<LogScripts> = LazyLock::new(|| {
+    let claim = [ORDERS_LUA, include_str!("scripts/claim.lua")];
+    LogScripts::new(&claim, &[include_str!("scripts/conclude.lua")])
+});
+static BOOK: LazyLock<Script> = LazyLock::new(|| Script::new(&[LOG_LUA, ORDERS_LUA, include_str!("scripts/book.lua")]));
+
+/// What a stage's script is told of the claim.
+fn claim_words(transaction: &Transaction, words: &mut Words) {
+    match Claim::decode(&transaction.context) {
+        Ok(claim) => words.word(&claim.order.to_string()).word(&claim.version.to_string()),
+        Err(refusal) => words.word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
+    };
+}
+
+/// The orders' database in Redis. A clone is another handle to the same connection.
+///
+/// **Callbacks** run on the store's own thread, or on the calling one before the call returns. Every batch waits while one runs: hand the
+/// answer on and return.
+#[derive(Debug, Clone)]
+pub struct RedisOrders {
+    store: ScriptStore,
+    log: RedisLog,
+}
+
+impl RedisOrders {
+    /// Opens the orders: connects, and asks the server whether it gives what `options` ask for. An empty server holds no orders.
+    ///
+    /// # Errors
+    /// Those of [`ScriptStore::open`].
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let mut scripts = LOG.all();
+        scripts.push(&BOOK);
+        let store = ScriptStore::open(ORDERS, KIND, scripts, options)?;
+        let log = RedisLog::within(store.clone(), &LOG, claim_words);
+        Ok(Self { store, log })
+    }
+
+    /// Sends what waits, ends the thread, and answers whatever comes later with a failure.
+    pub fn close(&self) {
+        self.store.close();
+    }
+
+    /// What the store has done since it was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.store.statistics()
+    }
+
+    /// Why there is no connection to a master that can be used, if the last attempt to make one failed.
+    pub fn trouble(&self) -> Option<String> {
+        self.store.trouble()
+    }
+
+    fn call(&self, what: &str) -> Words {
+        let mut words = self.store.call(&BOOK);
+        words.word(what);
+        words
+    }
+
+    /// How far the log has come, and how many replaced orders were overwritten: what an audit's sums hang on.
+    fn progress(&self, done: Done<Result<Progress, StoreFailure>>) {
+        let orders = self.clone();
+        self.log.progress(Box::new(move |told| match told {
+            Err(failure) => done(Err(failure)),
+            Ok((ever, open)) => {
+                let read = move |values: Vec<Value>| {
+                    let buried: u64 = codec::number(only(&values)?)?;
+                    Ok(Progress { sequence: ever + buried, open })
+                };
+                orders.store.ask(vec![orders.call("buried")], read, done);
+            }
+        }));
+    }
+}
+
+impl OrderStore for RedisOrders {
+    fn submit(&self, command: OrdersCommand, done: Done<Result<OrdersReply, StoreFailure>>) {
+        if let OrdersCommand::Log(command) = command {
+            return self.log.submit(command, Box::new(|answer| done(answer.map(OrdersReply::Log))));
+        }
+        let orders = self.clone();
+        let reply = |values: &[Value]| codec::reply(only(values)?);
+        self.store.carry_out(move || orders.command_call(&command).map(|call| vec![call]), reply, done);
+    }
+
+    fn query(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
+        match query {
+            OrdersQuery::Order(id) => {
+                let mut call = self.call("order");
+                call.word(&id.to_string());
+                let read = |values: Vec<Value>| codec::order(only(&values)?).map(OrdersAnswer::Order);
+                self.store.ask(vec![call], read, done);
+            }
+            OrdersQuery::IsKeyReused(key) => {
+                let mut call = self.call("is_reused");
+                call.word(&*key.key).word(&format!("{:x}", key.fingerprint));
+                let read = |values: Vec<Value>| {
+                    let reused: Result<u8, Unreadable> = codec::number(only(&values)?);
+                    Ok(OrdersAnswer::IsKeyReused(reused? == 1))
+                };
+                self.store.ask(vec![call], read, done);
+            }
+            OrdersQuery::Youngest => self.log.youngest(Box::new(|told| done(told.map(OrdersAnswer::Youngest)))),
+            OrdersQuery::Progress => self.progress(Box::new(|told| done(told.map(OrdersAnswer::Progress)))),
+            OrdersQuery::Audit => audit::begin(self.clone(), done),
+        }
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.store.stopped()
+    }
+}
+
+impl Log for RedisOrders {
+    fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
+        self.log.append(command, done);
+    }
+
+    fn decide(
+        &self,
+        command: LogCommand,
+        readable: Done<Result<LogReply, LogError>>,
+        durable: Done<Result<LogReply, LogError>>,
+    ) {
+        self.log.decide(command, readable, durable);
+    }
+
+    fn read(&self, query: LogQuery, done: Done<Result<LogAnswer, LogError>>) {
+        self.log.read(query, done);
+    }
+}

@@ -1,0 +1,118 @@
+
+---------------------------------------------------------------------------------------------------------------------------
+-- Everything that orders are told and asked, and that is no command to the log.
+
+-- Answers a command of KEY FINGERPRINT MOST_KEYS once: a repeat gets the first answer, if that was a success.
+local function keyed(key, fingerprint, most, change)
+  if not key then return change() end
+  local remembered = call('HGET', base .. 'keys', key)
+  if remembered then
+    local of, word, value = string.match(remembered, '^(%S+) (%S+) (%S+)$')
+    if of ~= fingerprint then return { 'reused' } end
+    return { word, value }
+  end
+  local reply = change()
+  if reply[1] == 'created' or reply[1] == 'total' then
+    call('HSET', base .. 'keys', key, fingerprint .. ' ' .. reply[1] .. ' ' .. reply[2])
+    if call('RPUSH', base .. 'key_order', key) > tonumber(most) then
+      call('HDEL', base .. 'keys', call('LPOP', base .. 'key_order'))
+    end
+  end
+  return reply
+end
+
+local function next_version() return text(call('HINCRBY', base .. 'book', 'version', 1)) end
+
+-- create ORDER USER
+local function create()
+  local order = ARGV[2]
+  if not find(order) then write(order, next_version(), 'o', '0', ARGV[3], '') end
+  return { 'created', order }
+end
+
+-- add ORDER ITEM QUANTITY PRICE MOST_LINES
+local function add()
+  local order, item, quantity, price = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+  local version, state, generation, user, lines, predecessor = find(order)
+  if not version then return { 'not_found' } end
+  if state ~= 'o' then return { 'not_open', state } end
+  -- Units of one item at another price stand in a line of their own: one line would lie about what they cost.
+  local total, count, parts, same, held = quantity * tonumber(price), 0, {}, nil, 0
+  for of, units, each in string.gmatch(lines, '(%S+) (%d+) (%d+);') do
+    count = count + 1
+    parts[count] = of .. ' ' .. units .. ' ' .. each .. ';'
+    total = total + tonumber(units) * tonumber(each)
+    if of == item and each == price then same, held = count, tonumber(units) end
+  end
+  if total > MAX or held + quantity > MAX then return { 'overflow' } end
+  if not same and count >= tonumber(ARGV[6]) then return { 'too_many_lines' } end
+  parts[same or count + 1] = item .. ' ' .. text(held + quantity) .. ' ' .. price .. ';'
+  write(order, next_version(), 'o', generation, user, table.concat(parts), predecessor)
+  return { 'total', text(total) }
+end
+
+-- replace VALID COUNT ITEMS USERS PRICE HIGH LOW MOST_LAYERS
+local function replace()
+  local open = call('ZCARD', base .. 'open')
+  if open > 0 then return { 'busy', text(open) } end
+  if ARGV[2] ~= '1' then return { 'overflow' } end
+  local count = tonumber(ARGV[3])
+  if count == 0 then return { 'ok' } end
+  local newest, kept = 0, {}
+  for layer, generation, covers in string.gmatch(call('HGET', base .. 'book', 'seeds') or '', '((%d+) (%d+) [^;]*;)') do
+    newest = math.max(newest, tonumber(generation))
+    if tonumber(covers) > count then kept[#kept + 1] = layer end
+  end
+  if #kept >= tonumber(ARGV[9]) then
+    return redis.error_reply('LAYERS too many replacements of ever fewer orders: replace at least as many as once before')
+  end
+  local before = call('HGET', base .. 'book', 'version') or '0'
+  local seed = table.concat({ text(newest + 1), ARGV[3], before, ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8] }, ' ')
+  call('HSET', base .. 'book', 'seeds', seed .. ';' .. table.concat(kept), 'version', text(tonumber(before) + count))
+  return { 'ok' }
+end
+
+-- order ID: as it is written down, or nil
+local function order()
+  local version, state, generation, user, lines = find(ARGV[2])
+  return version and version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines
+end
+
+-- is_reused KEY FINGERPRINT
+local function is_reused()
+  local remembered = call('HGET', base .. 'keys', ARGV[2])
+  return remembered and string.match(remembered, '^%S+') ~= ARGV[3] and '1' or '0'
+end
+
+-- page CURSOR COUNT: the orders that are written down, paid ones and claimed ones: each with its state, user and lines, and what the log says
+-- of the transaction: nil if it does not know it, '' if it is undecided
+local function page()
+  local found = call('HSCAN', base .. 'orders', ARGV[2], 'COUNT', ARGV[3])
+  local written, rows = found[2], {}
+  for i = 1, #written, 2 do
+    local state, user, lines = string.match(written[i + 1], '^%d+|([^|]*)|%d+|([^|]*)|(.*)$')
+    if state ~= 'o' then
+      local decision = decision_of(call('HGET', base .. 'records', string.sub(state, 2)))
+      rows[#rows + 1] = { written[i], state, user, lines, decision or false }
+    end
+  end
+  return { found[1], rows }
+end
+
+-- replaced CURSOR COUNT: what the paid orders that were replaced came to, as `orders` and how many, or `u`
+-- and a user or `i` and an item, and the sum's two parts
+local function replaced()
+  return call('HSCAN', base .. 'replaced', ARGV[2], 'COUNT', ARGV[3])
+end
+
+local what = ARGV[1]
+if what == 'create' then return keyed(ARGV[4], ARGV[5], ARGV[6], create) end
+if what == 'add' then return keyed(ARGV[7], ARGV[8], ARGV[9], add) end
+if what == 'remember' then return keyed(ARGV[3], ARGV[4], ARGV[5], function() return { 'created', ARGV[2] } end) end
+if what == 'replace' then return replace() end
+if what == 'order' then return order() end
+if what == 'is_reused' then return is_reused() end
+if what == 'page' then return page() end
+if what == 'replaced' then return replaced() end
+if what == 'buried' then return call('HGET', base .. 'replaced', 'orders') or '0' end
+return redis.error_reply('UNKNOWN there is no `' .. tostring(what) .. '`: this script and its caller are of different versions')

@@ -1,0 +1,14 @@
+
+-- The claim of a transaction that is about to be staged: ORDER VERSION, or 'malformed' CODE DETAIL. What is noted is the order.
+local function claim(id, at)
+  local order = ARGV[at]
+  if order == 'malformed' then return nil, ARGV[at + 1], ARGV[at + 2] end
+  local version, state, generation, user, lines, predecessor = find(order)
+  if not version then return nil, 'order_not_found', order end
+  local letter = string.sub(state, 1, 1)
+  if letter == 'p' then return nil, 'order_paid', order end
+  if letter == 'c' then return nil, 'order_checking_out', string.sub(state, 2) end
+  if version ~= ARGV[at + 1] then return nil, 'order_changed', order end
+  write(order, version, 'c' .. id, generation, user, lines, predecessor)
+  return order
+end

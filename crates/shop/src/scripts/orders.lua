@@ -1,0 +1,118 @@
+-- The orders on the server, beside the transaction log: what shop::orders::OrderBook does, each command in one step. This is what the scripts have in
+-- common: it stands behind the log's own part, whose `call` and `base` it uses, and in front of claim.lua, conclude.lua and book.lua.
+--
+-- An order is one text: VERSION|STATE|GENERATION|USER|LINES. STATE is `o` (open), or `c` (being checked out) or `p` (paid) and the
+-- transaction. LINES are ITEM QUANTITY PRICE; each.
+--
+-- `seeds` is what Replace last made of orders: generation, count, the last version before it, items, users, price, and the seed in two halves. They
+-- stand newest first, and each covers more orders than those before it. An order that nobody touched since is nowhere but there: that is why a
+-- million of them are replaced in one short step. One that was touched is written down, with the generation that it is of.
+--
+-- No amount exceeds 2^53 - 1, so Lua's doubles hold each exactly. Nothing can fail after the first write.
+
+local MAX = 9007199254740991
+local PART = 1099511627776 -- 2^40: sums without a bound are kept in two parts
+local HALF = 4294967296 -- 2^32: a number of 64 bits is two of 32
+
+local function text(number) return string.format('%.0f', number) end
+
+-- high * 2^32 + low, times what four parts of 16 bits say, in 64 bits.
+local function product(high, low, c3, c2, c1, c0)
+  local a0, a1, a2, a3 = low % 65536, math.floor(low / 65536), high % 65536, math.floor(high / 65536)
+  local sum = a0 * c0
+  local r0 = sum % 65536
+  sum = math.floor(sum / 65536) + a0 * c1 + a1 * c0
+  local r1 = sum % 65536
+  sum = math.floor(sum / 65536) + a0 * c2 + a1 * c1 + a2 * c0
+  local r2 = sum % 65536
+  sum = math.floor(sum / 65536) + a0 * c3 + a1 * c2 + a2 * c1 + a3 * c0
+  return r2 + sum % 65536 * 65536, r0 + r1 * 65536
+end
+
+-- z xor (z >> by)
+local function shaken(high, low, by)
+  local moved = bit.bor(bit.rshift(low, by), bit.lshift(high, 32 - by))
+  return bit.bxor(high, bit.rshift(high, by)) % HALF, bit.bxor(low, moved) % HALF
+end
+
+-- The number that SplitMix64 draws as the nth from a seed, spread over 0 to bound - 1.
+local function draw(high, low, nth, bound)
+  local h, l = product(0, nth, 0x9e37, 0x79b9, 0x7f4a, 0x7c15)
+  l = l + low
+  h = (h + high + math.floor(l / HALF)) % HALF
+  h, l = shaken(h, l % HALF, 30)
+  h, l = product(h, l, 0xbf58, 0x476d, 0x1ce4, 0xe5b9)
+  h, l = shaken(h, l, 27)
+  h, l = product(h, l, 0x94d0, 0x49bb, 0x1331, 0x11eb)
+  h, l = shaken(h, l, 31)
+  -- The upper 64 bits of the product with the bound.
+  local a0, a1, a2, a3 = l % 65536, math.floor(l / 65536), h % 65536, math.floor(h / 65536)
+  local b0, b1 = bound % 65536, math.floor(bound / 65536) % 65536
+  local b2, b3 = math.floor(bound / HALF) % 65536, math.floor(bound / 281474976710656)
+  local sum = math.floor(a0 * b0 / 65536) + a0 * b1 + a1 * b0
+  sum = math.floor(sum / 65536) + a0 * b2 + a1 * b1 + a2 * b0
+  sum = math.floor(sum / 65536) + a0 * b3 + a1 * b2 + a2 * b1 + a3 * b0
+  sum = math.floor(sum / 65536) + a1 * b3 + a2 * b2 + a3 * b1
+  local r0 = sum % 65536
+  sum = math.floor(sum / 65536) + a2 * b3 + a3 * b2
+  local r1 = sum % 65536
+  return r0 + r1 * 65536 + (math.floor(sum / 65536) + a3 * b3) * HALF
+end
+
+-- The user and the lines of an order that nobody has touched.
+local function grown(n, items, users, price, high, low)
+  local user = draw(high, low, 3 * n + 1, users)
+  local one, other = draw(high, low, 3 * n + 2, items), draw(high, low, 3 * n + 3, items)
+  if one == other then return text(user), text(one) .. ' 2 ' .. price .. ';' end
+  return text(user), text(one) .. ' 1 ' .. price .. ';' .. text(other) .. ' 1 ' .. price .. ';'
+end
+
+-- An order's version, state, generation, user and lines; nil if there is none. Then, if what is written down is its replaced
+-- predecessor, that.
+local function find(id)
+  local written = call('HGET', base .. 'orders', id)
+  local version, state, generation, user, lines
+  if written then version, state, generation, user, lines = string.match(written, '^(%d+)|([^|]*)|(%d+)|([^|]*)|(.*)$') end
+  -- Replaced ones have short numbers.
+  local seeds = #id <= 7 and call('HGET', base .. 'book', 'seeds')
+  if seeds then
+    local n, at = tonumber(id), 1
+    while true do
+      local _, last, newest, count, before, items, users, price, high, low =
+        string.find(seeds, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+);', at)
+      if not last then break end
+      if n < tonumber(count) then
+        if newest == generation then break end
+        user, lines = grown(n, tonumber(items), tonumber(users), price, tonumber(high), tonumber(low))
+        return text(tonumber(before) + n + 1), 'o', newest, user, lines, written
+      end
+      at = last + 1
+    end
+  end
+  return version, state, generation, user, lines
+end
+
+-- What a replaced order came to, if it was paid, is added to what all before it came to: high * 2^40 + low, each step exact.
+local function bury(order)
+  local state, user, lines = string.match(order, '^%d+|([^|]*)|%d+|([^|]*)|(.*)$')
+  if string.sub(state, 1, 1) ~= 'p' then return end
+  local key, cost = base .. 'replaced', 0
+  local function add(field, amount)
+    local high, low = string.match(call('HGET', key, field) or '0 0', '^(%d+) (%d+)$')
+    low = tonumber(low) + amount % PART
+    high = tonumber(high) + math.floor(amount / PART) + math.floor(low / PART)
+    call('HSET', key, field, text(high) .. ' ' .. text(low % PART))
+  end
+  for item, quantity, price in string.gmatch(lines, '(%S+) (%d+) (%d+);') do
+    cost = cost + tonumber(quantity) * tonumber(price)
+    -- Line by line: only each of them is sure to be held exactly.
+    add('i' .. item, tonumber(quantity))
+  end
+  add('u' .. user, cost)
+  call('HINCRBY', key, 'orders', 1)
+end
+
+local function write(id, version, state, generation, user, lines, predecessor)
+  if predecessor then bury(predecessor) end
+  call('HSET', base .. 'orders', id, version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines)
+end

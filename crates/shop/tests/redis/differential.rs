@@ -1,0 +1,523 @@
+//! The scripts against the pure order book: the same random histories, every reply, and everything that can be seen of the state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use ledger::{EntityId, IdempotencyKey};
+use orchestrator::{Log, LogAnswer, LogQuery, answer};
+use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS};
+use protocol::log::{DeadLetter, LogCommand, LogReply, Resolution, StageRefusal, Standing, Verdict, Writer};
+use protocol::{
+    Cause, Decision, Epoch, Name, Order as StepOrder, Payload, Protocol, Recovery, Refusal, Step, Timestamp,
+    Transaction, TransactionId, Verb,
+};
+use servers::redis::{Persistence, Server};
+use shop::checkout::{CHECKOUT, Claim, PAYMENT, STOCK};
+use shop::order_store::{OrdersAnswer, OrdersQuery, answer_orders, audit_orders};
+use shop::orders::{Line, OrderBook, OrdersCommand, OrdersReply};
+use shop::redis_orders::RedisOrders;
+
+use crate::support::{audit, begin, in_memory, open, options, query, quick_server, read, submit};
+
+const HISTORIES: u64 = 16;
+const COMMANDS: usize = 2_000;
+/// After so many commands the whole state is compared.
+const LOOK_EVERY: usize = 250;
+/// Transactions that commands are about at one time. They move on with the history, so that old ones are forgotten and come back late.
+const WINDOW: u64 = 30;
+/// An order whose id is no number.
+const NAMED: &str = "0190b6e2-7c1f-7c3a-8f00-000000000001";
+const INSTANCES: [Name; 4] = [Name::literal("a"), Name::literal("b.1"), Name::literal("-"), Name::literal("never")];
+/// Text that would break a careless encoding.
+const WORDS: [&str; 6] = ["", "a|b", "c\r\n*1", "\u{fc}@5", "%s {x};", "7 8 9"];
+
+/// Makes commands that meet each other: few orders, few transactions, few keys, few instances.
+struct Story {
+    random: Rng,
+    told: u64,
+    used: BTreeSet<TransactionId>,
+    /// Whether a million orders are still to be replaced in it.
+    a_million: bool,
+}
+
+impl Story {
+    fn number(&mut self, below: u64) -> u64 {
+        self.random.u64(0..below)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.number(n) == 0
+    }
+
+    fn word(&mut self) -> &'static str {
+        WORDS[self.number(6) as usize]
+    }
+
+    fn order(&mut self) -> EntityId {
+        match self.number(24) {
+            0 => NAMED.parse().unwrap(),
+            1 => EntityId::number(u64::MAX),
+            2 => EntityId::number(MAX_BATCH + self.random.u64(0..2)),
+            3 => EntityId::number(MAX_BATCH - 1),
+            n => EntityId::number(n % 8),
+        }
+    }
+
+    fn account(&mut self) -> EntityId {
+        if self.one_in(6) { NAMED.parse().unwrap() } else { EntityId::number(self.random.u64(0..4)) }
+    }
+
+    fn id(&mut self) -> TransactionId {
+        let n = self.told / 8 + self.number(WINDOW);
+        let id = TransactionId::new(Timestamp(1_000 + n / 2 * 10), [n as u8; 16]);
+        self.used.insert(id);
+        id
+    }
+
+    fn ids(&mut self, book: &OrderBook) -> Vec<TransactionId> {
+        let open: Vec<_> = book.transactions().open().map(|(id, _)| id).collect();
+        let count = self.number(7);
+        let one = |story: &mut Self| match open.len() {
+            0 => story.id(),
+            _ if story.one_in(4) => story.id(),
+            len => open[story.number(len as u64) as usize],
+        };
+        (0..count).map(|_| one(self)).collect()
+    }
+
+    fn now(&mut self) -> Timestamp {
+        match self.number(40) {
+            0 => Timestamp(0),
+            1 => Timestamp(u64::MAX),
+            _ => Timestamp(1_000 + (self.told / 16 + self.number(WINDOW / 2)) * 10),
+        }
+    }
+
+    fn instance(&mut self) -> Name {
+        INSTANCES[if self.one_in(20) { 3 } else { self.number(3) as usize }]
+    }
+
+    /// Mostly one that may write.
+    fn writer(&mut self, book: &OrderBook) -> Writer {
+        let instance = self.instance();
+        let epoch = book.transactions().instances().get(&instance).map_or(0, |lease| lease.epoch.0);
+        let epoch = match self.number(12) {
+            0 => epoch.saturating_sub(1),
+            1 => epoch + 1,
+            _ => epoch,
+        };
+        Writer { instance, epoch: Epoch(epoch) }
+    }
+
+    fn key(&mut self) -> Option<IdempotencyKey> {
+        self.one_in(3).then(|| self.certain_key())
+    }
+
+    fn certain_key(&mut self) -> IdempotencyKey {
+        let fingerprint = [0, u64::MAX][usize::from(self.one_in(6))];
+        IdempotencyKey { key: self.word().into(), fingerprint }
+    }
+
+    fn line(&mut self) -> Line {
+        let quantity = match self.number(60) {
+            0 => MAX_AMOUNT,
+            1 => MAX_AMOUNT / 2,
+            n => n as i64 % 5 + 1,
+        };
+        let price = match self.number(60) {
+            0 => MAX_AMOUNT,
+            1 => MAX_AMOUNT / 3,
+            n => n as i64 % 4,
+        };
+        Line { item: self.account(), quantity, price }
+    }
+
+    fn transaction(&mut self, book: &OrderBook) -> Arc<Transaction> {
+        let (id, order) = (self.id(), self.order());
+        let version = book.order(order).map_or(7, |order| order.version);
+        let version = if self.one_in(10) { version.wrapping_sub(1) } else { version };
+        let context = match self.number(40) {
+            0 => Payload::EMPTY,
+            1 => Payload::from(&[1, 200, 200, 200][..]),
+            _ => Claim { order, version }.encode().unwrap(),
+        };
+        let payload = |story: &mut Self| {
+            let bytes: Vec<u8> = (0..story.number(40)).map(|_| story.random.u8(..)).collect();
+            Payload::from(bytes)
+        };
+        let mut steps = vec![Step { service: STOCK, payload: payload(self) }];
+        if self.one_in(2) {
+            steps.push(Step { service: PAYMENT, payload: payload(self) });
+        }
+        Arc::new(Transaction {
+            id,
+            definition: CHECKOUT,
+            protocol: [Protocol::TwoPhase, Protocol::Saga][self.number(2) as usize],
+            order: StepOrder::Parallel,
+            recovery: Recovery::Backward,
+            steps,
+            context,
+        })
+    }
+
+    fn decision(&mut self) -> Decision {
+        match self.number(8) {
+            0..=3 => Decision::Commit,
+            4 => Decision::Abort(Cause::Recovered),
+            5 => Decision::Abort(Cause::Unavailable { step: Some(1) }),
+            6 => Decision::Abort(Cause::NeverStaged),
+            _ => {
+                let refusal = Refusal::new(Name::literal("insufficient"), self.word());
+                Decision::Abort(Cause::Refused { step: 0, refusal })
+            }
+        }
+    }
+
+    fn decide(&mut self, book: &OrderBook) -> LogCommand {
+        let id = self.ids(book).first().copied().unwrap_or_else(|| self.id());
+        LogCommand::Decide { writer: self.writer(book), id, decision: self.decision(), now: self.now() }
+    }
+
+    fn replace(&mut self) -> OrdersCommand {
+        let count = [0, 1, 2, 3, 5, 5, 8, MAX_BATCH + 1][self.number(8) as usize];
+        // Once: the pure one makes each of them.
+        let count = if std::mem::take(&mut self.a_million) { MAX_BATCH } else { count };
+        let items = [1, 2, 3, 1_000_000, 0, (1 << 53) - 1][self.number(6) as usize];
+        let users = [1, 3, 70_000, 1, 0, (1 << 53) - 1][self.number(6) as usize];
+        let price = [0, 1, 5, MAX_AMOUNT / 2, MAX_AMOUNT / 2 + 1, -1][self.number(6) as usize];
+        OrdersCommand::Replace { count, items, users, price, seed: self.random.u64(..) }
+    }
+
+    fn of_log(&mut self, book: &OrderBook) -> LogCommand {
+        match self.number(40) {
+            0..=11 => LogCommand::Stage { writer: self.writer(book), transaction: self.transaction(book) },
+            12..=21 => self.decide(book),
+            22..=25 => LogCommand::Finish { writer: self.writer(book), ids: self.ids(book), now: self.now() },
+            26 | 27 => LogCommand::Ask { ids: self.ids(book), now: self.now() },
+            28 | 29 => {
+                let (id, step) = (self.ids(book).pop().unwrap_or_else(|| self.id()), self.random.u8(0..2));
+                let (error, at) = (self.word().into(), self.now());
+                let letter = DeadLetter { step, verb: Verb::Commit, attempts: self.random.u32(..), error, at };
+                LogCommand::Park { writer: self.writer(book), id, letter }
+            }
+            30..=32 => {
+                let (id, step) = (self.ids(book).pop().unwrap_or_else(|| self.id()), self.random.u8(0..2));
+                let resolution =
+                    Resolution { step, operator: self.word().into(), reason: self.word().into(), at: self.now() };
+                LogCommand::Resolve { id, resolution }
+            }
+            33 => {
+                let keep = [0, 2, 5, 9, usize::MAX][self.number(5) as usize];
+                let (finished_before, spare_since) = (self.now(), self.now());
+                LogCommand::Forget { finished_before, keep, spare_since }
+            }
+            34 | 35 => {
+                let lease = [5, 60, u64::MAX][self.number(3) as usize];
+                LogCommand::Register { instance: INSTANCES[self.number(3) as usize], now: self.now(), lease }
+            }
+            36 | 37 => LogCommand::Renew { writer: self.writer(book), now: self.now(), lease: self.number(60) },
+            _ => LogCommand::TakeOver { writer: self.writer(book), from: self.instance(), now: self.now() },
+        }
+    }
+
+    fn next(&mut self, book: &OrderBook) -> Vec<OrdersCommand> {
+        self.told += 1;
+        match self.number(60) {
+            0..=37 => vec![OrdersCommand::Log(self.of_log(book))],
+            38..=43 => vec![OrdersCommand::Create { order: self.order(), user: self.account(), key: self.key() }],
+            44..=55 => vec![OrdersCommand::AddItem { order: self.order(), line: self.line(), key: self.key() }],
+            56 => vec![OrdersCommand::Remember { order: self.order(), key: self.certain_key() }],
+            57 => vec![self.replace()],
+            // Everything that is open is settled, so that orders can be replaced.
+            _ => {
+                let now = self.now();
+                let register = LogCommand::Register { instance: INSTANCES[0], now, lease: 60 };
+                let epoch = book.transactions().instances().get(&INSTANCES[0]).map_or(1, |lease| lease.epoch.0 + 1);
+                let writer = Writer { instance: INSTANCES[0], epoch: Epoch(epoch) };
+                let ids: Vec<_> = book.transactions().open().map(|(id, _)| id).collect();
+                let mut commands = vec![register];
+                for &id in &ids {
+                    commands.push(LogCommand::Decide { writer, id, decision: self.decision(), now });
+                }
+                commands.push(LogCommand::Finish { writer, ids, now });
+                let mut commands: Vec<_> = commands.into_iter().map(OrdersCommand::Log).collect();
+                commands.push(self.replace());
+                commands
+            }
+        }
+    }
+}
+
+/// The orders that the histories tell of.
+fn told_of() -> impl Iterator<Item = EntityId> {
+    let numbers = (0..9).chain([MAX_BATCH - 1, MAX_BATCH, MAX_BATCH + 1, u64::MAX]);
+    numbers.map(EntityId::number).chain([NAMED.parse().unwrap()])
+}
+
+fn compare(book: &OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>, when: &str) {
+    let mut questions: Vec<OrdersQuery> = told_of().map(OrdersQuery::Order).collect();
+    questions.push(OrdersQuery::Youngest);
+    for (word, fingerprint) in WORDS.iter().flat_map(|word| [(word, 0), (word, u64::MAX)]) {
+        questions.push(OrdersQuery::IsKeyReused(IdempotencyKey { key: (*word).into(), fingerprint }));
+    }
+    for question in questions {
+        let told = query(store, question.clone()).unwrap();
+        assert_eq!(told, answer_orders(book, &question, 0), "{when}: {question:?}");
+    }
+    let OrdersAnswer::Progress(progress) = query(store, OrdersQuery::Progress).unwrap() else { panic!("{when}") };
+    assert_eq!(progress.open, book.transactions().open_count() as u64, "{when}");
+    let standings = [Standing::Undecided, Standing::Settling, Standing::Stuck, Standing::Finished];
+    let mut questions = vec![LogQuery::Open];
+    for standing in standings.into_iter().map(Some).chain([None]) {
+        questions.extend([3, 1_000].map(|limit| LogQuery::Listing { standing, limit }));
+    }
+    questions.extend(used.iter().map(|id| LogQuery::Transaction(*id)));
+    for question in questions {
+        assert_eq!(read(store, question), answer(book.transactions(), question), "{when}: {question:?}");
+    }
+}
+
+/// Not as often: the pure one looks at every order, of which there may be a million.
+fn compare_audits(book: &OrderBook, store: &RedisOrders, when: &str) {
+    let (told, expected) = (audit(store), audit_orders(book, 0));
+    assert_eq!((told.paid, told.discrepancies), (expected.paid, expected.discrepancies), "{when}: audit");
+    assert_eq!((told.began, told.ended.open), (told.ended, expected.began.open), "{when}: progress");
+}
+
+/// Gives a command to both and compares. Returns the reply that they agree on.
+fn tell(book: &mut OrderBook, store: &RedisOrders, command: &OrdersCommand, when: &str) -> OrdersReply {
+    let (expected, _) = book.apply(command);
+    if let OrdersCommand::Log(command @ LogCommand::Decide { .. }) = command {
+        let (send, told) = channel();
+        let durable = send.clone();
+        let readable = Box::new(move |reply| _ = send.send(reply));
+        store.decide(command.clone(), readable, Box::new(move |reply| _ = durable.send(reply)));
+        for what in ["readable", "durable"] {
+            let told = told.recv_timeout(crate::support::PATIENCE).unwrap();
+            assert_eq!(told.map(OrdersReply::Log), Ok(expected.clone()), "{when}: {what}: {command:?}");
+        }
+    } else {
+        assert_eq!(submit(store, command.clone()), Ok(expected.clone()), "{when}: {command:?}");
+    }
+    expected
+}
+
+/// What can be seen only by going on: in which order the finished transactions are forgotten.
+fn compare_what_is_hidden(book: &mut OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>, when: &str) {
+    for keep in (0..book.transactions().finished().count()).rev() {
+        let forget = LogCommand::Forget { finished_before: Timestamp(0), keep, spare_since: Timestamp(u64::MAX) };
+        tell(book, store, &OrdersCommand::Log(forget), when);
+        if keep.is_multiple_of(7) {
+            for id in used {
+                let question = LogQuery::Transaction(*id);
+                assert_eq!(read(store, question), answer(book.transactions(), question), "{when}: {keep} kept");
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Met {
+    claimed: usize,
+    refused: usize,
+    fenced: usize,
+    late: usize,
+    paid: usize,
+    entombed: usize,
+    taken: u64,
+    by_hand: usize,
+    forgotten: usize,
+    replaced: usize,
+    overwritten: usize,
+}
+
+impl Met {
+    fn count(&mut self, command: &OrdersCommand, reply: &OrdersReply) {
+        use LogReply::{Decided, Done, Fenced, StageRefused, Staged, Taken, Verdicts};
+        match (command, reply) {
+            (_, OrdersReply::Log(Staged)) => self.claimed += 1,
+            (_, OrdersReply::Log(StageRefused(StageRefusal::Application(_)))) => self.refused += 1,
+            (_, OrdersReply::Log(StageRefused(StageRefusal::Fenced) | Fenced)) => self.fenced += 1,
+            (_, OrdersReply::Log(StageRefused(_))) => self.late += 1,
+            (_, OrdersReply::Log(Decided { decision: Decision::Commit, first: true })) => self.paid += 1,
+            (_, OrdersReply::Log(Taken(taken))) => self.taken += taken,
+            (OrdersCommand::Log(LogCommand::Resolve { .. }), OrdersReply::Log(Done)) => self.by_hand += 1,
+            (_, OrdersReply::Log(Verdicts(verdicts))) => {
+                self.entombed += verdicts.iter().filter(|verdict| **verdict == Verdict::Aborted).count();
+                self.forgotten += verdicts.iter().filter(|verdict| **verdict == Verdict::Forgotten).count();
+            }
+            (OrdersCommand::Replace { .. }, OrdersReply::Done) => self.replaced += 1,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_scripts_answer_as_the_pure_order_book_does() {
+    let server = quick_server();
+    let mut met = Met::default();
+    for seed in 0..HISTORIES {
+        server.ask("FLUSHALL").unwrap();
+        // Two processes have it open: what one does, the other sees.
+        let stores = [open(&in_memory(&server)), open(&in_memory(&server))];
+        let mut book = OrderBook::default();
+        let mut story = Story { random: Rng::with_seed(seed), told: 0, used: BTreeSet::new(), a_million: seed == 3 };
+        for number in 0..COMMANDS {
+            let when = format!("history {seed}, step {number}");
+            for command in story.next(&book) {
+                let reply = tell(&mut book, &stores[story.number(2) as usize], &command, &when);
+                met.count(&command, &reply);
+            }
+            if number % LOOK_EVERY == 0 {
+                compare(&book, &stores[0], &story.used, &when);
+                compare_audits(&book, &stores[1], &when);
+            }
+        }
+        let when = format!("history {seed}, at its end");
+        compare(&book, &stores[0], &story.used, &when);
+        compare_what_is_hidden(&mut book, &stores[0], &story.used, &when);
+        compare(&book, &stores[1], &story.used, &when);
+        compare_audits(&book, &stores[1], &when);
+        let number = |command: &str| {
+            let told = server.ask(command).unwrap();
+            told.trim().trim_start_matches(':').parse::<usize>().unwrap_or_else(|_| panic!("{when}: {told}"))
+        };
+        met.overwritten +=
+            number("EVAL \"return tonumber(redis.call('HGET',ARGV[1],'orders')or'0')\" 0 {settle:orders:0}:replaced");
+        let open = book.transactions().open_count();
+        assert_eq!(
+            number("HLEN {settle:orders:0}:payloads"),
+            open,
+            "{when}: payloads go when a transaction is finished"
+        );
+        let by_hand = book.transactions().finished().count();
+        assert_eq!(number("HLEN {settle:orders:0}:records"), open + by_hand, "{when}: forgotten ones are gone");
+    }
+    println!("{met:?}");
+    let Met { claimed, refused, fenced, late, paid, entombed, taken, by_hand, forgotten, replaced, overwritten } = met;
+    for (what, met) in [
+        ("claimed", claimed),
+        ("refused", refused),
+        ("fenced", fenced),
+        ("late", late),
+        ("paid", paid),
+        ("entombed", entombed),
+        ("taken", taken as usize),
+        ("by hand", by_hand),
+        ("forgotten", forgotten),
+        ("replaced", replaced),
+        ("overwritten", overwritten),
+    ] {
+        assert!(met > 20, "the histories meet every rule: {what} {met} times");
+    }
+}
+
+#[test]
+fn orders_that_nobody_touched_are_the_same_from_every_seed() {
+    let server = quick_server();
+    let store = open(&in_memory(&server));
+    let mut random = Rng::with_seed(7);
+    for round in 0..60 {
+        let mut book = OrderBook::default();
+        server.ask("FLUSHALL").unwrap();
+        // The identity that the store was opened with is gone, and nobody asks for it while the connection stands.
+        let bound = |random: &mut Rng| 1 + random.u64(..) % (1 << random.u32(1..54)).min(MAX_AMOUNT as u64);
+        let (items, users) = (bound(&mut random), bound(&mut random));
+        let seed = [0, u64::MAX, 1 << 32, random.u64(..)][(round % 4) as usize];
+        let replace = OrdersCommand::Replace { count: 50, items, users, price: 3, seed };
+        tell(&mut book, &store, &replace, "at first");
+        for n in 0..50 {
+            let question = OrdersQuery::Order(EntityId::number(n));
+            let told = query(&store, question.clone()).unwrap();
+            assert_eq!(told, answer_orders(&book, &question, 0), "{n} of {items} items, {users} users, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_oldest_idempotency_keys_are_forgotten() {
+    let server = quick_server();
+    let store = open(&in_memory(&server));
+    let mut book = OrderBook::default();
+    let remember = |n: usize| OrdersCommand::Remember {
+        order: EntityId::number(n as u64),
+        key: IdempotencyKey { key: format!("key {n}").into(), fingerprint: 1 },
+    };
+    let mut answers = std::collections::VecDeque::new();
+    for n in 0..MAX_IDEMPOTENCY_KEYS + 3 {
+        book.apply(&remember(n));
+        answers.push_back(begin(&store, remember(n)));
+        if answers.len() > 1_000 {
+            assert!(matches!(answers.pop_front().unwrap().recv().unwrap(), Ok(OrdersReply::Created(_))));
+        }
+    }
+    for n in [5, 4, 3, 2, 1, 0, 6, 7, MAX_IDEMPOTENCY_KEYS] {
+        let key = IdempotencyKey { key: format!("key {n}").into(), fingerprint: 2 };
+        let question = OrdersQuery::IsKeyReused(key);
+        assert_eq!(query(&store, question.clone()).unwrap(), answer_orders(&book, &question, 0), "{n}");
+    }
+}
+
+#[test]
+fn a_million_orders_are_replaced_and_ten_thousand_transactions_taken_over_in_a_moment() {
+    let server = Server::start(Persistence::Always).unwrap();
+    let store = open(&options(&server));
+    let replace = |seed| OrdersCommand::Replace { count: MAX_BATCH, items: 100, users: 100, price: 1, seed };
+    assert_eq!(submit(&store, replace(5)), Ok(OrdersReply::Done));
+    let log = |command| submit(&store, OrdersCommand::Log(command));
+    for instance in [INSTANCES[0], INSTANCES[1]] {
+        let told = log(LogCommand::Register { instance, now: Timestamp(0), lease: 10 });
+        assert_eq!(told, Ok(OrdersReply::Log(LogReply::Registered(Epoch(1)))));
+    }
+    let [one, other] = [0, 1].map(|n| Writer { instance: INSTANCES[n], epoch: Epoch(1) });
+    let mut story = Story { random: Rng::with_seed(1), told: 0, used: BTreeSet::new(), a_million: false };
+    let mut answers = Vec::new();
+    let mut ids = Vec::new();
+    for n in 0..10_000_u64 {
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&n.to_be_bytes());
+        let id = TransactionId::new(Timestamp(1_000 + n), random);
+        let context = Claim { order: EntityId::number(n * 7), version: n * 7 + 1 }.encode().unwrap();
+        let transaction = Transaction { id, context, ..(*story.transaction(&OrderBook::default())).clone() };
+        let stage = LogCommand::Stage { writer: one, transaction: Arc::new(transaction) };
+        answers.push(begin(&store, OrdersCommand::Log(stage)));
+        ids.push(id);
+        if answers.len() > 5_000 {
+            assert_eq!(answers.remove(0).recv().unwrap(), Ok(OrdersReply::Log(LogReply::Staged)));
+        }
+    }
+    for answer in answers {
+        assert_eq!(answer.recv().unwrap(), Ok(OrdersReply::Log(LogReply::Staged)));
+    }
+    let began = Instant::now();
+    let take = LogCommand::TakeOver { writer: other, from: one.instance, now: Timestamp(11) };
+    assert_eq!(log(take), Ok(OrdersReply::Log(LogReply::Taken(10_000))));
+    println!("taken over in {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    let LogAnswer::Open { records, .. } = read(&store, LogQuery::Open) else { panic!("not what is open") };
+    assert_eq!(records.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "page by page, in the order of birth");
+    assert!(records.iter().all(|(_, record)| record.owner == Some(other.instance)));
+    for id in &ids {
+        let decide = LogCommand::Decide { writer: other, id: *id, decision: Decision::Commit, now: Timestamp(12) };
+        _ = begin(&store, OrdersCommand::Log(decide));
+    }
+    let finish = LogCommand::Finish { writer: other, ids, now: Timestamp(13) };
+    assert_eq!(log(finish), Ok(OrdersReply::Log(LogReply::Done)));
+    let began = Instant::now();
+    assert_eq!(submit(&store, replace(7)), Ok(OrdersReply::Done));
+    println!("replaced in {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    let found = audit(&store);
+    assert_eq!((found.paid.orders, found.discrepancies.len()), (10_000, 0));
+    assert_eq!(found.paid.by_item.values().sum::<i128>(), 20_000);
+    let began = Instant::now();
+    let forget = LogCommand::Forget { finished_before: Timestamp(14), keep: 0, spare_since: Timestamp(0) };
+    assert_eq!(log(forget), Ok(OrdersReply::Log(LogReply::Done)));
+    println!("forgotten in {:?}", began.elapsed());
+    let listing = LogQuery::Listing { standing: None, limit: 10 };
+    assert_eq!(read(&store, listing), LogAnswer::Listing(Vec::new()));
+    assert_eq!(audit(&store).paid.orders, 10_000, "what is paid is paid, whether the log remembers it or not");
+}

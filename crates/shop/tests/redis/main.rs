@@ -1,0 +1,7 @@
+//! The orders and their log in Redis, against real servers.
+
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
+
+mod differential;
+mod suite;
+mod support;
