@@ -82,21 +82,6 @@ pub const MAX_SCRIPT_ITEMS: usize = 500;
 pub const MAX_SEED_LAYERS: usize = 1_000;
 /// Sentinels that are asked for a master.
 pub const MAX_SENTINELS: usize = 15;
-/// Servers of the message broker that a service is told of.
-pub const MAX_NATS_SERVERS: usize = 15;
-
-/// Bytes of one message between services, a question's or an answer's included.
-pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
-/// Commands and questions of one process that wait for an answer; one more is unknown at once.
-pub const MAX_PENDING: usize = 65_536;
-/// Commands of one process that wait to be sent; one more is unknown at once.
-pub const MAX_SEND_QUEUE: usize = 16_384;
-/// Commands, or questions, that one process works on at once for others.
-pub const MAX_HANDLED: usize = 16_384;
-/// Undecodable messages that the message servers keep for people to look at; the oldest go first.
-pub const KEPT_DEAD_MESSAGES: usize = 10_000;
-/// Bytes of those.
-pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Bytes of one message between services, a question's or an answer's included.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
