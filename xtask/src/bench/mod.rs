@@ -1,5 +1,7 @@
 //! The figures of docs/benchmarks.md, each as a ratio within this run: machines differ, and so does one machine from minute to minute.
 
+mod distributed;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -23,6 +25,9 @@ pub(crate) struct BenchArgs {
     /// Leave the run of a million checkouts out.
     #[arg(long)]
     short: bool,
+    /// Measure the distributed system instead: `settle up`, through its gateway.
+    #[arg(long)]
+    distributed: bool,
 }
 
 /// Measures and prints. Fails if a goal is missed.
@@ -30,10 +35,15 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     step("settle", &mut cargo_with(&["build", "--release", "--quiet", "-p", "settle"]))?;
     let handler = ["build", "--release", "--quiet", "-p", "settle-load", "--example", "empty_handler"];
     step("the empty handler", &mut cargo_with(&handler))?;
-    let recovery = ["build", "--release", "--quiet", "-p", "settle-shop", "--example", "recovery"];
-    step("the recovery", &mut cargo_with(&recovery))?;
     std::fs::create_dir_all(root().join("target/bench"))?;
     let mut goals = Goals::default();
+    if args.distributed {
+        crate::install::system_packages(true)?;
+        distributed::distributed(args, &mut goals)?;
+        return goals.print();
+    }
+    let recovery = ["build", "--release", "--quiet", "-p", "settle-shop", "--example", "recovery"];
+    step("the recovery", &mut cargo_with(&recovery))?;
     throughput(args, &mut goals)?;
     lone(args, &mut goals)?;
     recovery_time(&mut goals)?;
