@@ -86,7 +86,7 @@
 //! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers                                             |
 //!
 //! A log's. Two hashes hold all transactions, so that one command of the server reads or writes hundreds of them, and a remembered one
-//! takes some 350 bytes:
+//! takes some 250 bytes:
 //!
 //! | key                     | what it is                                                                                          |
 //! |-------------------------|-----------------------------------------------------------------------------------------------------|
