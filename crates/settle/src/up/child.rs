@@ -32,6 +32,14 @@ pub(super) fn command(program: &[String]) -> anyhow::Result<Command> {
         Some((first, rest)) => command.arg(located(first).unwrap_or_else(|| first.into())).args(rest),
         None => &mut command,
     };
+    // What they go by stands in their files; a setting that is meant for this process must not reach them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("SETTLE_") && name != "SETTLE_LOG") {
+            command.env_remove(name);
+        }
+    }
+    // What they print goes to a file.
+    command.env("NO_COLOR", "1");
     // Ctrl-C in the terminal is for us, who stop them in order.
     command.process_group(0);
     Ok(command)

@@ -146,7 +146,7 @@ impl Plan<'_> {
     fn nats(&self, name: &str) -> String {
         let store = serde_json::Value::from(self.path(name, "jetstream")).to_string();
         format!(
-            "server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 1GB }}\n",
+            "server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store} }}\n",
             self.port(name)
         )
     }
