@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -192,6 +192,12 @@ impl System {
     /// Where the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// Drives the system with `settle load`, which audits it afterwards.
+    pub fn load(&self, arguments: &[&str]) -> Output {
+        let url = format!("http://{}", self.address());
+        settle("load", &[&["--url", &url], arguments].concat()).output().unwrap()
     }
 
     /// The order instances.

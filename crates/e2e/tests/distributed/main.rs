@@ -103,6 +103,20 @@ fn a_twin_waits_for_a_checkout_that_another_instance_takes_long_over() {
 }
 
 #[test]
+fn load_of_every_kind_leaves_no_cent_and_no_item_off() {
+    let system = System::start(2, &[]);
+    for scenario in [
+        &["--scenario", "consistency", "--connections", "200"][..],
+        &["--scenario", "mixed", "--orders", "2000", "--duration", "3s", "--connections", "16"],
+        &["--scenario", "sold-out", "--orders", "500", "--items", "5", "--connections", "32"],
+    ] {
+        let ended = system.load(scenario);
+        let said = [ended.stdout, ended.stderr].concat();
+        assert!(ended.status.success(), "{scenario:?} {}: {}", ended.status, String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
 fn a_fault_that_is_set_at_one_instance_is_set_at_all() {
     let system = System::start(2, &["--chaos"]);
     system.services[1][0].client().done("/stock/fault/set?point=before_prepare&action=error&times=3");
