@@ -145,10 +145,7 @@ impl Plan<'_> {
 
     fn nats(&self, name: &str) -> String {
         let store = serde_json::Value::from(self.path(name, "jetstream")).to_string();
-        format!(
-            "server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store} }}\n",
-            self.port(name)
-        )
+        format!("server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store} }}\n", self.port(name))
     }
 
     fn redis(&self, name: &str) -> String {
