@@ -104,3 +104,49 @@ pub(super) struct Report {
     /// Of all orders, at the end.
     pub(super) audit: Verdict,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> Row {
+        Row {
+            event: "an event".to_owned(),
+            hit: vec![],
+            paid: 10,
+            refused: 0,
+            unknown: 0,
+            gap_ms: 0,
+            settled_ms: Some(1),
+            stuck: 0,
+            lost_answers: 0,
+            overcharged: 0,
+            off: 0,
+            findings: vec![],
+            missing: vec![],
+        }
+    }
+
+    #[test]
+    fn whatever_was_lost_or_did_not_come_back_makes_an_event_a_failure() {
+        assert!(!sound().is_bad());
+        let order = || "1".into();
+        for (finding, lost, overcharged, off) in [
+            (Finding::SoldButUnpaid { order: order() }, 1, 0, 0),
+            (Finding::RefusedButPaid { order: order(), status: 409 }, 1, 0, 0),
+            (Finding::NoLongerPaid { order: order() }, 1, 0, 0),
+            (Finding::Credit { user: order(), expected: 5, actual: 3, off_by: -2 }, 0, 1, 0),
+            (Finding::Credit { user: order(), expected: 5, actual: 7, off_by: 2 }, 0, 0, 1),
+            (Finding::Stock { item: order(), expected: 5, actual: 3, off_by: -2 }, 0, 0, 1),
+        ] {
+            let mut row = sound();
+            row.count(&Verdict { findings_total: 1, findings: vec![finding], ..Verdict::default() });
+            assert_eq!((row.lost_answers, row.overcharged, row.off), (lost, overcharged, off));
+            assert!(row.is_bad() && row.findings.len() == 1);
+        }
+        assert!(Row { settled_ms: None, ..sound() }.is_bad());
+        assert!(Row { stuck: 1, ..sound() }.is_bad());
+        assert!(Row { missing: vec!["nats".to_owned()], ..sound() }.is_bad());
+        assert!(Row { paid: 0, ..sound() }.is_bad(), "nothing was at stake");
+    }
+}
