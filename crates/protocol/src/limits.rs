@@ -82,11 +82,11 @@ pub const MAX_SCRIPT_ITEMS: usize = 500;
 pub const MAX_SEED_LAYERS: usize = 1_000;
 /// Sentinels that are asked for a master.
 pub const MAX_SENTINELS: usize = 15;
-/// Servers of the message broker that a service is told of.
-pub const MAX_NATS_SERVERS: usize = 15;
 
 /// Bytes of one message between services, a question's or an answer's included.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+/// Addresses of message servers that a process is given.
+pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.
 pub const MAX_PENDING: usize = 65_536;
 /// Commands of one process that wait to be sent; one more is unknown at once.

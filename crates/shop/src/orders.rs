@@ -312,14 +312,9 @@ impl OrderBook {
             return (OrdersReply::Overflow, false);
         }
         mark("orders.replaced");
-        let mut random = SplitMix(seed);
         for n in 0..count {
-            let user = EntityId::number(random.below(users));
-            let (one, other) = (random.below(items), random.below(items));
-            let line = |item, quantity| Line { item: EntityId::number(item), quantity, price };
-            let lines = if one == other { vec![line(one, 2)] } else { vec![line(one, 1), line(other, 1)] };
-            let version = self.next_version();
-            let order = Order { user, lines: lines.into_boxed_slice(), state: OrderState::Open, version };
+            let (user, lines) = seeded(n, (items, users), price, seed);
+            let order = Order { user, lines, state: OrderState::Open, version: self.next_version() };
             if let Some(old) = self.orders.insert(EntityId::number(n), order)
                 && !mutated(Mutation::ReplacedOrdersNeverPaid)
             {
@@ -463,12 +458,26 @@ impl OrderBook {
     }
 }
 
+/// The user and the lines that [`OrdersCommand::Replace`] gives to the order of this number.
+pub(crate) fn seeded(n: u64, (items, users): (u64, u64), price: i64, seed: u64) -> (EntityId, Box<[Line]>) {
+    // Three numbers are drawn for each order.
+    let mut random = SplitMix(seed.wrapping_add(GOLDEN.wrapping_mul(n.wrapping_mul(3))));
+    let user = EntityId::number(random.below(users));
+    let (one, other) = (random.below(items), random.below(items));
+    let line = |item, quantity| Line { item: EntityId::number(item), quantity, price };
+    let lines = if one == other { vec![line(one, 2)] } else { vec![line(one, 1), line(other, 1)] };
+    (user, lines.into_boxed_slice())
+}
+
+/// What SplitMix64 adds to its state for each number.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): the same seed gives the same orders on every replay.
 struct SplitMix(u64);
 
 impl SplitMix {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(GOLDEN);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -18,8 +18,8 @@
 //! | `replaced`          | hash: what paid ones came to that were replaced and overwritten: how many, by user, by item            |
 //! | `keys`, `key_order` | hash and list: idempotency keys, with the first answers                                                |
 //!
-//! **Replacing** a million orders writes one line into `seeds`. An order that nobody has touched since is computed from it, with the generator that
-//! the order book has; a paid one that was replaced still counts, as it stands, until it is overwritten, and then in `replaced`.
+//! **Replacing** a million orders writes one line into `seeds`. What an order that nobody has changed since holds is drawn from it, with the
+//! order book's own generator; the scripts have it, too, for when such an order is added to. A paid one that was replaced still counts, as it stands, until it is overwritten, and then in `replaced`.
 
 use std::sync::LazyLock;
 
@@ -132,7 +132,7 @@ impl OrderStore for RedisOrders {
             OrdersQuery::Order(id) => {
                 let mut call = self.call("order");
                 call.word(&id.to_string());
-                let read = |values: Vec<Value>| codec::order(only(&values)?).map(OrdersAnswer::Order);
+                let read = move |values: Vec<Value>| codec::order(id, only(&values)?).map(OrdersAnswer::Order);
                 self.store.ask(vec![call], read, done);
             }
             OrdersQuery::IsKeyReused(key) => {

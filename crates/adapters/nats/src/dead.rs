@@ -14,7 +14,8 @@ use crate::error::Unreadable;
 use crate::link::Shared;
 use crate::options::Mode;
 use crate::statistics::count;
-use crate::{streams, wire};
+use crate::streams::{self, When};
+use crate::wire;
 
 /// Headers of a dead letter.
 const SERVICE: &str = "Settle-Service";
@@ -111,7 +112,7 @@ async fn keep(
         match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) if !last && error.kind() == PublishErrorKind::StreamNotFound => {
-                if let Err(error) = streams::dead_stream(shared).await {
+                if let Err(error) = streams::dead_stream(shared, When::Repair).await {
                     return Err(error.to_string());
                 }
             }

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) connections: watch::Receiver<u64>,
     /// A stream was found to be missing.
     pub(crate) missing: Notify,
+    /// A stream whose files were found to be missing.
+    pub(crate) broken: Mutex<Option<String>>,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     inbox: String,
 }
@@ -138,8 +140,13 @@ impl Shared {
             self.missing.notify_one();
             return self.pending.give_up(id, Lost::Unreachable);
         }
-        if let Some(error) = refusal(&message.payload) {
+        if let Some((error, stream)) = refusal(&message.payload) {
             count(&self.statistics.refused);
+            // What a server says that was told to forget a stream in files, and to make it again, in one breath. It does not mend that itself.
+            if error.contains("no such file") {
+                *self.broken.lock() = stream;
+                self.missing.notify_one();
+            }
             tracing::debug!(error, "the server did not take a command");
             self.pending.give_up(id, Lost::Unreachable);
         }
@@ -194,11 +201,12 @@ fn parse(rest: &str) -> Option<(char, u64)> {
     Some((kind, rest.get(1..)?.parse().ok()?))
 }
 
-/// What the server says against a message for a stream, if it did not take it.
-fn refusal(word: &[u8]) -> Option<String> {
+/// What the server says against a message for a stream, if it did not take it, and the stream.
+fn refusal(word: &[u8]) -> Option<(String, Option<String>)> {
     #[derive(serde::Deserialize)]
     struct Word {
         error: Option<Why>,
+        stream: Option<String>,
     }
     #[derive(serde::Deserialize)]
     struct Why {
@@ -210,8 +218,8 @@ fn refusal(word: &[u8]) -> Option<String> {
         return None;
     }
     match serde_json::from_slice::<Word>(word) {
-        Ok(word) => word.error.map(|why| why.description),
-        Err(error) => Some(error.to_string()),
+        Ok(word) => word.error.map(|why| (why.description, word.stream)),
+        Err(error) => Some((error.to_string(), None)),
     }
 }
 
@@ -275,6 +283,7 @@ impl Nats {
             runtime: Handle::current(),
             connections,
             missing: Notify::new(),
+            broken: Mutex::default(),
             outgoing,
             inbox,
             options,
@@ -441,7 +450,7 @@ mod tests {
     fn the_servers_word_is_understood() {
         assert_eq!(refusal(br#"{"stream":"settle-command-stock", "seq":7}"#), None);
         let full = br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"x","seq":0}"#;
-        assert_eq!(refusal(full).as_deref(), Some("maximum messages exceeded"));
+        assert_eq!(refusal(full), Some(("maximum messages exceeded".to_owned(), Some("x".to_owned()))));
         assert!(refusal(b"what?").is_some(), "what is not understood is no acknowledgement");
     }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::error::StartError;
 use crate::serve::{Counter, Stop, reply_to};
 use crate::statistics::count;
-use crate::streams;
+use crate::streams::{self, When};
 
 /// How long the server keeps a request. Milliseconds.
 const EXPIRES_MS: u64 = 1_000;
@@ -152,9 +152,7 @@ impl Pull {
     async fn repair(&mut self, counter: &Counter) {
         let shared = &counter.shared;
         if shared.is_connected() {
-            streams::until_there(shared, || streams::dead_stream(shared)).await;
-            streams::until_there(shared, || streams::command_stream(shared, counter.service)).await;
-            streams::until_there(shared, || streams::consumer(shared, counter.service)).await;
+            streams::until_there(shared, || streams::everything(shared, counter.service, When::Repair)).await;
         }
         self.wanted = 0;
         self.heard = Instant::now();

@@ -18,8 +18,9 @@ use crate::link::{Nats, REPLY_TO, Shared};
 use crate::names::GROUP;
 use crate::options::Mode;
 use crate::statistics::{count, uncount};
+use crate::streams::{self, When};
 use crate::trace::TraceContext;
-use crate::{pull, streams, wire};
+use crate::{pull, wire};
 
 /// Something that is served, until this is dropped or [stopped](Serving::stop).
 pub struct Serving {
@@ -109,9 +110,8 @@ impl Nats {
                 serving.run(serve_core(counter, commands, stop));
             }
             Mode::JetStream { .. } => {
-                streams::at_start(&counter.shared, || streams::dead_stream(&counter.shared)).await?;
-                streams::at_start(&counter.shared, || streams::command_stream(&counter.shared, service)).await?;
-                streams::at_start(&counter.shared, || streams::consumer(&counter.shared, service)).await?;
+                streams::at_start(&counter.shared, || streams::everything(&counter.shared, service, When::Start))
+                    .await?;
                 let (reporting, every) = (Arc::clone(&counter.desk), counter.shared.options.ack_wait / 3);
                 serving.run(async move { reporting.report_all(every).await });
                 let commands = pull::Pull::start(&counter).await?;

@@ -23,6 +23,19 @@ const MAX_BACKLOG_BYTES: i64 = 1 << 30;
 /// Between two attempts.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// How long after it was found to be gone a stream or consumer in files is made again: a server that is told to forget one removes its folder a moment later,
+/// and with it the files of one that was made too early.
+const AFTERMATH: Duration = Duration::from_millis(500);
+
+/// When a stream is looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// At the start of a process.
+    Start,
+    /// Later, since it may be gone.
+    Repair,
+}
+
 /// What came of one attempt.
 pub(crate) enum Attempt {
     /// It is there; whether it had to be made.
@@ -102,7 +115,7 @@ fn mode(shared: &Shared) -> (StorageType, usize) {
 }
 
 /// The queue of a service.
-pub(crate) async fn command_stream(shared: &Shared, service: Name) -> Attempted {
+pub(crate) async fn command_stream(shared: &Shared, service: Name, when: When) -> Attempted {
     let (storage, replicas) = mode(shared);
     let max_age = shared.options.max_age();
     let config = Config {
@@ -119,11 +132,11 @@ pub(crate) async fn command_stream(shared: &Shared, service: Name) -> Attempted 
         duplicate_window: max_age.min(Duration::from_secs(1)),
         ..Config::default()
     };
-    stream(shared, config).await
+    stream(shared, config, when).await
 }
 
 /// Where undecodable messages are kept.
-pub(crate) async fn dead_stream(shared: &Shared) -> Attempted {
+pub(crate) async fn dead_stream(shared: &Shared, when: When) -> Attempted {
     let (_, replicas) = mode(shared);
     let config = Config {
         name: shared.names.dead_stream(),
@@ -138,15 +151,18 @@ pub(crate) async fn dead_stream(shared: &Shared) -> Attempted {
         duplicate_window: Duration::from_secs(120),
         ..Config::default()
     };
-    stream(shared, config).await
+    stream(shared, config, when).await
 }
 
-async fn stream(shared: &Shared, wanted: Config) -> Attempted {
+async fn stream(shared: &Shared, wanted: Config, when: When) -> Attempted {
     let found = shared.jetstream.get_stream(&wanted.name).await;
     let found = match found {
         Ok(stream) => stream.cached_info().config.clone(),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                if when == When::Repair && wanted.storage == StorageType::File {
+                    tokio::time::sleep(AFTERMATH).await;
+                }
                 let request = format!("create stream `{}`", wanted.name);
                 return match shared.jetstream.create_stream(wanted.clone()).await {
                     Ok(_) => Ok(Attempt::There { made: true }),
@@ -218,8 +234,33 @@ fn failed(
     }
 }
 
+/// All that a participant needs. One attempt looks at all of it, since one part may go while another comes.
+pub(crate) async fn everything(shared: &Shared, service: Name, when: When) -> Attempted {
+    let mut anything = false;
+    let parts = [
+        dead_stream(shared, when).await?,
+        command_stream(shared, service, when).await?,
+        consumer(shared, service, when).await?,
+    ];
+    for part in parts {
+        match part {
+            Attempt::There { made } => anything |= made,
+            Attempt::NotYet(why) => return Ok(Attempt::NotYet(why)),
+        }
+    }
+    Ok(Attempt::There { made: anything })
+}
+
+/// Removes a stream whose files are gone, so that it is made anew. What is in it is sent again by its coordinators.
+pub(crate) async fn remove_broken(shared: &Shared, stream: &str) {
+    tracing::error!(stream, "the files of a stream of NATS are gone: it is removed and made again");
+    if let Err(error) = shared.jetstream.delete_stream(stream).await {
+        tracing::warn!(stream, %error, "a broken stream could not be removed");
+    }
+}
+
 /// The one consumer of a service's queue, which all its instances share.
-pub(crate) async fn consumer(shared: &Shared, service: Name) -> Attempted {
+pub(crate) async fn consumer(shared: &Shared, service: Name, when: When) -> Attempted {
     let (storage, _) = mode(shared);
     let name = shared.names.command_stream(service);
     let config = pull::Config {
@@ -246,12 +287,19 @@ pub(crate) async fn consumer(shared: &Shared, service: Name) -> Attempted {
             }
         },
     };
+    if made && when == When::Repair && storage == StorageType::File {
+        tokio::time::sleep(AFTERMATH).await;
+    }
     match shared.jetstream.create_consumer_on_stream(config, &name).await {
         Ok(_) => Ok(Attempt::There { made }),
         Err(error) => {
             let why = shared.refused(&format!("make the consumer of stream `{name}`"), &error);
             match error.kind() {
                 ConsumerErrorKind::JetStream(code) if code.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(Attempt::NotYet(why))
+                }
+                ConsumerErrorKind::JetStream(code) if code.to_string().contains("creating store") => {
+                    remove_broken(shared, &name).await;
                     Ok(Attempt::NotYet(why))
                 }
                 ConsumerErrorKind::JetStream(code) if code.error_code() != ErrorCode::CLUSTER_NOT_AVAILABLE => Err(why),

@@ -12,7 +12,7 @@ use crate::error::StartError;
 use crate::link::{Nats, Outgoing, Shared};
 use crate::options::Mode;
 use crate::pending::{Lost, Waiting};
-use crate::streams;
+use crate::streams::{self, When};
 use crate::wire;
 
 /// Sends commands to services over NATS. An [`orchestrator::Transport`].
@@ -39,7 +39,7 @@ impl Nats {
             services.into_iter().map(|service| (service, shared.names.command(service).into())).collect();
         if matches!(shared.options.mode, Mode::JetStream { .. }) {
             for service in services.keys() {
-                streams::at_start(shared, || streams::command_stream(shared, *service)).await?;
+                streams::at_start(shared, || streams::command_stream(shared, *service, When::Start)).await?;
             }
             let (shared, names) = (Arc::clone(shared), services.keys().copied().collect());
             self.keep(tokio::spawn(async move { keep_streams(&shared, names).await }));
@@ -57,8 +57,12 @@ async fn keep_streams(shared: &Shared, services: Vec<Name>) {
             changed = connections.changed() => if changed.is_err() { return },
             () = shared.missing.notified() => {}
         }
+        let broken = shared.broken.lock().take();
+        if let Some(stream) = broken {
+            streams::remove_broken(shared, &stream).await;
+        }
         for service in &services {
-            streams::until_there(shared, || streams::command_stream(shared, *service)).await;
+            streams::until_there(shared, || streams::command_stream(shared, *service, When::Repair)).await;
         }
         // A server that is asked for a stream too often has no time for it.
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! The ledger in Redis or Valkey, for services that run as processes of their own, any number of instances each.
+//! Ledgers and the transaction log in Redis or Valkey, for services that run as processes of their own, any number of instances each.
 //!
 //! ```text
 //!   callers' threads                the store's thread                               the server
@@ -12,9 +12,16 @@
 //!   who is the master?   ◄── one address, or every Sentinel: `+switch-master` at once, a question each second
 //! ```
 //!
-//! [`RedisLedger`] is an [`orchestrator::LedgerStore`]. What a command does is decided by a script, so in one step; the script's word is that of
-//! [`ledger::Ledger`], with which a test compares it on random histories. The barrier's table is not written a second time: every command
-//! carries its verb's column of [`protocol::barrier`], and the script looks the branch's state up in it.
+//! | type            | what it is                                                                                                |
+//! |-----------------|-----------------------------------------------------------------------------------------------------------|
+//! | [`ScriptStore`] | a store whose commands are scripts: the machinery, and no word of what is kept                            |
+//! | [`RedisLedger`] | an [`orchestrator::LedgerStore`] in one: stock, payment                                                   |
+//! | [`RedisLog`]    | an [`orchestrator::Log`] in one; with the application's own data, scripts and part of stage and decision, if it has such |
+//!
+//! What a command does is decided by a script, so in one step; the script's word is that of [`ledger::Ledger`] and of
+//! [`protocol::log::LogState`], with which tests compare it on random histories. The barrier's table is not written a second time: every command
+//! carries its verb's column of [`protocol::barrier`], and the script looks the branch's state up in it. What the log is told of transactions,
+//! decisions and letters goes through the scripts as bytes that they do not read.
 //!
 //! # What an answer rests on
 //!
@@ -34,6 +41,10 @@
 //! 2: Sentinel prefers the replica that has more, so that the loss of the master alone costs nothing as a rule, but a
 //! network that parts master and one replica from the rest can.
 //!
+//! **A decision of the log may be told earlier**, when its script has run and its replicas are still being waited for
+//! ([`orchestrator::Log::decide`], `readable`): what it rests on, the stage and every vote, is durable already. Only where that cannot be lost: at
+//! `Replicated`, and under Sentinel only with [`Failover::LosesNothing`]. Elsewhere it is told when it is durable.
+//!
 //! Reads go to the master, in the same pipeline and behind the same `WAIT`: what is shown is as durable as what is acknowledged. No replica
 //! is ever asked, for there is nothing here that may be stale: prices change with `Replace`, and the rest with every command.
 //!
@@ -45,7 +56,7 @@
 //! | too few replicas acknowledge in time          | unknown, the whole batch   | sent, and unknown as long as that lasts                      |
 //! | Sentinel names another master                 | unknown, the whole batch   | sent to it, once it has said that it is a master and keeps this store |
 //! | the old master wakes up, demoted              | unknown: no replica of it  | its connection is dropped                                    |
-//! | the server forgot the scripts                 | loaded and sent again: they certainly did not run |                                       |
+//! | the server forgot the scripts                 | loaded and sent again: they certainly did not run; not done if others that ran have overtaken them | |
 //! | the server turns a script away (`READONLY`, `OOM`, `LOADING`, …) | not done: it is so before the first write |                             |
 //! | the server lost its data                      | unknown                    | never again: [`stopped`](orchestrator::LedgerStore::stopped) |
 //! | the queue is full                             |                            | not done                                                     |
@@ -55,18 +66,38 @@
 //!
 //! # Keys
 //!
-//! All begin with `{settle:SERVICE:PARTITION}:`; the tag in braces keeps them on one node of a cluster, should there be one. There is one
+//! All begin with `{settle:SERVICE:PARTITION}:`. The tag in braces keeps them on one node of a cluster, should there be one. There is one
 //! partition, 0. Scripts name keys that are not in their `KEYS`, which a cluster allows as long as the tag is the same.
 //!
 //! | key                     | what it is                                                                                          |
 //! |-------------------------|-----------------------------------------------------------------------------------------------------|
-//! | `meta`                  | hash: `identity`, `floor`, `seeds` and their sum `seeded_high`, `seeded_low`, `batches`              |
+//! | `meta`                  | hash: `identity`, `kind`, `batches`                                                                 |
+//!
+//! A ledger's:
+//!
+//! | key                     | what it is                                                                                          |
+//! |-------------------------|-----------------------------------------------------------------------------------------------------|
+//! | `meta`                  | hash: `floor`, `seeds` and their sum `seeded_high`, `seeded_low`                                     |
 //! | `a:ID`                  | hash: an account's balances, price, the `seed` it began with, its `generation`, its predecessors' `past_…` |
 //! | `accounts`              | sorted set: the ids of those                                                                        |
 //! | `b:TRANSACTION/STEP`    | hash: a branch's `state`; `entries` while it is open; `code` and `detail` if it was refused          |
 //! | `prepared`, `executed`  | sorted sets: open branches by birth                                                                 |
 //! | `finals`                | list: final branches, in the order in which they became so                                          |
 //! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers                                             |
+//!
+//! A log's. Two hashes hold all transactions, so that one command of the server reads or writes hundreds of them, and a remembered one
+//! takes some 250 bytes:
+//!
+//! | key                     | what it is                                                                                          |
+//! |-------------------------|-----------------------------------------------------------------------------------------------------|
+//! | `meta`                  | hash: `floor`, `youngest` (the youngest birth of a finished one), `forgotten` (how many)             |
+//! | `records`               | hash: of each transaction owner, decision, end, the application's note, and itself without payloads |
+//! | `payloads`              | hash: the payloads of unfinished ones                                                               |
+//! | `open`                  | sorted set: unfinished ones by id, and so by birth                                                  |
+//! | `finished`              | list: finished ones and tombstones with their times, in the order in which they became so           |
+//! | `by_hand`               | sorted set: those that an operator settled, which are never forgotten                               |
+//! | `letters`, `resolutions`| hashes: dead letters, and what operators did                                                        |
+//! | `instances`             | hash: of each instance the epoch, and when its lease lapses                                         |
 //!
 //! **Replacing** a million accounts writes one line into `seeds`: from then on an account that nobody has touched is what the line says, and
 //! is written down when it first changes. What its predecessor had settled is kept in `past_…`, for the audit.

@@ -149,7 +149,8 @@ fn each_service_gets_its_own(connect: &impl Fn(BTreeMap<Name, Arc<dyn Participan
 /// A participant answers later, from a thread of its own, the last command first: each answer still finds its command.
 fn answers_in_any_order(connect: &impl Fn(BTreeMap<Name, Arc<dyn Participant>>) -> Arc<dyn Transport>) {
     const MANY: usize = 20;
-    let held: Arc<Mutex<BTreeMap<BranchId, (Command, Done<Reply>)>>> = Arc::default();
+    type Held = BTreeMap<BranchId, (Command, Done<Reply>)>;
+    let held: Arc<Mutex<Held>> = Arc::default();
     let holds = move |command: Command, done: Done<Reply>| {
         let mut held = held.lock();
         // Messages may be doubled.

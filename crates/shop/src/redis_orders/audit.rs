@@ -104,8 +104,9 @@ impl Audit {
         let parts = words(row)?;
         let [Some(id), Some(state), Some(user), Some(lines), decision] = parts[..] else { return Err(unreadable(row)) };
         let read = || {
-            let (order, user): (EntityId, EntityId) = (id.parse().ok()?, user.parse().ok()?);
-            Some((order, Order { user, lines: codec::lines(lines)?, state: codec::state(state)?, version: 0 }))
+            let order: EntityId = id.parse().ok()?;
+            let (user, lines) = codec::content(order, user, lines)?;
+            Some((order, Order { user, lines, state: codec::state(state)?, version: 0 }))
         };
         let (order, whole) = read().ok_or_else(|| unreadable(row))?;
         if !self.counted.insert(order) {

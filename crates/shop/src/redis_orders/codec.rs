@@ -9,7 +9,7 @@ use redis_store::answers::{Unreadable, text, unreadable, words};
 use redis_store::{Value, Words};
 
 use super::RedisOrders;
-use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
+use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply, seeded};
 
 /// What the script holds exactly, as it holds every number, in 53 bits.
 const EXACT: u64 = MAX_AMOUNT as u64;
@@ -97,19 +97,27 @@ pub(super) fn state(word: &str) -> Option<OrderState> {
 }
 
 /// An order as the script writes it: VERSION|STATE|GENERATION|USER|LINES.
-pub(super) fn order(value: &Value) -> Result<Option<Order>, Unreadable> {
+pub(super) fn order(id: EntityId, value: &Value) -> Result<Option<Order>, Unreadable> {
     let Some(written) = text(value)? else { return Ok(None) };
     let read = || {
         let fields: Vec<&str> = written.split('|').collect();
-        let [version, state_word, _generation, user, lines_word] = fields[..] else { return None };
-        let (state, lines) = (state(state_word)?, lines(lines_word)?);
-        Some(Order { user: user.parse().ok()?, lines, state, version: version.parse().ok()? })
+        let [version, state_word, _generation, user, lines] = fields[..] else { return None };
+        let (user, lines) = content(id, user, lines)?;
+        Some(Order { user, lines, state: state(state_word)?, version: version.parse().ok()? })
     };
     read().map(Some).ok_or_else(|| unreadable(value))
 }
 
+/// An order's user and lines; or what its seed, `@ITEMS USERS PRICE HIGH LOW`, makes of its number.
+pub(super) fn content(id: EntityId, user: &str, written: &str) -> Option<(EntityId, Box<[Line]>)> {
+    let Some(seed) = written.strip_prefix('@') else { return Some((user.parse().ok()?, lines(written)?)) };
+    let numbers = seed.split(' ').map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    let [items, users, price, high, low] = numbers[..] else { return None };
+    Some(seeded(id.as_number()?, (items, users), i64::try_from(price).ok()?, high << 32 | low))
+}
+
 /// Lines: ITEM QUANTITY PRICE; each.
-pub(super) fn lines(text: &str) -> Option<Box<[Line]>> {
+fn lines(text: &str) -> Option<Box<[Line]>> {
     let line = |line: &str| {
         let mut words = line.split(' ');
         let item: EntityId = words.next()?.parse().ok()?;

@@ -36,6 +36,7 @@ local function add()
   local version, state, generation, user, lines, predecessor = find(order)
   if not version then return { 'not_found' } end
   if state ~= 'o' then return { 'not_open', state } end
+  user, lines = grown(order, user, lines)
   -- Units of one item at another price stand in a line of their own: one line would lie about what they cost.
   local total, count, parts, same, held = quantity * tonumber(price), 0, {}, nil, 0
   for of, units, each in string.gmatch(lines, '(%S+) (%d+) (%d+);') do

@@ -4,6 +4,9 @@
 -- An order is one text: VERSION|STATE|GENERATION|USER|LINES. STATE is `o` (open), or `c` (being checked out) or `p` (paid) and the
 -- transaction. LINES are ITEM QUANTITY PRICE; each.
 --
+-- One that only its number and its replacement tell has no USER, and LINES are its SEED: @ITEMS USERS PRICE HIGH LOW. They are drawn from that when
+-- somebody needs them; a checkout does not.
+--
 -- `seeds` is what Replace last made of orders: generation, count, the last version before it, items, users, price, and the seed in two halves. They
 -- stand newest first, and each covers more orders than those before it. An order that nobody touched since is nowhere but there: that is why a
 -- million of them are replaced in one short step. One that was touched is written down, with the generation that it is of.
@@ -59,9 +62,13 @@ local function draw(high, low, nth, bound)
   return r0 + r1 * 65536 + (math.floor(sum / 65536) + a3 * b3) * HALF
 end
 
--- The user and the lines of an order that nobody has touched.
-local function grown(n, items, users, price, high, low)
-  local user = draw(high, low, 3 * n + 1, users)
+-- The user and the lines of an order, drawn from its seed if that is all there is.
+local function grown(id, user, lines)
+  local items, users, price, high, low = string.match(lines, '^@(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not items then return user, lines end
+  local n = tonumber(id)
+  items, users, high, low = tonumber(items), tonumber(users), tonumber(high), tonumber(low)
+  user = draw(high, low, 3 * n + 1, users)
   local one, other = draw(high, low, 3 * n + 2, items), draw(high, low, 3 * n + 3, items)
   if one == other then return text(user), text(one) .. ' 2 ' .. price .. ';' end
   return text(user), text(one) .. ' 1 ' .. price .. ';' .. text(other) .. ' 1 ' .. price .. ';'
@@ -78,13 +85,11 @@ local function find(id)
   if seeds then
     local n, at = tonumber(id), 1
     while true do
-      local _, last, newest, count, before, items, users, price, high, low =
-        string.find(seeds, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+);', at)
+      local _, last, newest, count, before, seed = string.find(seeds, '^(%d+) (%d+) (%d+) ([^;]*);', at)
       if not last then break end
       if n < tonumber(count) then
         if newest == generation then break end
-        user, lines = grown(n, tonumber(items), tonumber(users), price, tonumber(high), tonumber(low))
-        return text(tonumber(before) + n + 1), 'o', newest, user, lines, written
+        return text(tonumber(before) + n + 1), 'o', newest, '', '@' .. seed, written
       end
       at = last + 1
     end
@@ -93,9 +98,10 @@ local function find(id)
 end
 
 -- What a replaced order came to, if it was paid, is added to what all before it came to: high * 2^40 + low, each step exact.
-local function bury(order)
+local function bury(id, order)
   local state, user, lines = string.match(order, '^%d+|([^|]*)|%d+|([^|]*)|(.*)$')
   if string.sub(state, 1, 1) ~= 'p' then return end
+  user, lines = grown(id, user, lines)
   local key, cost = base .. 'replaced', 0
   local function add(field, amount)
     local high, low = string.match(call('HGET', key, field) or '0 0', '^(%d+) (%d+)$')
@@ -113,6 +119,6 @@ local function bury(order)
 end
 
 local function write(id, version, state, generation, user, lines, predecessor)
-  if predecessor then bury(predecessor) end
+  if predecessor then bury(id, predecessor) end
   call('HSET', base .. 'orders', id, version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines)
 end

@@ -395,6 +395,9 @@ fn the_scripts_answer_as_the_pure_order_book_does() {
         );
         let by_hand = book.transactions().finished().count();
         assert_eq!(number("HLEN {settle:orders:0}:records"), open + by_hand, "{when}: forgotten ones are gone");
+        let lettered = |(_, record): &(TransactionId, &protocol::log::Record)| !record.letters.is_empty();
+        let letters = book.transactions().open().chain(book.transactions().finished()).filter(lettered).count();
+        assert_eq!(number("HLEN {settle:orders:0}:letters"), letters, "{when}: and their letters");
     }
     println!("{met:?}");
     let Met { claimed, refused, fenced, late, paid, entombed, taken, by_hand, forgotten, replaced, overwritten } = met;

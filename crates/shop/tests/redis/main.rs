@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 mod differential;
+mod faults;
 mod suite;
 mod support;

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use nats::{Mode, Nats, NatsTransport, Options, Serving, Storage};
 use orchestrator::{Done, Participant, Transport};
 use protocol::{BranchId, BranchState, Command, Name, Payload, Reply, Timestamp, TransactionId, Verb};
@@ -36,6 +37,13 @@ pub(crate) fn options(server: &Server, instance: &str, mode: Mode) -> Options {
 
 pub(crate) fn connect(runtime: &Runtime, options: Options) -> Nats {
     runtime.block_on(Nats::connect(options)).unwrap()
+}
+
+/// The server as somebody else's client sees it.
+pub(crate) fn raw(runtime: &Runtime, server: &Server) -> (async_nats::Client, jetstream::Context) {
+    let client = runtime.block_on(async_nats::connect(server.address())).unwrap();
+    let _within = runtime.enter();
+    (client.clone(), jetstream::new(client))
 }
 
 /// One participant and somebody who sends it commands, each with a connection of its own.
