@@ -23,7 +23,7 @@ pub(crate) mod child;
 pub(crate) mod member;
 mod options;
 pub(crate) mod plan;
-mod roles;
+pub(crate) mod roles;
 mod show;
 pub(crate) mod state;
 
