@@ -54,7 +54,7 @@ fn chaos(data: &Path, flags: &[&str]) -> Output {
 fn killed_services_and_databases_cost_time_and_nothing_else() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("chaos.json");
-    let events = ["--only", "kill a stock instance", "--only", "kill and restart the stock master", "--down", "1"];
+    let events = ["--only", "kill a stock instance", "--only", "kill and restart the master of stock", "--down", "1"];
     {
         let _up = up(data.path());
         let done = chaos(data.path(), &[&events[..], &["--json", file.to_str().unwrap()]].concat());

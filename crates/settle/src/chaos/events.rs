@@ -69,8 +69,8 @@ impl std::fmt::Display for Event {
                         Who::Any(Kind::Stock) => f.write_str("a stock instance")?,
                         Who::Any(Kind::Payment) => f.write_str("a payment instance")?,
                         Who::Any(kind) => write!(f, "{kind:?}")?,
-                        Who::Master(service) => write!(f, "the {} master", service.section())?,
-                        Who::Replica(service) => write!(f, "a {} replica", service.section())?,
+                        Who::Master(service) => write!(f, "the master of {}", service.section())?,
+                        Who::Replica(service) => write!(f, "a replica of {}", service.section())?,
                     }
                 }
                 Act::Crash(service, point) => write!(f, "{} crashes {point}", service.section())?,
