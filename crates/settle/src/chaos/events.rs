@@ -29,6 +29,8 @@ pub(super) enum How {
     Restart,
     /// SIGSTOP for a while: its connections stay, and nothing answers.
     Freeze,
+    /// Parted from everybody by its proxy for a while: its connections stay, and nothing passes.
+    Part,
 }
 
 /// One thing that happens.
@@ -58,6 +60,7 @@ impl std::fmt::Display for Event {
                         How::Kill => "kill",
                         How::Restart => "kill and restart",
                         How::Freeze => "freeze",
+                        How::Part => "part",
                     };
                     write!(f, "{how} ")?;
                     match who {
@@ -85,8 +88,8 @@ fn one(who: Who, how: How) -> Event {
     Event(vec![Act::Hit(who, how)])
 }
 
-/// Everything once: every kind of component killed and frozen, two in cascade, a fault at every point.
-pub(super) fn schedule() -> Vec<Event> {
+/// Everything once: every kind of component killed and frozen, two in cascade, a fault at every point; and partitions, where there are proxies.
+pub(super) fn schedule(proxied: bool) -> Vec<Event> {
     use How::{Freeze, Kill, Restart};
     let mut events = vec![
         one(Who::Follower, Kill),
@@ -110,6 +113,11 @@ pub(super) fn schedule() -> Vec<Event> {
         Event(vec![Act::Hit(Who::Any(Kind::Nats), Kill), Act::Hit(Who::Any(Kind::Payment), Kill)]),
         Event(vec![Act::Hit(Who::Master(Service::Orders), Kill), Act::Hit(Who::Leader, Kill)]),
     ]);
+    if proxied {
+        events.extend(Service::ALL.map(|service| one(Who::Master(service), How::Part)));
+        // Not a replica: it connects to its master, so its own proxy does not part it from that.
+        events.push(one(Who::Any(Kind::Nats), How::Part));
+    }
     for (n, point) in Point::all().enumerate() {
         let service = if n % 2 == 0 { Service::Stock } else { Service::Payment };
         events.push(Event(vec![Act::Crash(service, point)]));
@@ -119,8 +127,8 @@ pub(super) fn schedule() -> Vec<Event> {
 }
 
 /// An event at random; one in four is two in cascade.
-pub(super) fn random(random: &mut fastrand::Rng) -> Event {
-    let all = schedule();
+pub(super) fn random(random: &mut fastrand::Rng, proxied: bool) -> Event {
+    let all = schedule(proxied);
     let mut event = all[random.usize(..all.len())].clone();
     if random.u8(..4) == 0 {
         event.0.extend(all[random.usize(..all.len())].0.clone());
@@ -134,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_schedule_hits_every_kind_of_component_and_every_point() {
-        let acts: Vec<Act> = schedule().into_iter().flat_map(|event| event.0).collect();
+        let acts: Vec<Act> = schedule(true).into_iter().flat_map(|event| event.0).collect();
         let hits = |who| acts.iter().any(|act| matches!(act, Act::Hit(hit, _) if *hit == who));
         assert!(hits(Who::Leader) && hits(Who::Follower));
         for kind in [Kind::Nats, Kind::Sentinel, Kind::Stock, Kind::Payment, Kind::Gateway] {

@@ -88,20 +88,25 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         let name = event.to_string();
         args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
     };
-    let events: Vec<Event> = match args.random {
-        Some(count) => (0..count).map(|_| random(&mut chance)).collect(),
-        None => schedule().into_iter().filter(wanted).collect(),
-    };
-    anyhow::ensure!(!events.is_empty(), "no event has that in its name: `settle chaos --list` shows them");
     if args.list {
-        for event in &events {
+        for event in schedule(true) {
             if !say(&event.to_string())? {
                 break;
             }
         }
         return Ok(ExitCode::SUCCESS);
     }
+    anyhow::ensure!(
+        args.random.is_some() || schedule(true).iter().any(wanted),
+        "no event has that in its name: `settle chaos --list` shows them"
+    );
     let system = System::at(args.data.clone())?;
+    let proxied = system.proxied()?;
+    let events: Vec<Event> = match args.random {
+        Some(count) => (0..count).map(|_| random(&mut chance, proxied)).collect(),
+        None => schedule(proxied).into_iter().filter(wanted).collect(),
+    };
+    anyhow::ensure!(!events.is_empty(), "only a system of `settle up --proxied` can be parted");
     let target = Arc::new(Target::new(&system.gateway()?)?);
     let mut books = Books::open(Arc::clone(&target))?;
     let clients = Clients::start(target, usize::from(args.clients), books::ORDERS)?;

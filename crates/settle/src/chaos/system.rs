@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use super::events::{How, Who};
 use crate::up::member::{ask_service, hold};
 use crate::up::plan::Kind;
+use crate::up::proxy::part;
 use crate::up::roles::role;
 use crate::up::state::{Entry, State};
 
@@ -29,7 +30,8 @@ pub(super) struct Victim {
     name: String,
     pid: u32,
     how: How,
-    hold: PathBuf,
+    /// What holds it down, or parts it.
+    file: PathBuf,
 }
 
 impl Drop for Victim {
@@ -37,7 +39,7 @@ impl Drop for Victim {
         // It may be gone, which is what was wanted.
         match self.how {
             How::Freeze => _ = signal(self.pid, Signal::CONT),
-            How::Kill | How::Restart => _ = std::fs::remove_file(&self.hold),
+            How::Kill | How::Restart | How::Part => _ = std::fs::remove_file(&self.file),
         }
     }
 }
@@ -67,6 +69,11 @@ impl System {
         State::read(&self.data)?.context("`settle up` took its state file away")
     }
 
+    /// Whether databases and broker can be parted from the others.
+    pub(super) fn proxied(&self) -> anyhow::Result<bool> {
+        Ok(self.state()?.proxied)
+    }
+
     /// Where clients connect.
     pub(super) fn gateway(&self) -> anyhow::Result<String> {
         Ok(self.state()?.gateway)
@@ -76,9 +83,13 @@ impl System {
     pub(super) fn hit(&self, who: Who, how: How, random: &mut fastrand::Rng) -> anyhow::Result<Option<Victim>> {
         let Some(entry) = self.find(who, random)? else { return Ok(None) };
         let Some(id) = entry.pid else { return Ok(None) };
-        let victim = Victim { hold: hold(&self.data, &entry.name), name: entry.name, pid: id, how };
-        if how == How::Kill {
-            std::fs::write(&victim.hold, "").context("cannot write into the data folder")?;
+        let file = if how == How::Part { part(&self.data, &entry.name) } else { hold(&self.data, &entry.name) };
+        let victim = Victim { file, name: entry.name, pid: id, how };
+        if matches!(how, How::Kill | How::Part) {
+            std::fs::write(&victim.file, "").context("cannot write into the data folder")?;
+        }
+        if how == How::Part {
+            return Ok(Some(victim));
         }
         signal(id, if how == How::Freeze { Signal::STOP } else { Signal::KILL })
             .with_context(|| format!("cannot reach {} (process {id})", victim.name))?;
