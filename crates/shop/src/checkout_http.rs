@@ -28,6 +28,9 @@ pub(crate) const PAID: &str = "Checkout successful";
 const CLAIM_ATTEMPTS: usize = 10;
 /// How long a checkout waits for another one of the same order that this instance does not drive.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a checkout that this instance drives is waited for. It is decided in seconds, unless the database of the orders is away; and it
+/// goes on when nobody waits for it any more.
+const ANSWER: Duration = Duration::from_secs(20);
 /// How soon the log is asked again for what became of it, at first and at last, if its own instance says nothing.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 /// How long the answer of an abort waits for the releases behind it.
@@ -119,16 +122,43 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
             }
             // The order changed: look again.
             Outcome::Conflict(refusal) if refusal.code != refusals::ORDER_NOT_FOUND => {}
-            outcome => return Err(failure(&outcome, order.total_cost(), text, transaction)),
+            outcome => {
+                let failed = failure(&outcome, order.total_cost(), text, transaction);
+                return if is_paid_by_another(orders, id, transaction, until).await? { Ok(()) } else { Err(failed) };
+            }
         }
     }
     let detail = format!("order `{text}` keeps changing while it is checked out");
     Err(Problem::new(StatusCode::CONFLICT, "order_changed", detail).with("order_id", text))
 }
 
+/// Whether the order is paid all the same, by a checkout that was begun elsewhere at the same time.
+///
+/// Each may have found the other's credit or stock held, and the vote that says so may come before the log's word that the order is claimed. The
+/// loser's stage stands behind the winner's in the log, and its abort behind both, so that what is read now shows the winner.
+async fn is_paid_by_another(
+    orders: &OrderService,
+    id: EntityId,
+    own: TransactionId,
+    until: Instant,
+) -> Result<bool, Problem> {
+    match read_order(orders, id, unread).await?.map(|order| order.state) {
+        Some(OrderState::Paid(_)) => Ok(true),
+        Some(OrderState::CheckingOut(other)) if other != own => match wait_for(orders, id, other, until).await? {
+            Outcome::Committed => Ok(true),
+            Outcome::InDoubt => Err(Problem::in_doubt("another checkout of the order is under way: look at it again")),
+            Outcome::Conflict(_) => Ok(read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid())),
+            Outcome::Refused { .. } | Outcome::RolledBack { .. } => Ok(false),
+        },
+        Some(OrderState::CheckingOut(_) | OrderState::Open) | None => Ok(false),
+    }
+}
+
 async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<(TransactionId, Outcome), Problem> {
     let Plan { steps, claim, .. } = plan(id, order)?;
-    orders.orchestrator().execute(CHECKOUT, steps, claim).await.map_err(turned_away)
+    let executed = tokio::time::timeout(ANSWER, orders.orchestrator().execute(CHECKOUT, steps, claim)).await;
+    let late = |_| Problem::in_doubt("the checkout is not decided yet: look at the order again");
+    executed.map_err(late)?.map_err(turned_away)
 }
 
 /// What the checkout of an open order comes to.

@@ -35,7 +35,7 @@
 //! throws keys away when its memory is full, a node of a cluster, and a replica.
 //!
 //! **Under Sentinel** a failover promotes whichever replica is left: what *that* one has is what is left. With
-//! [`Failover::LosesNothing`], which is the default, every replica that Sentinel could promote must therefore have a write before it is
+//! [`Failover::LosesNothing`], which is the default, every replica that Sentinel knows must therefore have a write before it is
 //! acknowledged. The price: while one of them is away, nothing is acknowledged. With fewer, or below `Replicated`, an acknowledged prepare can be
 //! lost, and a paid order with it; that must be asked for in as many words ([`Failover::MayLoseAcknowledgedWrites`]). In between lies `n` = 1 of
 //! 2: Sentinel prefers the replica that has more, so that the loss of the master alone costs nothing as a rule, but a

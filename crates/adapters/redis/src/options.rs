@@ -42,7 +42,7 @@ pub enum Durability {
 /// What a failover may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Failover {
-    /// Nothing that was acknowledged: every replica that Sentinel could promote has it before it is.
+    /// Nothing that was acknowledged: every replica that Sentinel knows has it before it is.
     #[default]
     LosesNothing,
     /// The writes acknowledged last. A checkout that was answered "paid" may then find its charge gone, and is repaired with an alarm

@@ -69,17 +69,18 @@ impl Compass {
         let (Self::Sentinel(watch), Durability::Replicated { replicas }) = (self, options.durability) else {
             return Ok(());
         };
-        let promotable = watch.shared.promotable.lock().iter().copied().max().unwrap_or(0);
-        if options.failover == Failover::MayLoseAcknowledgedWrites || promotable <= replicas {
+        let known = watch.shared.replicas.lock().iter().copied().max().unwrap_or(0);
+        if options.failover == Failover::MayLoseAcknowledgedWrites || known <= replicas {
             return Ok(());
         }
         Err(OpenError::MayLose {
             why: format!(
-                "Sentinel knows of {promotable} replicas that it could promote, and {replicas} must have a write before it is acknowledged"
+                "Sentinel knows of {known} replicas, and {replicas} must have a write before it is acknowledged: the one that it \
+                 promotes may be another"
             ),
             remedy: format!(
-                "Ask for {promotable} replicas, give those that should never be promoted `replica-priority 0`, or remove those that are \
-                 gone with `SENTINEL RESET {}`",
+                "Ask for {known} replicas, or remove those that are gone with `SENTINEL RESET {}`. A `replica-priority 0` does not help: \
+                 such a replica acknowledges in the place of one that can be promoted",
                 watch.shared.master
             ),
         })
@@ -89,16 +90,16 @@ impl Compass {
 struct Shared {
     master: String,
     seat: Mutex<Option<Seat>>,
-    /// How many replicas could be promoted, as each of the Sentinels said last.
-    promotable: Mutex<Vec<u32>>,
+    /// How many replicas there are, as each of the Sentinels said last.
+    replicas: Mutex<Vec<u32>>,
     ended: AtomicBool,
 }
 
 impl Shared {
     /// Takes in what the Sentinel of that number says.
-    fn learn(&self, sentinel: usize, (seat, promotable): (Seat, u32)) {
-        if let Some(said) = self.promotable.lock().get_mut(sentinel) {
-            *said = promotable;
+    fn learn(&self, sentinel: usize, (seat, known): (Seat, u32)) {
+        if let Some(said) = self.replicas.lock().get_mut(sentinel) {
+            *said = known;
         }
         let mut known = self.seat.lock();
         let newer = known.as_ref().is_none_or(|known| seat.epoch > known.epoch);
@@ -132,7 +133,7 @@ impl Watch {
         let shared = Arc::new(Shared {
             master: master.to_owned(),
             seat: Mutex::new(None),
-            promotable: Mutex::new(vec![0; sentinels.len()]),
+            replicas: Mutex::new(vec![0; sentinels.len()]),
             ended: AtomicBool::new(false),
         });
         let mut silent = Vec::new();
@@ -228,13 +229,12 @@ fn master(sentinel: &mut Connection, name: &str) -> Result<Seat, String> {
     }
 }
 
-/// How many replicas the Sentinel could promote.
+/// How many replicas the Sentinel knows. Those with priority 0, which it would never promote, count too: `WAIT` takes their
+/// acknowledgement for that of one that could be.
 fn replicas(sentinel: &mut Connection, name: &str) -> Result<u32, String> {
     let answer = ask(sentinel, &["SENTINEL", "REPLICAS", name])?;
     let Value::Array(replicas) = &answer else { return Err(shown(&answer)) };
-    let promotable =
-        replicas.iter().filter(|replica| !fields(replica).contains(&("slave-priority".to_owned(), "0".to_owned())));
-    Ok(u32::try_from(promotable.count()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(replicas.len()).unwrap_or(u32::MAX))
 }
 
 fn fields(value: &Value) -> Vec<(String, String)> {
@@ -288,9 +288,9 @@ mod tests {
     #[test]
     fn the_address_told_with_a_new_epoch_is_that_of_the_promoted_one() {
         let mut sentinel = open(&pretend(promoting), Duration::from_secs(5)).expect("it listens");
-        let (seat, promotable) = look(&mut sentinel, "shop").expect("it answers");
+        let (seat, known) = look(&mut sentinel, "shop").expect("it answers");
         assert_eq!(seat, Seat { address: "new:1".into(), epoch: 7 });
-        assert_eq!(promotable, 1, "one with priority 0 is never promoted");
+        assert_eq!(known, 2, "one with priority 0 acknowledges as well as any");
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         let shared = Shared {
             master: "shop".to_owned(),
             seat: Mutex::new(None),
-            promotable: Mutex::new(vec![0; 2]),
+            replicas: Mutex::new(vec![0; 2]),
             ended: AtomicBool::new(false),
         };
         shared.learn(0, (seat("a:1", 3), 2));
@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(*shared.seat.lock(), Some(seat("a:1", 3)));
         shared.learn(1, (seat("b:1", 4), 1));
         assert_eq!(*shared.seat.lock(), Some(seat("b:1", 4)));
-        assert_eq!(*shared.promotable.lock(), [2, 1]);
+        assert_eq!(*shared.replicas.lock(), [2, 1]);
     }
 }

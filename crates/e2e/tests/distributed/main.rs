@@ -82,6 +82,33 @@ fn twins_on_two_instances_get_one_answer_and_one_charge() {
     }
 }
 
+/// Each twin may find the other's hold in its way, and hear of that before it hears that the order is claimed. Then both may be refused, as
+/// whoever came second would be; but who was refused must never find the order paid.
+#[test]
+fn no_twin_is_refused_an_order_that_the_other_pays_with_all_of_the_credit() {
+    let system = System::start(2, &["--protocol", "2pc"]);
+    let mut client = system.client();
+    for _ in 0..150 {
+        let (item, user) = (client.new_item(1, 30), client.new_user(30));
+        let order = client.new_order(&user, &[(&item, 1)]);
+        let start = std::sync::Barrier::new(2);
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let asking = |twin: usize| {
+                let (order, start, mut client) = (&order, &start, system.services[0][twin].client());
+                scope.spawn(move || {
+                    start.wait();
+                    client.check_out(order).status
+                })
+            };
+            let asked: Vec<_> = (0..2).map(asking).collect();
+            asked.into_iter().map(|twin| twin.join().unwrap()).collect()
+        });
+        let paid = client.order(&order).paid;
+        assert!(statuses.iter().all(|status| *status == if paid { 200 } else { 409 }), "{statuses:?}, paid: {paid}");
+        assert_eq!((client.stock(&item), client.credit(&user)), if paid { (0, 0) } else { (1, 30) });
+    }
+}
+
 #[test]
 fn a_twin_waits_for_a_checkout_that_another_instance_takes_long_over() {
     let system = System::start(2, &["--chaos", "--protocol", "2pc"]);
