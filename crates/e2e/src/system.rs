@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -179,11 +179,6 @@ impl System {
         }
     }
 
-    /// Has the gateway hand everything for a service to one instance.
-    pub fn route_only(&self, service: usize, instance: &Instance) {
-        self.gateway.route(SERVICES[service].1, vec![instance.address]);
-    }
-
     /// Starts an instance without waiting for it.
     pub fn spawn(&self, service: usize, name: &str) -> Instance {
         Instance::spawn(service, name, &self.arguments)
@@ -192,6 +187,12 @@ impl System {
     /// Where the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// Drives the system with `settle load`, which audits it afterwards.
+    pub fn load(&self, arguments: &[&str]) -> Output {
+        let url = format!("http://{}", self.address());
+        settle("load", &[&["--url", &url], arguments].concat()).output().unwrap()
     }
 
     /// The order instances.

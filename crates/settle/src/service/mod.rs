@@ -39,6 +39,8 @@ use crate::config::{Config, ConfigArgs, Service};
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
 
+/// How long a command may go without any answer before it counts against the service that it was for. Milliseconds.
+const COMMAND_PATIENCE_MS: u64 = 5_000;
 /// How long requests are still taken after `/health` has begun to say that there should be none.
 const NOTICE: Duration = Duration::from_secs(1);
 /// How long a stop waits for what is in hand.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, SystemClock};
-use protocol::Timestamp;
+use protocol::{Pacing, Timestamp};
 use serde_json::json;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK, definition};
@@ -20,10 +20,21 @@ use shop::redis_orders::{ORDERS, RedisOrders};
 use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::Others;
-use super::{Draining, Running, start};
+use super::{COMMAND_PATIENCE_MS, Draining, Running, start};
 use crate::config::{Config, Service};
 use crate::exit::Stopped;
 
+/// Between processes a burst of checkouts waits longer for its turn than within one, and what is sent again meanwhile makes it wait longer
+/// still. A command whose instance is gone is given to another by the broker, long before it is sent again.
+const PACING: Pacing = Pacing {
+    deadline: COMMAND_PATIENCE_MS,
+    attempt_timeout: 1_500,
+    backoff_base: 10,
+    backoff_cap: 2_000,
+    attempts: 20,
+    slow_pace: 10_000,
+    release_wait: 1_000,
+};
 /// How long `/health/deep` waits for somebody.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
@@ -72,7 +83,7 @@ impl Order {
         // Ids that are born here must be younger than those that the log has forgotten.
         let clock = Arc::new(SystemClock::later_than(youngest(&store).await?));
         let mut checkout = definition(config.protocol.into());
-        checkout.pacing.attempts = config.attempts;
+        checkout.pacing = Pacing { attempts: config.attempts, ..PACING };
         let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)

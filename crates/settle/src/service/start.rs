@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nats::{Credentials, Mode, Nats, Options, Storage};
 use redis_store::OpenError;
 
+use super::COMMAND_PATIENCE_MS;
 use crate::config::{self, Config};
 use crate::exit::Stopped;
 
@@ -86,6 +87,7 @@ pub(super) async fn broker(config: &Config) -> anyhow::Result<Nats> {
         options.credentials = Credentials::Password { user, password: password.to_owned() };
     }
     options.patience = PATIENCE;
+    options.timeout = Duration::from_millis(COMMAND_PATIENCE_MS);
     tracing::info!(servers = ?told.url, "connecting to NATS, {} s at most", PATIENCE.as_secs());
     match Nats::connect(options).await {
         Ok(nats) => Ok(nats),
