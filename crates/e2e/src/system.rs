@@ -179,11 +179,6 @@ impl System {
         }
     }
 
-    /// Has the gateway hand everything for a service to one instance.
-    pub fn route_only(&self, service: usize, instance: &Instance) {
-        self.gateway.route(SERVICES[service].1, vec![instance.address]);
-    }
-
     /// Starts an instance without waiting for it.
     pub fn spawn(&self, service: usize, name: &str) -> Instance {
         Instance::spawn(service, name, &self.arguments)

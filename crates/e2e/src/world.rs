@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::client::{Client, Order};
 
@@ -97,13 +97,30 @@ impl World {
     /// # Panics
     /// If an answer is neither 200 nor a 4xx, or if a paid order is refused.
     pub fn load<R>(&mut self, address: SocketAddr, clients: usize, meanwhile: impl FnOnce() -> R) -> R {
+        self.load_until(address, clients, |_| meanwhile())
+    }
+
+    /// The same for no longer than `meanwhile` runs: for a shop that goes on when one of its processes does not.
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    pub fn load_while<R>(&mut self, address: SocketAddr, clients: usize, meanwhile: impl FnOnce() -> R) -> R {
+        self.load_until(address, clients, |over| {
+            let result = meanwhile();
+            over.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    fn load_until<R>(&mut self, address: SocketAddr, clients: usize, meanwhile: impl FnOnce(&AtomicBool) -> R) -> R {
+        let over = AtomicBool::new(false);
         let again: Vec<u64> =
             self.heard.iter().filter(|(_, heard)| **heard == Heard::Nothing).map(|(order, _)| *order).collect();
         let again = Mutex::new(again);
         let heard = Mutex::new(Vec::new());
         let work = || {
             let mut client = Client::new(address);
-            loop {
+            while !over.load(Ordering::Relaxed) {
                 let left = again.lock().unwrap().pop();
                 let order = left.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
                 if order >= self.size.orders {
@@ -123,7 +140,7 @@ impl World {
         };
         let result = std::thread::scope(|scope| {
             (0..clients).for_each(|_| _ = scope.spawn(work));
-            meanwhile()
+            meanwhile(&over)
         });
         for (order, what) in heard.into_inner().unwrap() {
             assert!(
