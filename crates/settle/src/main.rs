@@ -10,6 +10,7 @@
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
 //! | `up`             | `up/`        | the whole distributed system on this machine               |
+//! | `chaos`          | `chaos/`     | breaks its parts under load, and audits                    |
 //!
 //! `gateway/` makes the configuration of HAProxy, `compose/` the files for containers.
 //!
@@ -17,6 +18,7 @@
 
 mod admin_client;
 mod audit;
+mod chaos;
 mod compose;
 mod config;
 mod decode;
@@ -75,6 +77,8 @@ enum Command {
     Config(config::command::ConfigCommand),
     /// Start the whole distributed system on this machine, from installed servers.
     Up(up::UpArgs),
+    /// Break one part after another of what `settle up` runs, under load, and look for a lost cent, item or answer.
+    Chaos(chaos::ChaosArgs),
     /// Become another program that ends with whoever started this one.
     #[command(hide = true)]
     AsChild(up::child::ChildArgs),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
         Some(Command::Up(args)) => up::up(args),
+        Some(Command::Chaos(args)) => chaos::chaos(&args),
         Some(Command::AsChild(args)) => up::child::as_child(&args),
     };
     exit::code(result)

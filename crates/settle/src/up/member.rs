@@ -179,6 +179,16 @@ fn first_line(port: u16, question: &str) -> Option<String> {
     Some(line)
 }
 
+/// What a service on this machine answers to a GET, as JSON, whatever the status; `None` if it does not answer within `patience`.
+pub(crate) fn ask_service(port: u16, path: &str, patience: Duration) -> Option<serde_json::Value> {
+    let mut stream = TcpStream::connect_timeout(&local(port), patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.take(64 * 1024).read_to_string(&mut text).ok()?;
+    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+}
+
 /// The program that a component needs and that must be installed; Debian's packages have the same names.
 pub(super) fn foreign(component: &Component) -> Option<&str> {
     component.command.first().map(String::as_str).filter(|program| *program != "settle")

@@ -13,6 +13,7 @@
 //! | `plan.rs`    | components: ports, configuration files, commands                 |
 //! | `child.rs`   | a child that ends when this process ends, even by `kill -9`      |
 //! | `member.rs`  | one component while the system runs                              |
+//! | `proxy.rs`   | a proxy before databases and broker, to part them from the others |
 //! | `roles.rs`   | who is master                                                    |
 //! | `show.rs`    | the table, plain lines, logs                                     |
 //! | `state.rs`   | `up.json` and the lock of the folder                             |
@@ -23,7 +24,8 @@ pub(crate) mod child;
 pub(crate) mod member;
 mod options;
 pub(crate) mod plan;
-mod roles;
+pub(crate) mod proxy;
+pub(crate) mod roles;
 mod show;
 pub(crate) mod state;
 
@@ -100,6 +102,16 @@ impl System {
                 if options.small { "without" } else { "with" },
             );
         }
+        if let Some(before) = &before
+            && before.proxied != options.proxied
+        {
+            bail!(
+                "{} holds a system {} proxies: start it {} --proxied, or choose another folder with --data",
+                folder.path.display(),
+                if before.proxied { "with" } else { "without" },
+                if before.proxied { "with" } else { "without" },
+            );
+        }
         let ports = ports(&options, before.map(|before| before.ports).unwrap_or_default())?;
         let components = plan::plan(&options, &folder.path, &ports);
         let needed: BTreeSet<&str> = components.iter().filter_map(foreign).collect();
@@ -108,6 +120,14 @@ impl System {
             bail!("not installed: {}. On Debian or Ubuntu: apt install {}", missing.join(", "), missing.join(" "));
         }
         let members: Vec<Member> = components.into_iter().map(|it| Member::new(it, &folder.path)).collect();
+        if options.proxied {
+            let proxied = members.iter().filter(|it| plan::has_proxy(it.component.kind)).map(|it| proxy::Proxied {
+                name: it.component.name.clone(),
+                front: it.component.port,
+                behind: ports.get(&plan::behind(&it.component.name)).copied().unwrap_or_default(),
+            });
+            proxy::start(proxied.collect(), &folder.path)?;
+        }
         let show = Show::new(&options.logs, &members)?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -122,6 +142,8 @@ impl System {
     }
 
     async fn run(&mut self) -> anyhow::Result<ExitCode> {
+        // The ports first: a server keeps those that it is told of, even if another does not come up.
+        self.write_state()?;
         let stages: [&[Kind]; 5] = [
             &[Kind::Nats, Kind::Redis],
             &[Kind::Sentinel],
@@ -305,6 +327,7 @@ impl System {
             pid: std::process::id(),
             gateway: format!("http://127.0.0.1:{}", self.options.port),
             restart: self.options.restart,
+            proxied: self.options.proxied,
             ports: self.ports.clone(),
             components: self.members.iter().map(Member::entry).collect(),
         };
@@ -316,7 +339,11 @@ impl System {
 fn ports(options: &UpOptions, before: BTreeMap<String, u16>) -> anyhow::Result<BTreeMap<String, u16>> {
     let mut ports = before;
     ports.insert("gateway".to_owned(), options.port);
-    let names = plan::names(options).into_iter().map(|(name, _)| name).chain([STATISTICS.to_owned()]);
+    let names = plan::names(options).into_iter().flat_map(|(name, kind)| {
+        let behind = (options.proxied && plan::has_proxy(kind)).then(|| plan::behind(&name));
+        [Some(name), behind]
+    });
+    let names = names.flatten().chain([STATISTICS.to_owned()]);
     // Each is held until all are chosen, so that none is chosen twice.
     let mut held = vec![];
     let mut next = options.base_port;

@@ -68,6 +68,9 @@ pub(crate) struct UpArgs {
     /// Start again what ends by itself or is killed.
     #[arg(long)]
     restart: bool,
+    /// Put a proxy before each database and the broker, so that `settle chaos` can part them from the others.
+    #[arg(long)]
+    proxied: bool,
     /// Follow the logs of these instead of showing the table; `all` for everybody's.
     #[arg(long, num_args = 1.., value_name = "NAME")]
     logs: Vec<String>,
@@ -88,6 +91,7 @@ pub(super) struct UpOptions {
     pub(super) protocol: String,
     pub(super) chaos: bool,
     pub(super) restart: bool,
+    pub(super) proxied: bool,
     pub(super) logs: Vec<String>,
     pub(super) infrastructure_only: bool,
 }
@@ -110,6 +114,7 @@ impl UpArgs {
             protocol,
             chaos: self.chaos,
             restart: self.restart,
+            proxied: self.proxied,
             logs: self.logs,
             infrastructure_only: self.only == Some(Part::Infrastructure),
         })

@@ -95,6 +95,16 @@ pub(super) fn names(options: &UpOptions) -> Vec<(String, Kind)> {
     names
 }
 
+/// The name of the port behind a component's proxy.
+pub(super) fn behind(name: &str) -> String {
+    format!("{name}-behind")
+}
+
+/// Whether a component of this kind has a proxy before it, when there are proxies.
+pub(super) fn has_proxy(kind: Kind) -> bool {
+    matches!(kind, Kind::Nats | Kind::Redis)
+}
+
 /// The components, each after those it needs. `ports` has one for every name, and `gateway-statistics`.
 pub(super) fn plan(options: &UpOptions, data: &Path, ports: &BTreeMap<String, u16>) -> Vec<Component> {
     let plan = Plan { options, data, ports };
@@ -110,6 +120,11 @@ struct Plan<'a> {
 impl Plan<'_> {
     fn port(&self, name: &str) -> u16 {
         self.ports.get(name).copied().unwrap_or_default()
+    }
+
+    /// Where the server itself listens: behind its proxy, if it has one.
+    fn own_port(&self, name: &str) -> u16 {
+        if self.options.proxied { self.port(&behind(name)) } else { self.port(name) }
     }
 
     fn at(&self, name: &str) -> String {
@@ -145,11 +160,14 @@ impl Plan<'_> {
 
     fn nats(&self, name: &str) -> String {
         let store = serde_json::Value::from(self.path(name, "jetstream")).to_string();
-        format!("server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store} }}\n", self.port(name))
+        format!(
+            "server_name: settle\nhost: 127.0.0.1\nport: {}\njetstream {{ store_dir: {store} }}\n",
+            self.own_port(name)
+        )
     }
 
     fn redis(&self, name: &str) -> String {
-        let port = self.port(name);
+        let port = self.own_port(name);
         let folder = self.data.join(name).display().to_string();
         let (append, flush) = match self.options.durability {
             Level::Memory => ("no", "everysec"),
@@ -159,6 +177,10 @@ impl Plan<'_> {
             "port {port}\nbind 127.0.0.1\ndir \"{folder}\"\nsave \"\"\nappendonly {append}\nappendfsync {flush}\n\
              maxmemory-policy noeviction\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-backlog-size 32mb\n"
         );
+        if self.options.proxied {
+            let front = self.port(name);
+            text.push_str(&format!("replica-announce-ip 127.0.0.1\nreplica-announce-port {front}\n"));
+        }
         let (service, number) = name.rsplit_once('-').unwrap_or((name, "1"));
         if number != "1" {
             text.push_str(&format!("replicaof 127.0.0.1 {}\n", self.port(&format!("{service}-1"))));

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use servers::redis::ask_within;
 
+use super::member::ask_service;
 use super::plan::Kind;
 
 /// How often everybody is asked.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How long one may take.
 const GLANCE: Duration = Duration::from_millis(300);
+/// How long a service may take, which asks others.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The roles as they were said last, by component.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +46,10 @@ impl Roles {
 
 /// What a component says it is now; empty if its kind has no roles, or it does not answer.
 pub(crate) fn role(kind: Kind, port: u16) -> String {
+    if kind == Kind::Order {
+        let said = ask_service(port, "/health/deep", PATIENCE).unwrap_or_default();
+        return if said["leader"] == true { "leader".to_owned() } else { String::new() };
+    }
     if kind != Kind::Redis {
         return String::new();
     }

@@ -22,6 +22,9 @@ pub(crate) struct State {
     pub(crate) gateway: String,
     /// Whether what ends is started again.
     pub(crate) restart: bool,
+    /// Whether databases and broker can be parted from the others.
+    #[serde(default)]
+    pub(crate) proxied: bool,
     /// Every port by its component: they stay with the data, since replicas and Sentinels know each other by them.
     pub(crate) ports: BTreeMap<String, u16>,
     /// What it consists of, in the order in which it was started.

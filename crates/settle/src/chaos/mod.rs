@@ -1,0 +1,233 @@
+//! `settle chaos`: breaks one part after another of the system that `settle up` runs, under load, and audits after each.
+//!
+//! ```text
+//!   for each event:  clients go ── 2 s ── hit ── hold down ── let go ── everybody ready ── 2 s ── clients wait
+//!                                                                                                     │
+//!                    ask again for what nobody answered ◄─────────────────────────────────────────────┘
+//!                    until nothing is under way and the books match: how long, or never
+//! ```
+//!
+//! | file         | what it is                                         |
+//! |--------------|----------------------------------------------------|
+//! | `events.rs`  | who is hit and how; the schedule                   |
+//! | `system.rs`  | `up.json`, roles, signals                          |
+//! | `clients.rs` | the load, and every answer it got                  |
+//! | `books.rs`   | what was answered against what is there            |
+//! | `report.rs`  | a row an event                                     |
+
+mod books;
+mod clients;
+mod events;
+mod report;
+mod system;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use load::client::{Answer, Target};
+
+use crate::exit::OFF;
+use crate::output::say;
+use books::Books;
+use clients::{Clients, Heard};
+use events::{Act, Event, random, schedule};
+use report::{Report, Row};
+use system::System;
+
+/// How long the load runs before something is hit, and after everything is back.
+const AROUND: Duration = Duration::from_secs(2);
+/// Between two acts of one event.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// How long everybody may take to be ready again.
+const BACK: Duration = Duration::from_secs(60);
+
+/// What `settle chaos` can be told.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Start a system first, in another terminal:\n  settle up --restart --chaos\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json"
+)]
+pub(crate) struct ChaosArgs {
+    /// The data folder of the `settle up` whose system is to be broken.
+    #[arg(long, default_value = "settle-up", value_name = "DIR")]
+    data: PathBuf,
+    /// Only the events of the schedule whose name has one of these in it.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// So many events at random instead of the schedule.
+    #[arg(long, value_name = "N", conflicts_with = "only")]
+    random: Option<usize>,
+    /// Repeats the choices of a run.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// How long a component stays killed or frozen. Seconds.
+    #[arg(long, default_value_t = 7, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    down: u64,
+    /// Clients, each with one checkout at a time.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: u16,
+    /// How long everything may take to be settled after an event. Seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    patience: u64,
+    /// Write what was found to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the schedule, and do nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Breaks things, and says what it cost.
+pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let wanted = |event: &Event| {
+        let name = event.to_string();
+        args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
+    };
+    if args.list {
+        for event in schedule(true) {
+            if !say(&event.to_string())? {
+                break;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::ensure!(
+        args.random.is_some() || schedule(true).iter().any(wanted),
+        "no event has that in its name: `settle chaos --list` shows them"
+    );
+    let system = System::at(args.data.clone())?;
+    let proxied = system.proxied()?;
+    let events: Vec<Event> = match args.random {
+        Some(count) => (0..count).map(|_| random(&mut chance, proxied)).collect(),
+        None => schedule(proxied).into_iter().filter(wanted).collect(),
+    };
+    anyhow::ensure!(!events.is_empty(), "only a system of `settle up --proxied` can be parted");
+    let target = Arc::new(Target::new(&system.gateway()?)?);
+    let mut books = Books::open(Arc::clone(&target))?;
+    let clients = Clients::start(target, usize::from(args.clients), books::ORDERS)?;
+    say(&format!("{} events, --seed {seed}", events.len()))?;
+    say(&Row::head())?;
+    let mut rows = vec![];
+    for event in &events {
+        let row = happen(event, args, &system, &clients, &mut books, &mut chance)?;
+        say(&row.line())?;
+        rows.push(row);
+    }
+    let audit = books.audit_everything(clients.begun())?;
+    say(&load::report::verdict_text(&audit))?;
+    let bad = rows.iter().filter(|row| row.is_bad()).count();
+    let clean = audit.is_clean();
+    let report = Report { seed, events: rows, audit };
+    if let Some(file) = &args.json {
+        let text = serde_json::to_vec_pretty(&report).context("a report is JSON")?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if bad == 0 && clean {
+        say("Nothing was lost, and everything came back.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!("{bad} of {} events lost something, or did not settle in time.", report.events.len()))?;
+    Ok(ExitCode::from(OFF))
+}
+
+fn happen(
+    event: &Event,
+    args: &ChaosArgs,
+    system: &System,
+    clients: &Clients,
+    books: &mut Books,
+    chance: &mut fastrand::Rng,
+) -> anyhow::Result<Row> {
+    let began = Instant::now();
+    clients.go();
+    std::thread::sleep(AROUND);
+    let (mut victims, mut hit) = (vec![], vec![]);
+    for (n, act) in event.0.iter().enumerate() {
+        if n > 0 {
+            std::thread::sleep(BETWEEN);
+        }
+        match act {
+            Act::Hit(who, how) => {
+                if let Some(victim) = system.hit(*who, *how, chance)? {
+                    hit.push(victim.name().to_owned());
+                    victims.push(victim);
+                }
+            }
+            Act::Crash(service, point) => books.set_fault(*service, *point, "crash", 1)?,
+            Act::Err(service, point, times) => books.set_fault(*service, *point, "error_after", *times)?,
+        }
+    }
+    std::thread::sleep(Duration::from_secs(args.down));
+    drop(victims);
+    let let_go = Instant::now();
+    let faults = event.0.iter().any(|act| !matches!(act, Act::Hit(..)));
+    let missing = system.wait_until_complete(BACK)?;
+    if faults {
+        books.clear_faults()?;
+    }
+    std::thread::sleep(AROUND);
+    clients.wait();
+    let ended = Instant::now();
+    let heard = clients.heard();
+    let mut row = Row {
+        event: event.to_string(),
+        hit,
+        paid: count(&heard, |answer| answer == Answer::Accepted),
+        refused: count(&heard, |answer| matches!(answer, Answer::Refused(_))),
+        unknown: count(&heard, |answer| matches!(answer, Answer::Unknown(_) | Answer::Unsent)),
+        gap_ms: longest_gap(&heard, began, ended),
+        settled_ms: None,
+        stuck: 0,
+        lost_answers: 0,
+        overcharged: 0,
+        off: 0,
+        findings: vec![],
+        missing,
+    };
+    let patience = Duration::from_secs(args.patience);
+    let settled = books.settle(&heard, clients.open_questions(), patience, || system.unsettled())?;
+    row.settled_ms = settled.at.map(|at| u64::try_from((at - let_go).as_millis()).unwrap_or(u64::MAX));
+    row.stuck = books.stuck()?;
+    row.count(&settled.verdict);
+    Ok(row)
+}
+
+fn count(heard: &[Heard], is: impl Fn(Answer) -> bool) -> u64 {
+    heard.iter().filter(|heard| is(heard.answer)).count() as u64
+}
+
+/// The longest time between two checkouts that succeeded, the begin and the end of the event included. Milliseconds.
+fn longest_gap(heard: &[Heard], began: Instant, ended: Instant) -> u64 {
+    let mut moments: Vec<Instant> =
+        heard.iter().filter(|heard| heard.answer == Answer::Accepted).map(|heard| heard.at).collect();
+    moments.push(ended);
+    moments.sort();
+    let mut last = began;
+    let mut longest = Duration::ZERO;
+    for moment in moments {
+        longest = longest.max(moment.saturating_duration_since(last));
+        last = moment;
+    }
+    u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_lasts_from_one_success_to_the_next_whatever_failed_between() {
+        let began = Instant::now();
+        let at = |ms: u64, answer| Heard { order: 0, answer, at: began + Duration::from_millis(ms) };
+        let ended = began + Duration::from_millis(1_000);
+        let ok = Answer::Accepted;
+        assert_eq!(longest_gap(&[], began, ended), 1_000);
+        assert_eq!(longest_gap(&[at(900, ok), at(100, ok), at(500, Answer::Refused(424))], began, ended), 800);
+        assert_eq!(longest_gap(&[at(100, ok), at(200, ok)], began, ended), 800);
+    }
+}

@@ -1,0 +1,87 @@
+//! `settle chaos` against a system that `settle up` runs: the smallest one, and the simplest events.
+
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running `settle up`, killed when dropped; its children follow it.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn settle() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SETTLE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn up(data: &Path) -> Up {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let mut command = settle();
+    command.args(["up", "--small", "--restart", "--chaos", "--port", &port, "--data"]).arg(data);
+    let up = Up(command.stdout(Stdio::null()).spawn().unwrap());
+    let until = Instant::now() + Duration::from_secs(90);
+    loop {
+        let text = std::fs::read(data.join("up.json")).unwrap_or_default();
+        let state: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let components = state["components"].as_array().cloned().unwrap_or_default();
+        if !components.is_empty() && components.iter().all(|it| it["ready"] == true) {
+            return up;
+        }
+        assert!(Instant::now() < until, "not ready: {components:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn chaos(data: &Path, flags: &[&str]) -> Output {
+    settle().arg("chaos").arg("--data").arg(data).args(flags).output().unwrap()
+}
+
+#[test]
+fn killed_services_and_databases_cost_time_and_nothing_else() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("chaos.json");
+    let events = ["--only", "kill a stock instance", "--only", "kill and restart the master of stock", "--down", "1"];
+    {
+        let _up = up(data.path());
+        let done = chaos(data.path(), &[&events[..], &["--json", file.to_str().unwrap()]].concat());
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&done.stderr));
+        assert!(said.contains("Nothing was lost, and everything came back."), "{said}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let rows = report["events"].as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            assert_eq!(row["hit"].as_array().unwrap().len(), 1, "nobody was hit: {row}");
+            assert!(row["paid"].as_u64().unwrap() > 0 && row["settled_ms"].is_u64(), "{row}");
+        }
+        assert_eq!(rows[0]["hit"][0].as_str().unwrap().split('-').next(), Some("stock"));
+        assert_eq!(rows[1]["hit"][0], "redis-stock-1");
+    }
+    // The system is gone: there is nothing to break.
+    let said = chaos(data.path(), &[]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("has stopped: start one with `settle up --restart --chaos"));
+}
+
+#[test]
+fn without_a_system_it_says_how_to_start_one() {
+    let said = chaos(Path::new("/nowhere/at/all"), &[]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("start one with `settle up --restart --chaos"));
+    let said = chaos(Path::new("/nowhere/at/all"), &["--only", "kill the king"]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("`settle chaos --list`"));
+}
