@@ -419,7 +419,7 @@ impl Engine {
             shard.remove(&live.id);
             drop(shard);
             self.driven.fetch_sub(1, Ordering::Relaxed);
-            self.recovery.lock().lets_go(live.id, self.options.lease != u64::MAX);
+            self.recovery.lock().lets_go(live.id);
         }
         driven
     }

@@ -35,31 +35,23 @@ pub(crate) struct Recovering {
     pub(crate) active: BTreeSet<TransactionId>,
     /// How many times the log is being asked.
     asking: usize,
-    /// What was let go of since the log last answered: its next answer may still show that as unfinished.
+    /// What was let go of while the log was being asked: its answer may still show that as unfinished.
     let_go: BTreeSet<TransactionId>,
-    /// And what was let go of before: the log may not have been told yet that it is finished. If it is never told, that is found by the
-    /// answer after.
-    let_go_before: BTreeSet<TransactionId>,
 }
 
 impl Recovering {
-    /// A transaction is driven no longer. `asks_again`: the log is asked what is unfinished from time to time, not at the start alone.
-    pub(crate) fn lets_go(&mut self, id: TransactionId, asks_again: bool) {
+    /// A transaction is driven no longer.
+    pub(crate) fn lets_go(&mut self, id: TransactionId) {
         self.active.remove(&id);
-        if asks_again || self.asking > 0 {
+        if self.asking > 0 {
             self.let_go.insert(id);
         }
-    }
-
-    /// Whether it was let go of so lately that the log may not know yet that it is finished.
-    fn just_let_go(&self, id: &TransactionId) -> bool {
-        self.let_go.contains(id) || self.let_go_before.contains(id)
     }
 
     fn answered(&mut self) {
         self.asking -= 1;
         if self.asking == 0 {
-            self.let_go_before = std::mem::take(&mut self.let_go);
+            self.let_go.clear();
         }
     }
 }
@@ -138,7 +130,7 @@ impl Engine {
         let mut recovery = self.recovery.lock();
         for (id, resume) in planned {
             let known = recovery.active.contains(&id) || recovery.pending.iter().any(|(other, ..)| *other == id);
-            if known || self.drives(id) || recovery.just_let_go(&id) {
+            if known || self.drives(id) || recovery.let_go.contains(&id) {
                 continue;
             }
             let at = records.binary_search_by_key(&id, |(id, _)| *id);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use orchestrator::{
     Clock, Definition, Done, Engine, Log, LogAnswer, LogError, LogQuery, Name, Observation, Observer, Options, Payload,
@@ -12,7 +12,7 @@ use orchestrator::{
 use parking_lot::Mutex;
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::log::{LogCommand, LogReply};
-use protocol::{BranchState, Command, Reply, Timestamp, Verb};
+use protocol::{Command, Reply, Timestamp};
 
 const SEATS: Name = Name::literal("seats");
 const TRIP: Name = Name::literal("trip");
@@ -30,24 +30,17 @@ impl Clock for Hands {
     }
 }
 
-/// Participants that never answer, or do everything at once.
+/// Participants that never answer.
 #[derive(Default)]
-struct Silence {
-    unanswered: Mutex<Vec<Done<Reply>>>,
-    broken: AtomicBool,
-}
+struct Silence(Mutex<Vec<Done<Reply>>>);
 
 impl Transport for Silence {
     fn knows(&self, _: &Name) -> bool {
         true
     }
 
-    fn send(&self, _: &Name, command: Command, done: Done<Reply>) {
-        if !self.broken.load(Ordering::Relaxed) {
-            return self.unanswered.lock().push(done);
-        }
-        let state = if command.verb == Verb::Prepare { BranchState::Prepared } else { BranchState::Committed };
-        done(Reply::Done(state));
+    fn send(&self, _: &Name, _: Command, done: Done<Reply>) {
+        self.0.lock().push(done);
     }
 }
 
@@ -57,15 +50,12 @@ struct Noting {
     log: memory::MemoryLog,
     taken: Arc<Mutex<Vec<(Name, Name)>>>,
     forgets: Arc<AtomicU64>,
-    /// What is finished gets lost on the way to it.
-    loses_finishes: Arc<AtomicBool>,
 }
 
 impl Log for Noting {
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
         match &command {
             LogCommand::TakeOver { writer, from, .. } => self.taken.lock().push((writer.instance, *from)),
-            LogCommand::Finish { .. } if self.loses_finishes.load(Ordering::Relaxed) => return,
             LogCommand::Forget { .. } => _ = self.forgets.fetch_add(1, Ordering::Relaxed),
             _ => {}
         }
@@ -87,14 +77,12 @@ impl Log for Noting {
 }
 
 #[derive(Default)]
-struct Eyes(Mutex<Vec<bool>>, AtomicU64);
+struct Eyes(Mutex<Vec<bool>>);
 
 impl Observer for Eyes {
     fn observe(&self, observation: &Observation<'_>) {
-        match observation {
-            Observation::Leads { leads } => self.0.lock().push(*leads),
-            Observation::Recovering { .. } => _ = self.1.fetch_add(1, Ordering::Relaxed),
-            _ => {}
+        if let Observation::Leads { leads } = observation {
+            self.0.lock().push(*leads);
         }
     }
 }
@@ -102,23 +90,22 @@ impl Observer for Eyes {
 struct Instance {
     engine: Arc<Engine>,
     seen: Arc<Eyes>,
-    ways: Arc<Silence>,
 }
 
 impl Instance {
     fn start(name: &str, clock: &Arc<Hands>, log: &Noting) -> Self {
-        let (seen, ways) = (Arc::<Eyes>::default(), Arc::<Silence>::default());
+        let seen = Arc::<Eyes>::default();
         let engine = Engine::new(
             Options::new(name.parse().unwrap()),
             vec![Definition::new(TRIP, [SEATS])],
             Arc::new(log.clone()),
-            Arc::clone(&ways) as Arc<dyn Transport>,
+            Arc::new(Silence::default()),
             Arc::clone(clock) as Arc<dyn Clock>,
             Arc::clone(&seen) as Arc<dyn Observer>,
         );
         let engine = engine.unwrap();
         engine.register(Box::new(|result| result.unwrap()));
-        Self { engine, seen, ways }
+        Self { engine, seen }
     }
 }
 
@@ -192,22 +179,4 @@ fn who_resigns_is_taken_over_at_once_and_renews_no_more() {
     live_on(&clock, &[&a, &b], LEASE_MS);
     assert!(!a.engine.is_leader() && b.engine.is_leader());
     assert_eq!(a.engine.epoch(), 1, "it has not registered anew");
-}
-
-#[test]
-fn what_the_log_has_not_been_told_of_yet_is_not_taken_up_again_unless_it_never_is() {
-    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
-    let a = Instance::start("a", &clock, &log);
-    a.ways.broken.store(true, Ordering::Relaxed);
-    log.loses_finishes.store(true, Ordering::Relaxed);
-    let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
-    a.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
-    assert_eq!(a.engine.live_count(), 0, "it is settled");
-    live_on(&clock, &[&a], 2 * LEASE_RENEWAL_MS);
-    assert_eq!(a.seen.1.load(Ordering::Relaxed), 0);
-    log.loses_finishes.store(false, Ordering::Relaxed);
-    live_on(&clock, &[&a], LEASE_RENEWAL_MS);
-    assert_eq!(a.seen.1.load(Ordering::Relaxed), 1, "the log will never hear of it otherwise");
-    live_on(&clock, &[&a], 4 * LEASE_RENEWAL_MS);
-    assert_eq!(a.seen.1.load(Ordering::Relaxed), 1);
 }
