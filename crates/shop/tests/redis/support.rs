@@ -1,10 +1,10 @@
 //! Servers, stores on them, and calls that wait.
 
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator::{Log, LogAnswer, LogQuery, StoreFailure};
-use redis_store::{Durability, Options, Place};
+use redis_store::{Durability, OpenError, Options, Place};
 use servers::redis::{Persistence, Server};
 use shop::order_store::{OrderStore, OrdersAnswer, OrdersAudit, OrdersQuery};
 use shop::orders::{OrdersCommand, OrdersReply};
@@ -25,8 +25,17 @@ pub(crate) fn quick_server() -> Server {
     Server::start(Persistence::None).unwrap()
 }
 
+/// Opens the store once as many replicas are in touch as it asks for: they connect some time after they were started.
 pub(crate) fn open(options: &Options) -> RedisOrders {
-    RedisOrders::open(options).unwrap()
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match RedisOrders::open(options) {
+            Err(OpenError::TooFewReplicas { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub(crate) fn begin(store: &dyn OrderStore, command: OrdersCommand) -> Receiver<Result<OrdersReply, StoreFailure>> {
