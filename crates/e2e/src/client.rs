@@ -1,7 +1,7 @@
 //! The shop's calls as a client of the contract makes them, over one connection that is kept alive.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,19 @@ impl Client {
         headers: &[(&str, &str)],
         body: &str,
     ) -> io::Result<Response> {
+        self.write(&http::request(method, target, headers, body))?;
+        self.hear()
+    }
+
+    /// Sends a request without a body, whose answer is [heard](Self::hear) later.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub fn begin(&mut self, method: &str, target: &str) -> io::Result<()> {
+        self.write(&http::request(method, target, &[], ""))
+    }
+
+    fn write(&mut self, request: &[u8]) -> io::Result<()> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -56,7 +69,18 @@ impl Client {
                 stream
             }
         };
-        let response = http::exchange(&mut stream, &http::request(method, target, headers, body))?;
+        stream.write_all(request)?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Reads the answer to the request that was sent last.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send), and if nothing was sent.
+    pub fn hear(&mut self) -> io::Result<Response> {
+        let mut stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
+        let response = http::read_response(&mut stream)?;
         if response.header("connection") != "close" {
             self.stream = Some(stream);
         }
@@ -180,4 +204,24 @@ impl Client {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Checks the orders out, all at the same time, each over a connection of its own: every request is sent before the first answer is
+/// read. Gives the answers, in order.
+///
+/// # Panics
+/// If an order is not answered.
+pub fn check_out_at_once(address: SocketAddr, orders: &[impl AsRef<str>]) -> Vec<Response> {
+    crate::allow_many_connections();
+    let mut clients: Vec<Client> = orders.iter().map(|_| Client::new(address)).collect();
+    for client in &mut clients {
+        client.get("/health");
+    }
+    for (client, order) in clients.iter_mut().zip(orders) {
+        client.begin("POST", &format!("/orders/checkout/{}", order.as_ref())).unwrap();
+    }
+    let hear = |(client, order): (&mut Client, _)| {
+        client.hear().unwrap_or_else(|error| panic!("order {} was not answered: {error}", AsRef::as_ref(order)))
+    };
+    clients.iter_mut().zip(orders).map(hear).collect()
 }

@@ -39,3 +39,11 @@ pub use client::Client;
 pub use server::Server;
 pub use system::System;
 pub use world::World;
+
+/// Lets this process have as many files open as the system allows it at all: some systems begin with 1,024, and some tests hold a
+/// thousand connections.
+pub fn allow_many_connections() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}

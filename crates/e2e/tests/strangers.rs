@@ -4,30 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::collections::BTreeMap;
-use std::sync::Barrier;
 
+use e2e::client::check_out_at_once;
 use e2e::{Client, Server};
-
-/// Checks the orders out, all at the same time, each from a connection of its own. Gives the statuses.
-fn check_out_all(server: &Server, orders: &[String]) -> Vec<u16> {
-    let start = Barrier::new(orders.len());
-    let work = |order: &str| {
-        let mut client = server.client();
-        client.get("/health");
-        start.wait();
-        let answer = client.try_send("POST", &format!("/orders/checkout/{order}"), &[], "");
-        answer.map_or_else(|error| panic!("order {order} was not answered: {error}"), |answer| answer.status)
-    };
-    std::thread::scope(|scope| {
-        let work = &work;
-        let spawn = |order| {
-            let small = std::thread::Builder::new().stack_size(256 << 10);
-            small.spawn_scoped(scope, move || work(order)).unwrap()
-        };
-        let threads: Vec<_> = orders.iter().map(|order| spawn(order)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
 
 fn is_sale(status: &&u16) -> bool {
     !(400..500).contains(*status)
@@ -39,7 +18,8 @@ fn a_thousand_buyers_of_a_hundred_items(protocol: &str) {
     client.done("/stock/batch_init/1/100/1");
     client.done("/payment/batch_init/1000/1");
     let orders: Vec<String> = (0..1_000).map(|user: u32| client.new_order(&user.to_string(), &[("0", 1)])).collect();
-    let statuses = check_out_all(&server, &orders);
+    let answers = check_out_at_once(server.address(), &orders);
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     let sales = statuses.iter().filter(is_sale).count();
     let (stock, credit) =
         (client.stock("0"), (0..1_000).map(|user: u32| client.credit(&user.to_string())).sum::<i64>());

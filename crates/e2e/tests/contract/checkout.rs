@@ -1,8 +1,8 @@
 //! What a checkout answers, and that the answer is final.
 
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use e2e::client::check_out_at_once;
 use e2e::http::Response;
 use e2e::{Client, Server};
 use serde_json::json;
@@ -136,22 +136,6 @@ fn what_is_read_right_after_the_answer_shows_it() {
     }
 }
 
-/// Checks orders out at the same time, each from a connection of its own that is open already.
-fn check_out_at_once(server: &Server, orders: &[&str]) -> Vec<Response> {
-    let start = Barrier::new(orders.len());
-    let work = |order: &str| {
-        let mut client = server.client();
-        client.get("/health");
-        start.wait();
-        client.check_out(order)
-    };
-    let work = &work;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = orders.iter().map(|order| scope.spawn(move || work(order))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
 #[test]
 fn checkouts_of_one_order_at_the_same_time_all_succeed_and_charge_once() {
     for protocol in PROTOCOLS {
@@ -160,7 +144,7 @@ fn checkouts_of_one_order_at_the_same_time_all_succeed_and_charge_once() {
         for _ in 0..20 {
             let (item, user) = (client.new_item(50, 10), client.new_user(1_000));
             let order = client.new_order(&user, &[(&item, 2)]);
-            for answer in check_out_at_once(&server, &[&*order; 8]) {
+            for answer in check_out_at_once(server.address(), &[&*order; 8]) {
                 assert_text(&answer, "Checkout successful");
             }
             assert_eq!((client.stock(&item), client.credit(&user)), (48, 980), "{protocol}");
@@ -177,7 +161,7 @@ fn twin_checkouts_with_credit_and_stock_for_exactly_one_are_both_told_that_it_is
         for _ in 0..30 {
             let (item, user) = (client.new_item(2, 10), client.new_user(20));
             let order = client.new_order(&user, &[(&item, 2)]);
-            for answer in check_out_at_once(&server, &[&*order; 6]) {
+            for answer in check_out_at_once(server.address(), &[&*order; 6]) {
                 assert_text(&answer, "Checkout successful");
             }
             assert_eq!((client.stock(&item), client.credit(&user)), (0, 0), "{protocol}");
@@ -247,7 +231,7 @@ fn beyond_what_the_shop_can_carry_callers_are_told_to_come_back() {
     client.done("/stock/fault/set?point=before_prepare&action=delay&delay_ms=4000");
     client.done("/stock/fault/set?point=before_abort&action=delay&delay_ms=1500");
     let orders: Vec<String> = (0..800).map(|order| order.to_string()).collect();
-    let answers = check_out_at_once(&server, &orders.iter().map(String::as_str).collect::<Vec<_>>());
+    let answers = check_out_at_once(server.address(), &orders.iter().map(String::as_str).collect::<Vec<_>>());
     let overloaded: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
     assert!(!overloaded.is_empty(), "more came than there is room for");
     for answer in overloaded {

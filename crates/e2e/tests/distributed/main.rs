@@ -91,18 +91,11 @@ fn no_twin_is_refused_an_order_that_the_other_pays_with_all_of_the_credit() {
     for _ in 0..150 {
         let (item, user) = (client.new_item(1, 30), client.new_user(30));
         let order = client.new_order(&user, &[(&item, 1)]);
-        let start = std::sync::Barrier::new(2);
-        let statuses: Vec<u16> = std::thread::scope(|scope| {
-            let asking = |twin: usize| {
-                let (order, start, mut client) = (&order, &start, system.services[0][twin].client());
-                scope.spawn(move || {
-                    start.wait();
-                    client.check_out(order).status
-                })
-            };
-            let asked: Vec<_> = (0..2).map(asking).collect();
-            asked.into_iter().map(|twin| twin.join().unwrap()).collect()
-        });
+        let mut twins = [0, 1].map(|twin: usize| system.services[0][twin].client());
+        for twin in &mut twins {
+            twin.begin("POST", &format!("/orders/checkout/{order}")).unwrap();
+        }
+        let statuses = twins.map(|mut twin| twin.hear().unwrap().status);
         let paid = client.order(&order).paid;
         assert!(statuses.iter().all(|status| *status == if paid { 200 } else { 409 }), "{statuses:?}, paid: {paid}");
         assert_eq!((client.stock(&item), client.credit(&user)), if paid { (0, 0) } else { (1, 30) });
