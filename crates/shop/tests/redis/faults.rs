@@ -25,7 +25,7 @@ use crate::support::{PATIENCE, audit, begin, in_memory, open, options, query, qu
 const WRITER: Writer = Writer { instance: Name::literal("order-1"), epoch: Epoch(1) };
 const ORDERS_COUNT: u64 = 100_000;
 /// How long a store may wait in these tests.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 /// How long a failover, or the way back of a server, may take.
 const FAILOVER: Duration = Duration::from_secs(40);
 
@@ -58,15 +58,15 @@ fn decide(n: u64, decision: Decision) -> LogCommand {
     LogCommand::Decide { writer: WRITER, id: id(n), decision, now: Timestamp(5) }
 }
 
-/// Registers the writer and makes orders.
+/// Registers the writer and makes orders, with the patience of a machine that has much else to do. Gives a store with these options.
 fn seeded(options: &Options) -> RedisOrders {
-    let store = open(options);
+    let store = open(&Options { wait: PATIENCE, patience: PATIENCE, ..options.clone() });
     let register = LogCommand::Register { instance: WRITER.instance, now: Timestamp(0), lease: u64::MAX };
     let told = submit(&store, OrdersCommand::Log(register));
     assert_eq!(told, Ok(OrdersReply::Log(LogReply::Registered(WRITER.epoch))));
     let replace = OrdersCommand::Replace { count: ORDERS_COUNT, items: 10, users: 10, price: 1, seed: 1 };
     assert_eq!(submit(&store, replace), Ok(OrdersReply::Done));
-    store
+    open(options)
 }
 
 type Told = Receiver<Result<LogReply, LogError>>;
