@@ -1,109 +1,151 @@
-//! Counters and histograms in the Prometheus text format. Labels are words known when the program is written: no id ever is one.
+//! What a process counts, in the text format of OpenMetrics. [`Metrics::known`] lists it, docs/metrics.md explains it, and a test holds the
+//! one against the other. Labels are words known when the program is written: no id ever is one.
+
+mod figures;
+mod process;
 
 use std::fmt::Debug;
-use std::hash::Hash;
 
 use axum::http::StatusCode;
 use orchestrator::{Observation, Observer, Outcome};
-use parking_lot::RwLock;
-use prometheus_client::encoding::EncodeLabelSet;
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
 use protocol::{Name, Protocol, Reply, Verb};
 
-/// Upper bounds of the duration buckets in seconds: 100 µs to 30 s.
+pub use figures::Known;
+
+use figures::{Cached, Distribution, Register, Told};
+use process::Process;
+
+/// Upper bounds of the duration buckets in seconds: 100 µs to 30 s, no more than a factor of two and a half apart.
 const BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: &'static str,
-    status: u16,
+type Labels = Vec<(&'static str, String)>;
+type Durations = Family<Labels, Histogram, fn() -> Histogram>;
+
+fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+    pairs.map(|(name, value)| (name, value.to_owned())).to_vec()
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: &'static str,
+fn by_service(service: &Name) -> Labels {
+    labels([("service", service.as_str())])
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TransactionLabels {
-    definition: String,
-    protocol: &'static str,
-    outcome: &'static str,
+fn durations() -> Durations {
+    Family::new_with_constructor(|| Histogram::new(BUCKETS))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CommandLabels {
-    service: String,
-    verb: &'static str,
-    result: &'static str,
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ServiceLabels {
-    service: String,
+/// How a store fares.
+#[derive(Debug, Clone, Default)]
+pub struct StoreFigures {
+    /// Whether it can be reached.
+    pub up: bool,
+    /// Connections made to it, if it is elsewhere.
+    pub connections: u64,
+    /// Batches made durable.
+    pub flushes: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Bytes on disk, if it has a folder of its own.
+    pub disk_bytes: Option<u64>,
+    /// How batches were spread, if it keeps count.
+    pub batches: Option<Batches>,
 }
 
-fn durations() -> Histogram {
-    Histogram::new(BUCKETS)
+/// Distributions over the batches of a store. Bucket `n` counts values from 2ⁿ to 2ⁿ⁺¹ − 1.
+#[derive(Debug, Clone, Default)]
+pub struct Batches {
+    /// Commands in a batch.
+    pub commands: Vec<u64>,
+    /// Microseconds of writing and flushing one.
+    pub microseconds: Vec<u64>,
+    /// The sum of those, in seconds.
+    pub seconds: f64,
 }
 
-/// A family's counters, found by a small key without hashing a label set.
-struct Cached<L, K> {
-    family: Family<L, Counter>,
-    known: RwLock<Vec<(K, Counter)>>,
+/// How the orchestrator of a process fares.
+#[derive(Debug, Clone, Default)]
+pub struct OrchestratorFigures {
+    /// Begun and not answered.
+    pub in_flight: usize,
+    /// Queued behind them.
+    pub queued: usize,
+    /// Driven by this instance, those behind their answer included.
+    pub unsettled: usize,
+    /// Taken up by recovery and not decided yet.
+    pub in_doubt: usize,
+    /// In the whole log; `None` if it did not say.
+    pub stuck: Option<usize>,
+    /// Whether this instance looks after the log on behalf of all.
+    pub leader: bool,
+    /// The epoch under which it appends.
+    pub epoch: u64,
+    /// Each service, and whether its breaker is open.
+    pub breakers: Vec<(Name, bool)>,
+    /// Each definition, the protocol of its next transaction, and its abort rate in percent.
+    pub definitions: Vec<(Name, Protocol, usize)>,
 }
 
-impl<L: Clone + Hash + Eq, K: PartialEq + Copy> Cached<L, K> {
-    fn new(family: Family<L, Counter>) -> Self {
-        Self { family, known: RwLock::default() }
-    }
-
-    fn count(&self, key: K, labels: impl FnOnce() -> L) {
-        if let Some((_, counter)) = self.known.read().iter().find(|(known, _)| *known == key) {
-            counter.inc();
-            return;
-        }
-        let counter = self.family.get_or_create_owned(&labels());
-        counter.inc();
-        self.known.write().push((key, counter));
-    }
-}
-
-/// What the shop counts.
+/// What a process counts.
 pub struct Metrics {
-    registry: RwLock<Registry>,
-    requests: Cached<RequestLabels, (&'static str, u16)>,
-    request_durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
-    transactions: Cached<TransactionLabels, (Name, Protocol, &'static str)>,
-    transaction_durations: Histogram,
-    commands: Cached<CommandLabels, (Name, Verb, &'static str)>,
-    violations: Family<ServiceLabels, Counter>,
-    repairs: Family<ServiceLabels, Counter>,
-    dead_letters: Family<ServiceLabels, Counter>,
-    breaker_trips: Family<ServiceLabels, Counter>,
-    turned_away: Counter,
-    protocol_switches: Counter,
+    registry: Mutex<Registry>,
+    known: Vec<Known>,
+    process: Process,
+
+    requests: Cached<(&'static str, u16), (Counter, Histogram)>,
+    http_requests: Family<Labels, Counter>,
+    http_durations: Durations,
+
+    transactions: Cached<(Name, Protocol, &'static str), (Counter, Histogram)>,
+    transaction_counts: Family<Labels, Counter>,
+    transaction_durations: Durations,
+    turned_away: Family<Labels, Counter>,
+    in_flight: Gauge,
+    queued: Gauge,
+    unsettled: Gauge,
+    in_doubt: Gauge,
+    stuck: Gauge,
+
+    commands: Cached<(Name, Verb, &'static str), Counter>,
+    command_counts: Family<Labels, Counter>,
+    violations: Family<Labels, Counter>,
+    repairs: Family<Labels, Counter>,
+    dead_letters: Family<Labels, Counter>,
+
+    abort_percent: Family<Labels, Gauge>,
+    protocol: Family<Labels, Gauge>,
+    protocol_switches: Family<Labels, Counter>,
+    breaker_open: Family<Labels, Gauge>,
+    breaker_trips: Family<Labels, Counter>,
+
+    leader: Gauge,
+    epoch: Gauge,
+    recoveries: Counter,
     recovered: Counter,
-    /// Transactions in flight.
-    pub in_flight: Gauge,
-    /// Callers queued behind them.
-    pub queued: Gauge,
-    /// 1 if this instance looks after the log on behalf of all.
-    pub leader: Gauge,
-    /// The epoch under which this instance appends to the log.
-    pub epoch: Gauge,
-    /// Flushes of each store.
-    flushes: Family<ServiceLabels, Gauge>,
-    /// Commands made durable by each store.
-    flushed_commands: Family<ServiceLabels, Gauge>,
-    /// Bytes on disk of each store.
-    disk_bytes: Family<ServiceLabels, Gauge>,
+    takeovers: Counter,
+    fenced: Counter,
+
+    store_up: Family<Labels, Gauge>,
+    store_connections: Family<Labels, Told>,
+    store_flushes: Family<Labels, Told>,
+    store_commands: Family<Labels, Told>,
+    store_batch_commands: Family<Labels, Distribution>,
+    store_flush_seconds: Family<Labels, Distribution>,
+    store_disk_bytes: Family<Labels, Gauge>,
+
+    broker_up: Family<Labels, Gauge>,
+    broker_events: Family<Labels, Told>,
 }
 
 impl Debug for Metrics {
@@ -114,125 +156,250 @@ impl Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("settle");
-        let requests = Family::default();
-        registry.register("http_requests", "HTTP requests answered, by route and status", requests.clone());
-        let request_durations = Family::<RouteLabels, Histogram, fn() -> Histogram>::new_with_constructor(durations);
-        registry.register_with_unit(
-            "http_request_duration",
-            "From a request's arrival to its answer, by route",
-            Unit::Seconds,
-            request_durations.clone(),
-        );
-        let transactions = Family::default();
-        registry.register(
+        const SERVICE: &[&str] = &["service"];
+        const DEFINITION: &[&str] = &["definition"];
+        let mut all = Register::default();
+        let process = Process::register(&mut all);
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        all.info("settle_build", &["version"], "Always 1: the version that runs", version);
+        macro_rules! add {
+            ($kind:expr, $name:literal, $labels:expr, $help:literal) => {
+                all.add(concat!("settle_", $name), $labels, $help, $kind)
+            };
+        }
+        let http_requests =
+            add!(Family::default(), "http_requests", &["route", "status"], "Requests answered; a route is never an id");
+        let http_durations =
+            add!(durations(), "http_request_duration_seconds", &["route"], "From a request's arrival to its answer");
+        let transaction_counts = add!(
+            Family::default(),
             "transactions",
-            "Transactions answered, by definition, protocol and outcome",
-            transactions.clone(),
+            &["definition", "protocol", "outcome"],
+            "Transactions answered: committed, refused, conflict, rolled_back or in_doubt"
         );
-        let transaction_durations = durations();
-        registry.register_with_unit(
-            "transaction_duration",
-            "From a transaction's begin to its answer",
-            Unit::Seconds,
-            transaction_durations.clone(),
+        let transaction_durations = add!(
+            durations(),
+            "transaction_duration_seconds",
+            &["definition", "protocol", "outcome"],
+            "From a transaction's begin to its answer"
         );
-        let commands = Family::default();
-        registry.register(
-            "participant_commands",
-            "Commands to participants answered, by service, verb and result",
-            commands.clone(),
+        let turned_away = add!(
+            Family::default(),
+            "turned_away",
+            &["definition", "why"],
+            "Callers turned away before anything began: overloaded, unavailable (a breaker is open), not_ready or other"
         );
-        let family = |registry: &mut Registry, name: &str, help: &str| {
-            let family = Family::<ServiceLabels, Counter>::default();
-            registry.register(name, help, family.clone());
-            family
-        };
-        let violations =
-            family(&mut registry, "barrier_violations", "Commands that contradicted their branch: a bug or lost data");
-        let repairs =
-            family(&mut registry, "barrier_repairs", "Commits that found no prepared branch: the store lost data");
-        let dead_letters = family(&mut registry, "dead_letters", "Branches that would not acknowledge");
-        let breaker_trips = family(&mut registry, "breaker_trips", "Times a service's breaker opened");
-        let counter = |registry: &mut Registry, name: &str, help: &str| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let turned_away = counter(&mut registry, "turned_away", "Callers turned away before anything began");
-        let protocol_switches =
-            counter(&mut registry, "protocol_switches", "Changes of the protocol by the abort rate");
-        let recovered = counter(&mut registry, "recovered_transactions", "Transactions taken up by recovery");
-        let gauge = |registry: &mut Registry, name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let in_flight = gauge(&mut registry, "transactions_in_flight", "Transactions begun and not answered");
-        let queued = gauge(&mut registry, "transactions_queued", "Callers queued behind those in flight");
-        let leader = gauge(&mut registry, "leader", "Whether this instance looks after the log on behalf of all");
-        let epoch = gauge(&mut registry, "epoch", "The epoch under which this instance appends to the log");
-        let by_store = |registry: &mut Registry, name: &str, help: &str| {
-            let family = Family::<ServiceLabels, Gauge>::default();
-            registry.register(name, help, family.clone());
-            family
-        };
-        let flushes = by_store(&mut registry, "store_flushes", "Batches made durable since the start");
-        let flushed_commands = by_store(&mut registry, "store_commands", "Commands made durable since the start");
-        let disk_bytes = by_store(&mut registry, "store_disk_bytes", "Size of the store's folder");
         Self {
-            registry: RwLock::new(registry),
-            requests: Cached::new(requests),
-            request_durations,
-            transactions: Cached::new(transactions),
+            in_flight: add!(Gauge::default(), "transactions_in_flight", &[], "Transactions begun and not answered"),
+            queued: add!(Gauge::default(), "transactions_queued", &[], "Callers queued behind those in flight"),
+            unsettled: add!(
+                Gauge::default(),
+                "transactions_unsettled",
+                &[],
+                "Transactions that this instance drives, those behind their answer included"
+            ),
+            in_doubt: add!(
+                Gauge::default(),
+                "transactions_in_doubt",
+                &[],
+                "Transactions taken up by recovery and not decided yet"
+            ),
+            stuck: add!(
+                Gauge::default(),
+                "transactions_stuck",
+                &[],
+                "Transactions with a dead letter, in the whole log; at most 1,000 are counted"
+            ),
+            commands: Cached::default(),
+            command_counts: add!(
+                Family::default(),
+                "participant_commands",
+                &["service", "verb", "result"],
+                "Commands to participants answered: done, refused, violation or unknown"
+            ),
+            violations: add!(
+                Family::default(),
+                "barrier_violations",
+                SERVICE,
+                "Commands that contradicted their branch: a bug or lost data"
+            ),
+            repairs: add!(
+                Family::default(),
+                "barrier_repairs",
+                SERVICE,
+                "Commits that found no prepared branch: the store lost data"
+            ),
+            dead_letters: add!(Family::default(), "dead_letters", SERVICE, "Branches that would not acknowledge"),
+            abort_percent: add!(
+                Family::default(),
+                "abort_percent",
+                DEFINITION,
+                "Of the last 100 transactions of a definition, how many in a hundred aborted"
+            ),
+            protocol: add!(
+                Family::default(),
+                "protocol",
+                &["definition", "protocol"],
+                "1 for the protocol that the next transaction uses, 0 for the other"
+            ),
+            protocol_switches: add!(
+                Family::default(),
+                "protocol_switches",
+                DEFINITION,
+                "Changes of the protocol by the abort rate"
+            ),
+            breaker_open: add!(
+                Family::default(),
+                "breaker_open",
+                SERVICE,
+                "Whether a service's breaker keeps transactions away"
+            ),
+            breaker_trips: add!(Family::default(), "breaker_trips", SERVICE, "Times a service's breaker opened"),
+            leader: add!(Gauge::default(), "leader", &[], "Whether this instance looks after the log on behalf of all"),
+            epoch: add!(Gauge::default(), "epoch", &[], "The epoch under which this instance appends to the log"),
+            recoveries: add!(
+                Counter::default(),
+                "recovery_runs",
+                &[],
+                "Times that recovery found something to take up"
+            ),
+            recovered: add!(Counter::default(), "recovered_transactions", &[], "Transactions taken up by recovery"),
+            takeovers: add!(
+                Counter::default(),
+                "takeovers",
+                &[],
+                "Instances whose lease had lapsed and whose transactions this one took over"
+            ),
+            fenced: add!(
+                Counter::default(),
+                "fenced",
+                &[],
+                "Times that another instance had taken over this one's transactions"
+            ),
+            store_up: add!(Family::default(), "store_up", SERVICE, "Whether the store can be reached"),
+            store_connections: add!(
+                Family::default(),
+                "store_connections",
+                SERVICE,
+                "Connections made to the store, the first included: each further one is a loss, or a failover"
+            ),
+            store_flushes: add!(Family::default(), "store_flushes", SERVICE, "Batches made durable"),
+            store_commands: add!(Family::default(), "store_commands", SERVICE, "Commands made durable"),
+            store_batch_commands: add!(
+                Family::default(),
+                "store_batch_commands",
+                SERVICE,
+                "Commands that shared one flush"
+            ),
+            store_flush_seconds: add!(
+                Family::default(),
+                "store_flush_duration_seconds",
+                SERVICE,
+                "Writing and flushing one batch"
+            ),
+            store_disk_bytes: add!(Family::default(), "store_disk_bytes", SERVICE, "Size of the store's folder"),
+            broker_up: add!(Family::default(), "broker_up", &["broker"], "Whether there is a connection to the broker"),
+            broker_events: add!(
+                Family::default(),
+                "broker_events",
+                &["broker", "event"],
+                "What happened to messages, and to the connection"
+            ),
+            requests: Cached::default(),
+            http_requests,
+            http_durations,
+            transactions: Cached::default(),
+            transaction_counts,
             transaction_durations,
-            commands: Cached::new(commands),
-            violations,
-            repairs,
-            dead_letters,
-            breaker_trips,
             turned_away,
-            protocol_switches,
-            recovered,
-            in_flight,
-            queued,
-            leader,
-            epoch,
-            flushes,
-            flushed_commands,
-            disk_bytes,
+            process,
+            registry: Mutex::new(all.registry),
+            known: all.known,
         }
     }
 }
 
 impl Metrics {
+    /// Everything that can be exported.
+    pub fn known(&self) -> &[Known] {
+        &self.known
+    }
+
     /// Counts an answered request.
     pub fn request(&self, route: &'static str, status: StatusCode, seconds: f64) {
         let status = status.as_u16();
-        self.requests.count((route, status), || RequestLabels { route, status });
-        self.request_durations.get_or_create(&RouteLabels { route }).observe(seconds);
+        let make = || {
+            let counter = labels([("route", route), ("status", &status.to_string())]);
+            let duration = labels([("route", route)]);
+            (self.http_requests.get_or_create_owned(&counter), self.http_durations.get_or_create_owned(&duration))
+        };
+        self.requests.with((route, status), make, |(counter, durations)| {
+            counter.inc();
+            durations.observe(seconds);
+        });
     }
 
     /// Counts a commit that found no prepared branch.
     pub fn repaired(&self, service: Name) {
-        self.repairs.get_or_create(&ServiceLabels { service: service.to_string() }).inc();
+        self.repairs.get_or_create(&by_service(&service)).inc();
     }
 
-    /// Takes the figures of a store in; `disk_bytes` if it has a folder of its own.
-    pub fn store(&self, service: &str, flushes: u64, commands: u64, disk_bytes: Option<u64>) {
-        let labels = ServiceLabels { service: service.to_owned() };
-        let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.flushes.get_or_create(&labels).set(clamp(flushes));
-        self.flushed_commands.get_or_create(&labels).set(clamp(commands));
-        if let Some(disk_bytes) = disk_bytes {
-            self.disk_bytes.get_or_create(&labels).set(clamp(disk_bytes));
+    /// Takes the figures of a store in.
+    pub fn store(&self, service: &str, figures: &StoreFigures) {
+        let labels = labels([("service", service)]);
+        self.store_up.get_or_create(&labels).set(figures.up.into());
+        self.store_flushes.get_or_create(&labels).tell(figures.flushes);
+        self.store_commands.get_or_create(&labels).tell(figures.commands);
+        if figures.connections > 0 {
+            self.store_connections.get_or_create(&labels).tell(figures.connections);
+        }
+        if let Some(bytes) = figures.disk_bytes {
+            self.store_disk_bytes.get_or_create(&labels).set(clamp(bytes));
+        }
+        if let Some(batches) = &figures.batches {
+            let commands = self.store_batch_commands.get_or_create_owned(&labels);
+            commands.tell(figures.commands as f64, 1.0, &batches.commands);
+            self.store_flush_seconds.get_or_create(&labels).tell(batches.seconds, 1e-6, &batches.microseconds);
+        }
+    }
+
+    /// Takes the figures of the orchestrator in.
+    pub fn orchestrator(&self, figures: &OrchestratorFigures) {
+        self.in_flight.set(clamp(figures.in_flight as u64));
+        self.queued.set(clamp(figures.queued as u64));
+        self.unsettled.set(clamp(figures.unsettled as u64));
+        self.in_doubt.set(clamp(figures.in_doubt as u64));
+        if let Some(stuck) = figures.stuck {
+            self.stuck.set(clamp(stuck as u64));
+        }
+        self.leader.set(figures.leader.into());
+        self.epoch.set(clamp(figures.epoch));
+        for (service, open) in &figures.breakers {
+            self.breaker_open.get_or_create(&by_service(service)).set((*open).into());
+        }
+        for (definition, used, aborted) in &figures.definitions {
+            let of = labels([("definition", definition.as_str())]);
+            self.abort_percent.get_or_create(&of).set(clamp(*aborted as u64));
+            for protocol in [Protocol::TwoPhase, Protocol::Saga] {
+                let of = labels([("definition", definition.as_str()), ("protocol", protocol_word(protocol))]);
+                self.protocol.get_or_create(&of).set((protocol == *used).into());
+            }
+        }
+    }
+
+    /// Takes in how the connection to a broker fares, and how often what happened.
+    pub fn broker(&self, broker: &str, up: bool, events: &[(&'static str, u64)]) {
+        self.broker_up.get_or_create(&labels([("broker", broker)])).set(up.into());
+        for (event, count) in events {
+            self.broker_events.get_or_create(&labels([("broker", broker), ("event", event)])).tell(*count);
         }
     }
 
     /// Everything, as Prometheus reads it.
     pub fn text(&self) -> String {
+        self.process.look();
         let mut text = String::new();
-        match encode(&mut text, &self.registry.read()) {
+        match encode(&mut text, &self.registry.lock()) {
             Ok(()) => text,
             Err(_) => String::new(),
         }
@@ -265,34 +432,62 @@ fn protocol_word(protocol: Protocol) -> &'static str {
     }
 }
 
+fn away_word(why: &orchestrator::TurnedAway) -> &'static str {
+    match why {
+        orchestrator::TurnedAway::Overloaded => "overloaded",
+        orchestrator::TurnedAway::Unavailable(_) => "unavailable",
+        orchestrator::TurnedAway::NotReady => "not_ready",
+        _ => "other",
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, observation: &Observation<'_>) {
-        let by = |service: &Name| ServiceLabels { service: service.to_string() };
         match observation {
             Observation::Answered { definition, protocol, outcome, micros, .. } => {
                 let outcome = outcome_word(outcome);
-                self.transactions.count((*definition, *protocol, outcome), || TransactionLabels {
-                    definition: definition.to_string(),
-                    protocol: protocol_word(*protocol),
-                    outcome,
+                let make = || {
+                    let protocol = protocol_word(*protocol);
+                    let of = [("definition", definition.as_str()), ("protocol", protocol), ("outcome", outcome)];
+                    let of = labels(of);
+                    (
+                        self.transaction_counts.get_or_create_owned(&of),
+                        self.transaction_durations.get_or_create_owned(&of),
+                    )
+                };
+                self.transactions.with((*definition, *protocol, outcome), make, |(counter, durations)| {
+                    counter.inc();
+                    durations.observe(*micros as f64 / 1e6);
                 });
-                self.transaction_durations.observe(*micros as f64 / 1e6);
             }
             Observation::Replied { service, verb, reply, .. } => {
                 let result = result_word(reply);
-                self.commands.count((*service, *verb, result), || CommandLabels {
-                    service: service.to_string(),
-                    verb: verb.as_str(),
-                    result,
-                });
+                let make = || {
+                    let of = [("service", service.as_str()), ("verb", verb.as_str()), ("result", result)];
+                    self.command_counts.get_or_create_owned(&labels(of))
+                };
+                self.commands.with((*service, *verb, result), make, |counter| _ = counter.inc());
             }
-            Observation::TurnedAway { .. } => _ = self.turned_away.inc(),
-            Observation::Violation { service, .. } => _ = self.violations.get_or_create(&by(service)).inc(),
-            Observation::DeadLetter { service, .. } => _ = self.dead_letters.get_or_create(&by(service)).inc(),
-            Observation::BreakerOpened { service } => _ = self.breaker_trips.get_or_create(&by(service)).inc(),
-            Observation::Switched { .. } => _ = self.protocol_switches.inc(),
-            Observation::Recovering { transactions } => _ = self.recovered.inc_by(*transactions as u64),
+            Observation::TurnedAway { definition, why } => {
+                let of = labels([("definition", definition.as_str()), ("why", away_word(why))]);
+                self.turned_away.get_or_create(&of).inc();
+            }
+            Observation::Violation { service, .. } => _ = self.violations.get_or_create(&by_service(service)).inc(),
+            Observation::DeadLetter { service, .. } => _ = self.dead_letters.get_or_create(&by_service(service)).inc(),
+            Observation::BreakerOpened { service } => _ = self.breaker_trips.get_or_create(&by_service(service)).inc(),
+            Observation::Switched { definition, .. } => {
+                self.protocol_switches.get_or_create(&labels([("definition", definition.as_str())])).inc();
+            }
+            Observation::Recovering { transactions } => {
+                self.recoveries.inc();
+                self.recovered.inc_by(*transactions as u64);
+            }
+            Observation::TookOver { .. } => _ = self.takeovers.inc(),
+            Observation::Fenced => _ = self.fenced.inc(),
             _ => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

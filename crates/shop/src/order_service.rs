@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use axum::Router;
 use ledger::EntityId;
-use orchestrator::Orchestrator;
+use orchestrator::{LogAnswer, LogQuery, Orchestrator};
+use protocol::log::Standing;
 use serde_json::json;
 
+use crate::checkout::CHECKOUT;
 use crate::flights::Flights;
-use crate::metrics::Metrics;
+use crate::metrics::OrchestratorFigures;
 use crate::order_store::{OrderStore, OrdersQuery};
 use crate::ports::{Peers, Prices};
 use crate::request::called;
 use crate::vitals::Examination;
 use crate::{admin, orders_http, vitals};
+
+/// So many stuck transactions are counted, at most: many enough to know that a person must look.
+const MAX_STUCK_COUNTED: usize = 1_000;
 
 /// What an order service is made of.
 pub struct OrderParts {
@@ -107,14 +112,31 @@ impl OrderService {
         Examination { well, findings }
     }
 
-    /// Takes the figures of the moment in.
-    pub fn measure(&self, metrics: &Metrics) {
+    /// How the orchestrator fares at the moment. The log is given a while to say what is stuck.
+    pub async fn measure(&self, patience: Duration) -> OrchestratorFigures {
+        let query = LogQuery::Listing { standing: Some(Standing::Stuck), limit: MAX_STUCK_COUNTED };
+        let listed = called(|done| self.store().read(query, done));
+        let stuck = match tokio::time::timeout(patience, listed).await {
+            Ok(Ok(Ok(LogAnswer::Listing(found)))) => Some(found.len()),
+            _ => None,
+        };
         let engine = self.orchestrator().engine();
         let (in_flight, queued) = engine.load();
-        metrics.leader.set(engine.is_leader().into());
-        metrics.epoch.set(i64::try_from(engine.epoch()).unwrap_or(i64::MAX));
-        metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
-        metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        let using = |definition| {
+            let (protocol, aborted) = engine.current_protocol(&definition)?;
+            Some((definition, protocol, aborted))
+        };
+        OrchestratorFigures {
+            in_flight,
+            queued,
+            unsettled: engine.live_count(),
+            in_doubt: engine.undecided_recoveries(),
+            stuck,
+            leader: engine.is_leader(),
+            epoch: engine.epoch(),
+            breakers: engine.breakers().into_iter().map(|(service, open, _)| (service, open)).collect(),
+            definitions: [CHECKOUT].into_iter().filter_map(using).collect(),
+        }
     }
 
     pub(crate) fn flights(&self) -> &Flights {

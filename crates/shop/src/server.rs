@@ -30,7 +30,7 @@ use crate::faults::Faults;
 use crate::front::Front;
 use crate::ledger_service::{LedgerParts, LedgerService};
 use crate::ledger_store::EmbeddedLedger;
-use crate::metrics::Metrics;
+use crate::metrics::{Batches, Metrics, StoreFigures};
 use crate::order_service::{OrderParts, OrderService};
 use crate::orders::OrderBook;
 use crate::participant::LedgerParticipant;
@@ -326,6 +326,22 @@ fn stopped(orders: &Store<OrderBook>, Ledgers { stock, payment }: &Ledgers) -> O
     stores.into_iter().find_map(|(name, why)| why.map(|why| format!("the {name} database stopped: {why}")))
 }
 
+fn store_figures<M: embedded::Machine>(store: &Store<M>) -> StoreFigures {
+    let statistics = store.statistics();
+    StoreFigures {
+        up: store.stopped().is_none(),
+        connections: 0,
+        flushes: statistics.flushes,
+        commands: statistics.commands,
+        disk_bytes: store.size_on_disk().ok(),
+        batches: Some(Batches {
+            commands: statistics.batch_commands.to_vec(),
+            microseconds: statistics.flush_microseconds.to_vec(),
+            seconds: statistics.flush_nanoseconds as f64 / 1e9,
+        }),
+    }
+}
+
 /// Waits until one of the stores stops.
 async fn any_stopped(orders: &Store<OrderBook>, ledgers: &Ledgers) -> String {
     loop {
@@ -362,16 +378,14 @@ impl Vitals for Shop {
         })
     }
 
-    fn figures(&self) -> String {
-        let Inner { orders, stores: Ledgers { stock, payment }, metrics, .. } = &*self.inner;
-        for (name, statistics, size) in [
-            ("orders", orders.statistics(), orders.size_on_disk()),
-            ("stock", stock.statistics(), stock.size_on_disk()),
-            ("payment", payment.statistics(), payment.size_on_disk()),
-        ] {
-            metrics.store(name, statistics.flushes, statistics.commands, Some(size.unwrap_or(0)));
-        }
-        self.order_service().measure(metrics);
-        metrics.text()
+    fn figures(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(async {
+            let Inner { orders, stores: Ledgers { stock, payment }, metrics, .. } = &*self.inner;
+            metrics.store("orders", &store_figures(orders));
+            metrics.store("stock", &store_figures(stock));
+            metrics.store("payment", &store_figures(payment));
+            metrics.orchestrator(&self.order_service().measure(HEALTH_PATIENCE).await);
+            metrics.text()
+        })
     }
 }

@@ -40,7 +40,7 @@ pub trait Vitals: Send + Sync + 'static {
     fn examine(&self) -> Pin<Box<dyn Future<Output = Examination> + Send + '_>>;
 
     /// Its metrics as Prometheus reads them.
-    fn figures(&self) -> String;
+    fn figures(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>>;
 }
 
 type Of = Arc<dyn Vitals>;
@@ -80,7 +80,7 @@ async fn deep_health(State(vitals): State<Of>) -> Response {
 }
 
 async fn metrics(State(vitals): State<Of>) -> Response {
-    let mut response = vitals.figures().into_response();
+    let mut response = vitals.figures().await.into_response();
     let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response

@@ -182,7 +182,7 @@ fn throughput(args: &BenchArgs, goals: &mut Goals) -> anyhow::Result<()> {
             tails[at + 1].push(p99(&report)?);
             if at == 0 {
                 let committed = figure(&report, "/committed")?;
-                let of = |service| counter(&shop.url, &format!("settle_store_flushes{{service=\"{service}\"}}"));
+                let of = |service| counter(&shop.url, &format!("settle_store_flushes_total{{service=\"{service}\"}}"));
                 flushes.push((of("orders")? + of("stock")? + of("payment")?) / committed);
             }
         }

@@ -20,7 +20,7 @@ use shop::questions::answer_of_ledger;
 use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::{Colleagues, Others};
-use super::{Draining, Running, start};
+use super::{Draining, Running, figures, start};
 use crate::config::{Config, Service};
 
 /// How long `/health/deep` waits for somebody.
@@ -122,9 +122,12 @@ impl Vitals for LedgerVitals {
         })
     }
 
-    fn figures(&self) -> String {
-        let statistics = self.store.statistics();
-        self.metrics.store(self.service.name().as_str(), statistics.batches, statistics.scripts, None);
-        self.metrics.text()
+    fn figures(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(async {
+            let database = figures::database(self.store.statistics(), self.store.trouble().is_none());
+            self.metrics.store(self.service.name().as_str(), &database);
+            figures::broker(&self.metrics, &self.nats);
+            self.metrics.text()
+        })
     }
 }

@@ -10,6 +10,7 @@
 //! |--------------|----------------------------------------------------------------|
 //! | `order.rs`   | the order service                                              |
 //! | `ledger.rs`  | stock, or payment                                              |
+//! | `figures.rs` | what their databases and the broker say for the metrics         |
 //! | `asking.rs`  | the ports of the services to each other, over NATS             |
 //! | `start.rs`   | waiting for servers that are not there yet                     |
 //!
@@ -17,6 +18,7 @@
 //! any more; then it finishes what it has in hand.
 
 mod asking;
+mod figures;
 mod ledger;
 mod order;
 mod start;

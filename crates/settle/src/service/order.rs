@@ -20,7 +20,7 @@ use shop::redis_orders::{ORDERS, RedisOrders};
 use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::Others;
-use super::{COMMAND_PATIENCE_MS, Draining, Running, start};
+use super::{COMMAND_PATIENCE_MS, Draining, Running, figures, start};
 use crate::config::{Config, Service};
 use crate::exit::Stopped;
 
@@ -187,10 +187,12 @@ impl Vitals for OrderVitals {
         })
     }
 
-    fn figures(&self) -> String {
-        let statistics = self.store.statistics();
-        self.metrics.store("orders", statistics.batches, statistics.scripts, None);
-        self.service.measure(&self.metrics);
-        self.metrics.text()
+    fn figures(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(async {
+            self.metrics.store("orders", &figures::database(self.store.statistics(), self.store.trouble().is_none()));
+            figures::broker(&self.metrics, &self.nats);
+            self.metrics.orchestrator(&self.service.measure(HEALTH_PATIENCE).await);
+            self.metrics.text()
+        })
     }
 }

@@ -1,0 +1,44 @@
+//! What the database and the broker of a service say for its metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nats::Nats;
+use redis_store::Statistics;
+use shop::metrics::{Metrics, StoreFigures};
+
+pub(super) fn database(statistics: Statistics, up: bool) -> StoreFigures {
+    StoreFigures {
+        up,
+        connections: statistics.connections,
+        flushes: statistics.batches,
+        commands: statistics.scripts,
+        disk_bytes: None,
+        batches: None,
+    }
+}
+
+pub(super) fn broker(metrics: &Metrics, nats: &Nats) {
+    let counted = &**nats.statistics();
+    let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let events = [
+        ("reconnected", now(&counted.reconnects)),
+        ("dropped", now(&counted.dropped)),
+        ("sent", now(&counted.sent)),
+        ("replied", now(&counted.replied)),
+        ("timed_out", now(&counted.timed_out)),
+        ("unreachable", now(&counted.unreachable)),
+        ("refused", now(&counted.refused)),
+        ("late", now(&counted.late)),
+        ("handled", now(&counted.handled)),
+        ("redelivered", now(&counted.redelivered)),
+        ("failed", now(&counted.failed)),
+        ("poison", now(&counted.poison)),
+        ("letter_failed", now(&counted.letters_failed)),
+        ("asked", now(&counted.asked)),
+        ("unanswered", now(&counted.unanswered)),
+        ("questioned", now(&counted.questions)),
+        ("turned_away", now(&counted.turned_away)),
+        ("repaired", now(&counted.repairs)),
+    ];
+    metrics.broker("nats", nats.is_connected(), &events);
+}

@@ -1,0 +1,176 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use orchestrator::TurnedAway;
+use protocol::{BranchId, BranchState, Refusal, TransactionId};
+
+use super::*;
+
+const BEGIN: &str = "<!-- METRICS BEGIN -->\n";
+const END: &str = "<!-- METRICS END -->";
+
+/// docs/metrics.md holds the list between two marks. `UPDATE_DOCS=1` writes it anew.
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (listed, after) = rest.split_once(END).unwrap();
+    let mut expected = "| metric | kind | labels | what it says |\n|---|---|---|---|\n".to_owned();
+    for Known { name, kind, labels, help } in Metrics::default().known() {
+        expected.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(listed, expected, "docs/metrics.md is out of date: UPDATE_DOCS=1 cargo test -p settle-shop metrics");
+}
+
+/// Whatever people are told to look at is there to be looked at.
+#[test]
+fn what_documents_and_alerts_speak_of_is_exported() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut folders = vec![root.join("docs"), root.join("deploy")];
+    let mut files = vec![root.join("README.md")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() { folders.push(entry) } else { files.push(entry) }
+        }
+    }
+    let metrics = Metrics::default();
+    let known: BTreeSet<&str> = metrics.known().iter().map(|known| known.name.as_str()).collect();
+    let is_known = |word: &str| {
+        let suffixes = ["", "_total", "_bucket", "_sum", "_count", "_info"];
+        suffixes.iter().any(|suffix| word.strip_suffix(suffix).is_some_and(|name| known.contains(name)))
+    };
+    let mut spoken_of = 0;
+    for file in files {
+        // Pictures are no text.
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
+        for word in words.filter(|word| word.starts_with("settle_")) {
+            assert!(is_known(word), "{}: nothing exports {word}", file.display());
+            spoken_of += 1;
+        }
+    }
+    assert!(spoken_of > 50, "{spoken_of}");
+}
+
+/// Counts everything that can be counted, once.
+fn full() -> Metrics {
+    let metrics = Metrics::default();
+    metrics.request("/health", StatusCode::OK, 0.001);
+    let service = Name::literal("stock");
+    metrics.repaired(service);
+    let batches = Batches { commands: vec![1, 2, 3], microseconds: vec![0, 5, 1], seconds: 0.000_02 };
+    let store = StoreFigures {
+        up: true,
+        connections: 2,
+        flushes: 6,
+        commands: 20,
+        disk_bytes: Some(7),
+        batches: Some(batches),
+    };
+    metrics.store("stock", &store);
+    metrics.broker("nats", true, &[("sent", 3)]);
+    let definition = Name::literal("checkout");
+    metrics.orchestrator(&OrchestratorFigures {
+        stuck: Some(1),
+        breakers: vec![(service, true)],
+        definitions: vec![(definition, Protocol::Saga, 12)],
+        ..OrchestratorFigures::default()
+    });
+    let id = TransactionId::new(protocol::Timestamp(1), [0; 16]);
+    let branch = BranchId { transaction: id, step: 0 };
+    let (protocol, outcome) =
+        (Protocol::TwoPhase, Outcome::Refused { step: 0, refusal: Refusal::new(Name::literal("insufficient"), "") });
+    for observation in [
+        Observation::Began { id, definition, protocol },
+        Observation::Answered { id, definition, protocol, outcome: &outcome, micros: 250 },
+        Observation::TurnedAway { definition, why: &TurnedAway::Overloaded },
+        Observation::Replied {
+            branch,
+            service,
+            verb: Verb::Prepare,
+            reply: &Reply::Unknown(protocol::Unknown::Timeout),
+        },
+        Observation::Violation { branch, service, verb: Verb::Commit, state: BranchState::Aborted },
+        Observation::DeadLetter { branch, service, verb: Verb::Commit, error: "away" },
+        Observation::BreakerOpened { service },
+        Observation::Switched { definition, protocol },
+        Observation::Recovering { transactions: 3 },
+        Observation::TookOver { from: Name::literal("order-2"), transactions: 2 },
+        Observation::Leads { leads: true },
+        Observation::Fenced,
+    ] {
+        metrics.observe(&observation);
+    }
+    metrics
+}
+
+#[test]
+fn every_metric_is_exported_under_its_name_with_its_labels() {
+    let metrics = full();
+    let text = metrics.text();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+    for Known { name, kind, labels, .. } in metrics.known() {
+        let suffix = match *kind {
+            "counter" => "_total",
+            "histogram" => "_count",
+            "info" => "_info",
+            _ => "",
+        };
+        let found = line(&format!("{name}{suffix}")).unwrap_or_else(|| panic!("{name} is not exported:\n{text}"));
+        let given: BTreeSet<&str> = match found.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')) {
+            Some((inner, _)) => inner.split("\",").filter_map(|pair| pair.split('=').next()).collect(),
+            None => BTreeSet::new(),
+        };
+        assert_eq!(given, labels.iter().copied().collect(), "{found}");
+    }
+    let types = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+    assert_eq!(types, metrics.known().len(), "nothing else is exported");
+}
+
+#[test]
+fn figures_are_exported_as_they_are() {
+    let text = full().text();
+    for line in [
+        "settle_http_requests_total{route=\"/health\",status=\"200\"} 1",
+        "settle_transactions_total{definition=\"checkout\",protocol=\"2pc\",outcome=\"refused\"} 1",
+        "settle_transaction_duration_seconds_bucket{le=\"0.00025\",definition=\"checkout\",protocol=\"2pc\",outcome=\"refused\"} 1",
+        "settle_participant_commands_total{service=\"stock\",verb=\"prepare\",result=\"unknown\"} 1",
+        "settle_turned_away_total{definition=\"checkout\",why=\"overloaded\"} 1",
+        "settle_recovered_transactions_total 3",
+        "settle_recovery_runs_total 1",
+        "settle_breaker_open{service=\"stock\"} 1",
+        "settle_protocol{definition=\"checkout\",protocol=\"saga\"} 1",
+        "settle_protocol{definition=\"checkout\",protocol=\"2pc\"} 0",
+        "settle_abort_percent{definition=\"checkout\"} 12",
+        "settle_store_batch_commands_bucket{le=\"2.0\",service=\"stock\"} 1",
+        "settle_store_batch_commands_bucket{le=\"4.0\",service=\"stock\"} 3",
+        "settle_store_batch_commands_bucket{le=\"+Inf\",service=\"stock\"} 6",
+        "settle_store_batch_commands_sum{service=\"stock\"} 20.0",
+        "settle_store_flush_duration_seconds_count{service=\"stock\"} 6",
+        "settle_store_connections_total{service=\"stock\"} 2",
+        "settle_broker_events_total{broker=\"nats\",event=\"sent\"} 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn the_process_is_measured() {
+    let text = Metrics::default().text();
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_open_fds") >= 3.0);
+    assert!(value("process_max_fds") >= value("process_open_fds"));
+    assert!(value("process_threads") >= 1.0);
+    // Some time in this century, and not in the future.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((1e9..=now + 1.0).contains(&value("process_start_time_seconds")));
+}
