@@ -6,6 +6,7 @@
 //! | `redis-server`, `redis-sentinel` | the ledger in Redis, started by the tests themselves | the system's package manager |
 //! | `nats-server` | commands between services, started by the tests themselves | the system's package manager |
 //! | `haproxy` | the gateway, started by the tests themselves | the system's package manager |
+//! | `promtool` | the tests of the alerts | the system's package manager: `prometheus` |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
 //! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 
@@ -24,12 +25,13 @@ struct Tool {
 }
 
 /// Debian's packages.
-const SYSTEM: [Tool; 5] = [
+const SYSTEM: [Tool; 6] = [
     Tool { program: "cc", package: "build-essential" },
     Tool { program: "redis-server", package: "redis-server" },
     Tool { program: "redis-sentinel", package: "redis-sentinel" },
     Tool { program: "nats-server", package: "nats-server" },
     Tool { program: "haproxy", package: "haproxy" },
+    Tool { program: "promtool", package: "prometheus" },
 ];
 
 /// Installs what is missing, or says what is.

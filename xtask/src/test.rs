@@ -1,5 +1,6 @@
 //! Every check, in the order in which a failure is cheapest to hear of.
 
+use std::process::Command;
 use std::time::Instant;
 
 use crate::run::{cargo_with, root, step};
@@ -12,6 +13,9 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     install::tla_checker(install)?;
     tidy::tidy()?;
     step("format", &mut cargo_with(&["fmt", "--all", "--check"]))?;
+    let mut alerts = Command::new("promtool");
+    alerts.current_dir(root().join("deploy/observability")).args(["test", "rules", "rules.test.yml"]);
+    step("alerts", &mut alerts)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
     step("clippy", &mut cargo_with(&clippy))?;
     let mut docs = cargo_with(&["doc", "--workspace", "--no-deps", "--quiet", "--document-private-items"]);

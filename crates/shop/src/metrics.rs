@@ -57,6 +57,8 @@ pub struct StoreFigures {
     pub flushes: u64,
     /// Commands in them.
     pub commands: u64,
+    /// Commands of which nobody knows whether they were carried out, if that can be.
+    pub unknown: Option<u64>,
     /// Bytes on disk, if it has a folder of its own.
     pub disk_bytes: Option<u64>,
     /// How batches were spread, if it keeps count.
@@ -140,6 +142,7 @@ pub struct Metrics {
     store_connections: Family<Labels, Told>,
     store_flushes: Family<Labels, Told>,
     store_commands: Family<Labels, Told>,
+    store_unknown: Family<Labels, Told>,
     store_batch_commands: Family<Labels, Distribution>,
     store_flush_seconds: Family<Labels, Distribution>,
     store_disk_bytes: Family<Labels, Gauge>,
@@ -285,6 +288,12 @@ impl Default for Metrics {
             ),
             store_flushes: add!(Family::default(), "store_flushes", SERVICE, "Batches made durable"),
             store_commands: add!(Family::default(), "store_commands", SERVICE, "Commands made durable"),
+            store_unknown: add!(
+                Family::default(),
+                "store_unknown",
+                SERVICE,
+                "Commands that the store did not acknowledge: away, or replication below the wanted level"
+            ),
             store_batch_commands: add!(
                 Family::default(),
                 "store_batch_commands",
@@ -352,6 +361,9 @@ impl Metrics {
         self.store_commands.get_or_create(&labels).tell(figures.commands);
         if figures.connections > 0 {
             self.store_connections.get_or_create(&labels).tell(figures.connections);
+        }
+        if let Some(unknown) = figures.unknown {
+            self.store_unknown.get_or_create(&labels).tell(unknown);
         }
         if let Some(bytes) = figures.disk_bytes {
             self.store_disk_bytes.get_or_create(&labels).set(clamp(bytes));

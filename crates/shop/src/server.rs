@@ -333,6 +333,7 @@ fn store_figures<M: embedded::Machine>(store: &Store<M>) -> StoreFigures {
         connections: 0,
         flushes: statistics.flushes,
         commands: statistics.commands,
+        unknown: None,
         disk_bytes: store.size_on_disk().ok(),
         batches: Some(Batches {
             commands: statistics.batch_commands.to_vec(),

@@ -12,6 +12,7 @@ pub(super) fn database(statistics: Statistics, up: bool) -> StoreFigures {
         connections: statistics.connections,
         flushes: statistics.batches,
         commands: statistics.scripts,
+        unknown: Some(statistics.unknown),
         disk_bytes: None,
         batches: None,
     }

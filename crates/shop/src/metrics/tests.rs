@@ -57,6 +57,31 @@ fn what_documents_and_alerts_speak_of_is_exported() {
     assert!(spoken_of > 50, "{spoken_of}");
 }
 
+/// Every alert is tested both ways, and sends people to a section that exists. (`promtool` runs the tests.)
+#[test]
+fn every_alert_is_tested_and_has_a_section_in_the_handbook() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let (rules, tests) = (read("deploy/observability/rules.yml"), read("deploy/observability/rules.test.yml"));
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in &alerts {
+        for way in ["fires", "is silent"] {
+            assert!(tests.contains(&format!("- name: {alert} {way}\n")), "no test in which {alert} {way}");
+        }
+    }
+    let runbooks: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")).collect();
+    assert_eq!(runbooks.len(), alerts.len(), "an alert without a runbook");
+    for runbook in runbooks {
+        let (file, section) = runbook.split_once('#').unwrap();
+        let anchor = |title: &str| title.to_lowercase().replace(' ', "-").replace('`', "");
+        let text = read(file);
+        let mut titles =
+            text.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#').trim());
+        assert!(titles.any(|title| anchor(title) == section), "{runbook} does not exist");
+    }
+}
+
 /// Counts everything that can be counted, once.
 fn full() -> Metrics {
     let metrics = Metrics::default();
@@ -69,6 +94,7 @@ fn full() -> Metrics {
         connections: 2,
         flushes: 6,
         commands: 20,
+        unknown: Some(1),
         disk_bytes: Some(7),
         batches: Some(batches),
     };
