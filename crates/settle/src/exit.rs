@@ -3,7 +3,7 @@
 //! | code | meaning                                                                  |
 //! |------|--------------------------------------------------------------------------|
 //! | 0    | done, and nothing is off                                                 |
-//! | 1    | an audit found something off, or the shop had to stop                    |
+//! | 1    | an audit, or the doctor, found something off; or the shop had to stop    |
 //! | 2    | bad arguments, a data folder in use or damaged, a server out of reach, an audit that could not compare |
 
 use std::process::ExitCode;

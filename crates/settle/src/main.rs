@@ -9,6 +9,7 @@
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
+//! | `doctor`         | `doctor/`    | what is wrong with a configuration, its servers, a machine |
 //! | `up`             | `up/`        | the whole distributed system on this machine               |
 //! | `chaos`          | `chaos/`     | breaks its parts under load, and audits                    |
 //!
@@ -22,6 +23,7 @@ mod chaos;
 mod compose;
 mod config;
 mod decode;
+mod doctor;
 mod exit;
 mod folder;
 mod gateway;
@@ -75,6 +77,8 @@ enum Command {
     Journal(journal::JournalArgs),
     /// Check the configuration of the distributed services, or print an example.
     Config(config::command::ConfigCommand),
+    /// Look for what is wrong with a configuration, the servers it names, and this machine, and say what to do.
+    Doctor(doctor::DoctorArgs),
     /// Start the whole distributed system on this machine, from installed servers.
     Up(up::UpArgs),
     /// Break one part after another of what `settle up` runs, under load, and look for a lost cent, item or answer.
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Some(Command::Tx(args)) => tx::tx(args),
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
+        Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Up(args)) => up::up(args),
         Some(Command::Chaos(args)) => chaos::chaos(&args),
         Some(Command::AsChild(args)) => up::child::as_child(&args),

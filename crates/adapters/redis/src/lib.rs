@@ -108,6 +108,7 @@
 
 pub mod answers;
 mod error;
+mod examine;
 mod ledger_store;
 mod link;
 mod log_store;
@@ -118,6 +119,7 @@ mod store;
 mod writer;
 
 pub use error::OpenError;
+pub use examine::{Examined, examine};
 pub use ledger_store::RedisLedger;
 pub use log_store::{ClaimWords, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};

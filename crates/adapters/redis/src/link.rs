@@ -9,7 +9,7 @@ use crate::error::OpenError;
 use crate::options::{Credentials, Durability, Options, host_and_port};
 use crate::script::{Script, Words};
 
-/// A connection to a master that gives what was asked for.
+/// A connection to a server: one that [opened](Link::open) is a master that gives what was asked for.
 pub(crate) struct Link {
     connection: Connection,
     pub(crate) address: String,
@@ -58,34 +58,9 @@ impl Link {
     /// Connects to `address` and asks the server who it is and what it does with what it is told. Whatever comes later is sent to this
     /// process and no other: when it ends, so does the connection.
     pub(crate) fn open(address: &str, options: &Options) -> Result<Self, OpenError> {
-        let connection = connect(address, &options.credentials, options.patience)?;
-        let mut link = Self { connection, address: address.to_owned(), run_id: String::new(), replicas: 0 };
-        link.check_role()?;
-        let server = link.info("server")?;
-        link.run_id = field(&server, "run_id").unwrap_or_default().to_owned();
-        if field(&server, "redis_mode") == Some("cluster") {
-            return Err(OpenError::Cluster { address: link.address });
-        }
-        let replication = link.info("replication")?;
-        let in_touch = |line: &&str| line.starts_with("slave") && line.contains("state=online");
-        link.replicas = u32::try_from(replication.lines().filter(in_touch).count()).unwrap_or(u32::MAX);
-        let policy = link.setting("maxmemory-policy")?;
-        if policy.starts_with("allkeys") && link.setting("maxmemory")? != "0" {
-            return Err(OpenError::Evicts { address: link.address, policy });
-        }
-        if options.durability != Durability::Memory {
-            for (setting, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
-                let found = link.setting(setting)?;
-                if found != wanted {
-                    return Err(OpenError::NotDurable { address: link.address, setting, found, wanted });
-                }
-            }
-        }
-        if matches!(options.durability, Durability::Replicated { .. }) {
-            match link.ask(Words::new().word("WAIT").word("0").word("1"))? {
-                Value::Int(_) => {}
-                other => return Err(OpenError::NoWait { address: link.address, said: shown(&other) }),
-            }
+        let mut link = Self::introduce(address, options)?;
+        if let Some(shortcoming) = link.shortcomings(options)?.into_iter().next() {
+            return Err(shortcoming);
         }
         // The answer to a batch comes once its replicas have it.
         let patience = options.wait + options.patience;
@@ -95,16 +70,60 @@ impl Link {
         Ok(link)
     }
 
-    fn check_role(&mut self) -> Result<(), OpenError> {
+    /// Connects and asks the server who it is, whatever it may be good for.
+    pub(crate) fn introduce(address: &str, options: &Options) -> Result<Self, OpenError> {
+        let connection = connect(address, &options.credentials, options.patience)?;
+        let mut link = Self { connection, address: address.to_owned(), run_id: String::new(), replicas: 0 };
+        let server = link.info("server")?;
+        link.run_id = field(&server, "run_id").unwrap_or_default().to_owned();
+        let replication = link.info("replication")?;
+        let in_touch = |line: &&str| line.starts_with("slave") && line.contains("state=online");
+        link.replicas = u32::try_from(replication.lines().filter(in_touch).count()).unwrap_or(u32::MAX);
+        Ok(link)
+    }
+
+    /// Everything for which the server is not good enough, the worst first.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub(crate) fn shortcomings(&mut self, options: &Options) -> Result<Vec<OpenError>, OpenError> {
+        let mut found = Vec::new();
+        let address = self.address.clone();
+        found.extend(self.check_role()?);
+        if field(&self.info("server")?, "redis_mode") == Some("cluster") {
+            found.push(OpenError::Cluster { address: address.clone() });
+        }
+        let policy = self.setting("maxmemory-policy")?;
+        if policy.starts_with("allkeys") && self.setting("maxmemory")? != "0" {
+            found.push(OpenError::Evicts { address: address.clone(), policy });
+        }
+        if options.durability != Durability::Memory {
+            for (setting, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
+                let is = self.setting(setting)?;
+                if is != wanted {
+                    found.push(OpenError::NotDurable { address: address.clone(), setting, found: is, wanted });
+                }
+            }
+        }
+        if matches!(options.durability, Durability::Replicated { .. }) {
+            match self.ask(Words::new().word("WAIT").word("0").word("1"))? {
+                Value::Int(_) => {}
+                other => found.push(OpenError::NoWait { address, said: shown(&other) }),
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_role(&mut self) -> Result<Option<OpenError>, OpenError> {
         let answer = self.ask(Words::new().word("ROLE"))?;
         let role = match &answer {
             Value::Array(parts) => parts.first().map(shown).unwrap_or_default(),
             other => return Err(self.silent("ROLE", other)),
         };
-        if role == "master" { Ok(()) } else { Err(OpenError::NotMaster { address: self.address.clone(), role }) }
+        Ok((role != "master").then(|| OpenError::NotMaster { address: self.address.clone(), role }))
     }
 
-    fn info(&mut self, section: &'static str) -> Result<String, OpenError> {
+    pub(crate) fn info(&mut self, section: &'static str) -> Result<String, OpenError> {
         match self.ask(Words::new().word("INFO").word(section))? {
             text @ (Value::BulkString(_) | Value::VerbatimString { .. } | Value::SimpleString(_)) => Ok(shown(&text)),
             other => Err(self.silent("INFO", &other)),
@@ -173,7 +192,7 @@ impl Link {
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

@@ -87,6 +87,33 @@ impl Compass {
     }
 }
 
+/// What one Sentinel says of a master, for people.
+pub(crate) struct Word {
+    /// How many Sentinels watch it, this one included.
+    pub(crate) sentinels: u32,
+    /// How many must agree that it is dead.
+    pub(crate) quorum: u32,
+    /// How long it must be silent for that. Milliseconds.
+    pub(crate) down_after: u64,
+}
+
+/// Asks one Sentinel about a master.
+///
+/// # Errors
+/// Why it did not say.
+pub(crate) fn word(address: &str, master: &str, patience: Duration) -> Result<Word, String> {
+    let answer = ask(&mut open(address, patience)?, &["SENTINEL", "MASTER", master])?;
+    let fields = fields(&answer);
+    let number =
+        |name: &str| fields.iter().find(|(known, _)| known == name).and_then(|(_, text)| text.parse::<u64>().ok());
+    let told = (number("num-other-sentinels"), number("quorum"), number("down-after-milliseconds"));
+    let (Some(others), Some(quorum), Some(down_after)) = told else {
+        return Err(format!("not what a Sentinel says of a master: {}", shown(&answer)));
+    };
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Word { sentinels: small(others.saturating_add(1)), quorum: small(quorum), down_after })
+}
+
 struct Shared {
     master: String,
     seat: Mutex<Option<Seat>>,

@@ -329,6 +329,12 @@ impl Config {
         Ok(store.options())
     }
 
+    /// The files that passwords are read from.
+    pub(crate) fn password_files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let stores = [&self.orders, &self.stock, &self.payment].into_iter().flatten();
+        stores.map(|store| &store.password_file).chain([&self.nats.password_file]).flatten().map(PathBuf::as_path)
+    }
+
     fn store(&self, service: Service) -> Option<&Store> {
         match service {
             Service::Orders => self.orders.as_ref(),

@@ -23,6 +23,8 @@ mod ledger;
 mod order;
 mod start;
 
+pub(crate) use start::connect_once;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;

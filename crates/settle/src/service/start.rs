@@ -69,6 +69,19 @@ pub(super) async fn database<S: Send + 'static>(
 /// # Errors
 /// If it is not there in time, or if waiting cannot help.
 pub(super) async fn broker(config: &Config) -> anyhow::Result<Nats> {
+    tracing::info!(servers = ?config.nats.url, "connecting to NATS, {} s at most", PATIENCE.as_secs());
+    match connect_once(config, PATIENCE).await {
+        Ok(nats) => Ok(nats),
+        Err(error @ nats::StartError::Unreachable { .. }) => Err(Stopped(error.to_string()).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects to NATS.
+///
+/// # Errors
+/// If it is not there within `patience`, or not what is needed.
+pub(crate) async fn connect_once(config: &Config, patience: Duration) -> Result<Nats, nats::StartError> {
     let told = &config.nats;
     let mut options = Options::new(config.instance, "");
     options.servers.clone_from(&told.url);
@@ -86,12 +99,7 @@ pub(super) async fn broker(config: &Config) -> anyhow::Result<Nats> {
         let user = told.username.clone().unwrap_or_default();
         options.credentials = Credentials::Password { user, password: password.to_owned() };
     }
-    options.patience = PATIENCE;
+    options.patience = patience;
     options.timeout = Duration::from_millis(COMMAND_PATIENCE_MS);
-    tracing::info!(servers = ?told.url, "connecting to NATS, {} s at most", PATIENCE.as_secs());
-    match Nats::connect(options).await {
-        Ok(nats) => Ok(nats),
-        Err(error @ nats::StartError::Unreachable { .. }) => Err(Stopped(error.to_string()).into()),
-        Err(error) => Err(error.into()),
-    }
+    Nats::connect(options).await
 }

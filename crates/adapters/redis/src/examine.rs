@@ -1,0 +1,123 @@
+//! A look at a service's database for people who want to know why it does not do what it should, or will not one day.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::Value;
+
+use crate::error::OpenError;
+use crate::link::{Link, field, shown};
+use crate::options::{Durability, Options, Place};
+use crate::script::Words;
+use crate::sentinel::{Compass, word};
+
+/// Fewer Sentinels cannot lose one and agree.
+const SENTINELS: u32 = 3;
+/// A master that is silent for longer than this holds every checkout up.
+const LONG_DEATH: u64 = 5_000;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// What is as it is, each in a line.
+    pub facts: Vec<String>,
+    /// Why a store would not open, or not be written to.
+    pub problems: Vec<String>,
+    /// What works now and will not when something fails.
+    pub warnings: Vec<String>,
+    /// By how much the server's clock is ahead of this machine's, in milliseconds; negative: behind.
+    pub ahead: Option<i64>,
+}
+
+/// Looks at a database. Changes nothing.
+pub fn examine(options: &Options) -> Examined {
+    let mut examined = Examined::default();
+    if let Err(error) = options.check() {
+        examined.problems.push(error.to_string());
+        return examined;
+    }
+    if let Place::Sentinel { sentinels, master } = &options.place {
+        examined.sentinels(sentinels, master, options.patience);
+    }
+    let looked = Compass::new(options).and_then(|compass| {
+        let seat = compass.seat()?;
+        if let Err(error) = compass.check_failover(options) {
+            examined.problems.push(error.to_string());
+        }
+        examined.server(&mut Link::introduce(&seat.address, options)?, options)
+    });
+    if let Err(error) = looked {
+        examined.problems.push(error.to_string());
+    }
+    examined
+}
+
+impl Examined {
+    fn sentinels(&mut self, sentinels: &[String], master: &str, patience: Duration) {
+        let mut known = 0;
+        for address in sentinels {
+            match word(address, master, patience) {
+                Ok(word) => {
+                    known = known.max(word.sentinels);
+                    if word.quorum > word.sentinels / 2 + 1 || word.quorum < 2 {
+                        let (quorum, of) = (word.quorum, word.sentinels);
+                        self.warnings.push(format!(
+                            "Sentinel {address} calls `{master}` dead once {quorum} of {of} agree: set the quorum in `sentinel monitor` to a \
+                             majority, {}",
+                            of / 2 + 1
+                        ));
+                    }
+                    if word.down_after > LONG_DEATH {
+                        self.warnings.push(format!(
+                            "Sentinel {address} waits {} ms before it calls `{master}` dead, and checkouts wait as long: set `sentinel \
+                             down-after-milliseconds {master} 2000`",
+                            word.down_after
+                        ));
+                    }
+                }
+                Err(why) => self.warnings.push(format!(
+                    "Sentinel {address} does not answer for `{master}`: {why}. Start it, or take it off the list"
+                )),
+            }
+        }
+        if known > 0 && known < SENTINELS {
+            self.warnings.push(format!(
+                "{known} Sentinels watch `{master}`: with fewer than {SENTINELS}, the loss of one leaves none to agree with. Start more"
+            ));
+        }
+    }
+
+    fn server(&mut self, link: &mut Link, options: &Options) -> Result<(), OpenError> {
+        self.problems.extend(link.shortcomings(options)?.iter().map(ToString::to_string));
+        if let Durability::Replicated { replicas: wanted } = options.durability
+            && link.replicas < wanted
+        {
+            let (address, found) = (link.address.clone(), link.replicas);
+            self.problems.push(OpenError::TooFewReplicas { address, wanted, found }.to_string());
+        }
+        let server = link.info("server")?;
+        let version = field(&server, "redis_version").unwrap_or("unknown").to_owned();
+        self.facts.push(format!("{} runs version {version}, with {} replicas in touch", link.address, link.replicas));
+        let persistence = link.info("persistence")?;
+        if field(&persistence, "aof_last_write_status").is_some_and(|status| status != "ok") {
+            self.problems
+                .push(format!("{} could not write its append-only file: look at its disk and its log", link.address));
+        }
+        let memory = link.info("memory")?;
+        let number = |name: &str| field(&memory, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let (used, most) = (number("used_memory"), number("maxmemory"));
+        if most > 0 && used / 9 >= most / 10 {
+            self.problems.push(format!(
+                "{} uses {used} of the {most} bytes that `maxmemory` allows; at the end of them writes are refused: raise it",
+                link.address
+            ));
+        }
+        if let Value::Array(parts) = link.ask(Words::new().word("TIME"))?
+            && let [seconds, micros] = &*parts
+            && let (Ok(seconds), Ok(micros)) = (shown(seconds).parse::<i64>(), shown(micros).parse::<i64>())
+        {
+            let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            self.ahead = Some(seconds * 1000 + micros / 1000 - i64::try_from(here).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! `settle doctor` names what is wrong, whatever it is: each test has one thing wrong with it.
+
+#![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use servers::redis::{Persistence, Sentinel, Server};
+use servers::{free_port, nats};
+use tempfile::TempDir;
+
+/// A service's servers, all as they should be.
+struct Healthy {
+    redis: Server,
+    nats: nats::Server,
+    folder: TempDir,
+}
+
+impl Healthy {
+    fn start() -> Self {
+        Self::with(Server::start(Persistence::Always).unwrap())
+    }
+
+    fn with(redis: Server) -> Self {
+        Self { redis, nats: nats::Server::start().unwrap(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The configuration of a stock instance, with one line more in its section.
+    fn configuration(&self, more: &str) -> String {
+        let (redis, nats) = (self.redis.address(), self.nats.address());
+        format!("[nats]\nurl = \"{nats}\"\n\n[stock]\nredis = \"{redis}\"\ndurability = \"fsync\"\n{more}\n")
+    }
+
+    fn doctor(&self, configuration: &str) -> (i32, String) {
+        let file = self.folder.path().join("settle.toml");
+        std::fs::write(&file, configuration).unwrap();
+        doctor(&["--config", file.to_str().unwrap()])
+    }
+}
+
+fn doctor(words: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETTLE_")) {
+        command.env_remove(name);
+    }
+    let output = command.arg("doctor").args(words).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+#[track_caller]
+fn assert_finds(verdict: &str, (code, text): (i32, String), expected: &str) {
+    let found = text.lines().find(|line| line.starts_with(verdict) && line.contains(expected));
+    assert!(found.is_some(), "no line `{verdict} … {expected}` in\n{text}");
+    assert_eq!(code, i32::from(verdict == "WRONG"), "{text}");
+}
+
+#[test]
+fn nothing_is_wrong_with_what_is_as_it_should_be() {
+    let healthy = Healthy::start();
+    let (code, text) = healthy.doctor(&healthy.configuration(""));
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("WRONG") && text.contains("Nothing is wrong"), "{text}");
+}
+
+#[test]
+fn an_unknown_key() {
+    let healthy = Healthy::start();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("durabilty = \"fsync\"")), "durabilty");
+}
+
+#[test]
+fn a_database_that_is_not_there() {
+    let healthy = Healthy::start();
+    let nobody = format!("127.0.0.1:{}", free_port().unwrap());
+    let configuration = healthy.configuration("").replace(&healthy.redis.address(), &nobody);
+    assert_finds("WRONG", healthy.doctor(&configuration), &format!("{nobody} cannot be reached"));
+}
+
+#[test]
+fn a_database_that_wants_a_password() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET requirepass secret").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "NOAUTH");
+}
+
+#[test]
+fn a_database_that_writes_nothing_down() {
+    let healthy = Healthy::with(Server::start(Persistence::None).unwrap());
+    let (code, text) = healthy.doctor(&healthy.configuration(""));
+    assert!(text.contains("set `appendfsync always`"), "all that is wrong is told: {text}");
+    assert_finds("WRONG", (code, text), "set `appendonly yes`");
+}
+
+#[test]
+fn a_database_that_flushes_once_a_second() {
+    let healthy = Healthy::with(Server::start(Persistence::EverySecond).unwrap());
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "set `appendfsync always`");
+}
+
+#[test]
+fn a_database_that_throws_accounts_away() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET maxmemory 100mb").unwrap();
+    healthy.redis.ask("CONFIG SET maxmemory-policy allkeys-lru").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "set `noeviction`");
+}
+
+#[test]
+fn a_database_whose_memory_is_at_its_end() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET maxmemory 1mb").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "`maxmemory` allows");
+}
+
+#[test]
+fn too_few_replicas() {
+    let healthy = Healthy::start();
+    let configuration = healthy.configuration("replicas = 2").replace("\"fsync\"", "\"replicated\"");
+    assert_finds("WRONG", healthy.doctor(&configuration), "has 0 replicas in touch and 2 must acknowledge");
+}
+
+#[test]
+fn a_replica_in_the_place_of_a_master() {
+    let master = Server::start(Persistence::Always).unwrap();
+    let healthy = Healthy::with(master.start_replica(Persistence::Always).unwrap());
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "is not a master but says `slave`");
+}
+
+/// The configuration by Sentinels, under which a master is known by that name.
+fn by_sentinels(healthy: &Healthy, sentinels: &[String], master: &str) -> String {
+    let sentinels: Vec<String> = sentinels.iter().map(|address| format!("\"{address}\"")).collect();
+    let place =
+        format!("sentinels = [{}]\nmaster = \"{master}\"\nmay_lose_acknowledged_writes = true", sentinels.join(", "));
+    healthy.configuration("").replace(&format!("redis = \"{}\"", healthy.redis.address()), &place)
+}
+
+#[test]
+fn a_master_that_no_sentinel_knows() {
+    let healthy = Healthy::start();
+    let sentinel = Sentinel::start("stock", &healthy.redis, 1, Duration::from_secs(2)).unwrap();
+    let configuration = by_sentinels(&healthy, &[sentinel.address()], "stocks");
+    assert_finds("WRONG", healthy.doctor(&configuration), "no Sentinel names a master `stocks`");
+}
+
+#[test]
+fn a_sentinel_that_is_gone_one_alone_and_one_that_waits_for_long() {
+    let healthy = Healthy::start();
+    let sentinel = Sentinel::start("stock", &healthy.redis, 1, Duration::from_secs(30)).unwrap();
+    let nobody = format!("127.0.0.1:{}", free_port().unwrap());
+    let (code, text) = healthy.doctor(&by_sentinels(&healthy, &[sentinel.address(), nobody.clone()], "stock"));
+    for expected in [
+        &*format!("Sentinel {nobody} does not answer"),
+        "1 Sentinels watch `stock`",
+        "down-after-milliseconds",
+        "set the quorum",
+    ] {
+        assert_finds("warning", (code, text.clone()), expected);
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there() {
+    let healthy = Healthy::start();
+    let nobody = format!("nats://127.0.0.1:{}", free_port().unwrap());
+    let configuration = healthy.configuration("").replace(&healthy.nats.address(), &nobody);
+    assert_finds("WRONG", healthy.doctor(&configuration), "no NATS server at");
+}
+
+#[test]
+fn a_broker_without_jetstream() {
+    let mut healthy = Healthy::start();
+    healthy.nats = nats::Server::start_with(false, &[]).unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "has no JetStream");
+}
+
+#[test]
+fn two_services_in_one_database() {
+    let healthy = Healthy::start();
+    let both = format!(
+        "{}[payment]\nredis = \"{}\"\ndurability = \"fsync\"\n",
+        healthy.configuration(""),
+        healthy.redis.address()
+    );
+    assert_finds("warning", healthy.doctor(&both), "in the same place as that of stock");
+}
+
+#[test]
+fn faults_for_everybody() {
+    let healthy = Healthy::start();
+    let open = format!("listen = \"0.0.0.0:8001\"\nchaos = true\n{}", healthy.configuration(""));
+    assert_finds("warning", healthy.doctor(&open), "faults can be injected by whoever reaches 0.0.0.0:8001");
+}
+
+#[test]
+fn a_password_for_everybody() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET requirepass secret").unwrap();
+    let file = healthy.folder.path().join("password");
+    std::fs::write(&file, "secret\n").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let configuration = healthy.configuration(&format!("password_file = \"{}\"", file.display()));
+    assert_finds("WRONG", healthy.doctor(&configuration), "chmod 600");
+}
+
+#[test]
+fn a_data_folder_in_memory() {
+    if Path::new("/dev/shm").is_dir() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        assert_finds("WRONG", doctor(&["--data", folder.path().join("data").to_str().unwrap()]), "is in memory");
+    }
+}
+
+#[test]
+fn a_data_folder_that_is_none() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert_finds("WRONG", doctor(&["--data", file.path().to_str().unwrap()]), "is no folder");
+}
+
+#[test]
+fn a_data_folder_for_everybody() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert_finds("warning", doctor(&["--data", folder.path().to_str().unwrap()]), "chmod 700");
+}
+
+#[test]
+fn findings_as_json() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (code, text) = doctor(&["--json", "--data", folder.path().to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["wrong"]), (0, &serde_json::json!(0)), "{text}");
+    assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["about"] == "disk"), "{text}");
+}
