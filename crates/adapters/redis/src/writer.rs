@@ -1,7 +1,7 @@
 //! The one who speaks to the server: takes whatever waits, sends it at once, and answers all of it.
 //!
 //! ```text
-//!   callers ──► queue (bounded) ──► batch ──► EVALSHA EVALSHA … [INCR WAIT]  one write
+//!   callers ──► queue (bounded) ──► batch ──► EVALSHA of many … [INCR WAIT]  one write
 //!                                      │
 //!   callers ◄── their answers ◄────────┴──── answer answer … [n of replicas] then all of them at once
 //! ```
@@ -23,7 +23,7 @@ use redis::Value;
 use crate::error::OpenError;
 use crate::link::{Broken, Link, shown};
 use crate::options::{Durability, Options};
-use crate::script::{Script, Words};
+use crate::script::{Script, Words, write_all};
 use crate::sentinel::{Compass, Seat};
 
 /// How long after a connection that could not be made the next one is tried.
@@ -250,6 +250,7 @@ impl Writer {
             failed: None,
             spoke: Instant::now(),
             bytes: Vec::new(),
+            calls: Vec::new(),
         };
         let thread = thread::Builder::new()
             .name(format!("redis-{name}"))
@@ -335,7 +336,9 @@ struct Talk {
     /// When the last connection failed, and why.
     failed: Option<(Instant, String)>,
     spoke: Instant,
+    /// What was sent last, and how many commands each call of it had; kept for their memory.
     bytes: Vec<u8>,
+    calls: Vec<Option<usize>>,
 }
 
 impl Talk {
@@ -443,11 +446,10 @@ impl Talk {
         };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        let mut scripts = 0;
-        for words in batch.iter().flat_map(|job| &job.calls) {
-            words.write(&mut bytes);
-            scripts += 1;
-        }
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.clear();
+        write_all(batch.iter().flat_map(|job| &job.calls), &self.base, &mut bytes, &mut calls);
+        let scripts: usize = calls.iter().map(|joined| joined.unwrap_or(1)).sum();
         let replicas = match self.options.durability {
             Durability::Memory | Durability::Fsync => None,
             Durability::Replicated { replicas } => Some(replicas),
@@ -468,12 +470,17 @@ impl Talk {
         let mut values = Vec::with_capacity(scripts);
         let read = || {
             sent?;
-            for _ in 0..scripts {
-                values.push(link.receive()?);
+            for joined in &calls {
+                let value = link.receive()?;
+                match joined {
+                    None => values.push(value),
+                    Some(many) => part(value, *many, &mut values)?,
+                }
             }
             Ok(())
         };
         let mut waited = read().map(|()| None);
+        self.calls = calls;
         if let (Ok(_), Some(wanted)) = (&waited, replicas) {
             if self.options.tells_early() && self.compass.seat().ok().as_ref() == Some(&seat) {
                 tell_early(batch, &values);
@@ -570,6 +577,16 @@ impl Talk {
         link.load_all(&self.known)?;
         Ok(link)
     }
+}
+
+/// The answers to the commands of one call: what the server said against the call concerns each of them.
+fn part(value: Value, many: usize, values: &mut Vec<Value>) -> Result<(), Broken> {
+    match value {
+        Value::Array(parts) if parts.len() == many => values.extend(parts),
+        Value::ServerError(error) => values.extend(std::iter::repeat_n(Value::ServerError(error), many)),
+        other => return Err(Broken(format!("{many} commands were answered with {}", shown(&other)))),
+    }
+    Ok(())
 }
 
 /// Tells whoever wants to know before the replicas do.
