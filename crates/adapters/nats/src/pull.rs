@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   room for n more ──► "up to n, within a second" ──► server
-//!                                                       │ commands, one message each
+//!                                                       │ messages of commands
 //!        ◄──────────────────────────────────────────────┤
 //!                                                       │ 408: the second is over, m of them did not come
 //!        ◄──────────────────────────────────────────────┘ 409, 503: the consumer, or the stream, is gone
@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::error::StartError;
-use crate::serve::{Counter, Stop, reply_to};
+use crate::serve::{Counter, Stop};
 use crate::statistics::count;
 use crate::streams::{self, When};
 
@@ -137,9 +137,7 @@ impl Pull {
                 if acknowledge.as_ref().is_some_and(|subject| is_redelivered(subject)) {
                     count(&counter.shared.statistics.redelivered);
                 }
-                let slip = counter.desk.open(reply_to(&message), acknowledge.clone()).await;
-                message.reply = acknowledge;
-                counter.take_in(message, slip);
+                counter.take_in(message, acknowledge).await;
             }
             Word::Left(left) => self.wanted = self.wanted.saturating_sub(left),
             Word::Void => self.wanted = 0,

@@ -32,9 +32,9 @@ impl Words {
         Self { count: 0, bytes: Vec::with_capacity(192), of: None }
     }
 
-    /// One of the commands that `script` takes many of: it is called once for all that stand next to each other, gets the words of all of
-    /// them, and answers with a list that has an element for each, in their order.
-    pub(crate) fn of(script: &'static Script) -> Self {
+    /// One of the commands that `script` takes many of, to which its words are to be added. The script is called once for all that stand next to
+    /// each other, is given of each the number of its words and the words, and answers with a list that has an element for each, in their order.
+    pub fn of(script: &'static Script) -> Self {
         Self { of: Some(script), ..Self::new() }
     }
 
@@ -45,13 +45,8 @@ impl Words {
 
     /// Adds a word, of any bytes.
     pub fn word(&mut self, word: &(impl AsRef<[u8]> + ?Sized)) -> &mut Self {
-        let word = word.as_ref();
         self.count += 1;
-        self.bytes.push(b'$');
-        push_number(&mut self.bytes, word.len() as u64);
-        self.bytes.extend_from_slice(b"\r\n");
-        self.bytes.extend_from_slice(word);
-        self.bytes.extend_from_slice(b"\r\n");
+        push_word(&mut self.bytes, word.as_ref());
         self
     }
 
@@ -100,12 +95,23 @@ pub(crate) fn write_all<'a>(
         }
         let head = call(script, base);
         out.push(b'*');
-        push_number(out, (head.count + words) as u64);
+        push_number(out, (head.count + words + joined.len()) as u64);
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&head.bytes);
-        joined.iter().for_each(|command| out.extend_from_slice(&command.bytes));
+        for command in &joined {
+            push_word(out, command.count.to_string().as_bytes());
+            out.extend_from_slice(&command.bytes);
+        }
         calls.push(Some(joined.len()));
     }
+}
+
+fn push_word(out: &mut Vec<u8>, word: &[u8]) {
+    out.push(b'$');
+    push_number(out, word.len() as u64);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn push_number(out: &mut Vec<u8>, mut number: u64) {
@@ -160,8 +166,11 @@ mod tests {
         let (mut out, mut calls) = (Vec::new(), Vec::new());
         write_all(commands[..2].iter(), "{x}:", &mut out, &mut calls);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("*7\r\n$7\r\nEVALSHA\r\n"), "{text:?}");
-        assert!(text.ends_with("$8\r\n{x}:meta\r\n$1\r\n0\r\n$1\r\n0\r\n$1\r\n1\r\n"), "{text:?}");
+        assert!(text.starts_with("*9\r\n$7\r\nEVALSHA\r\n"), "{text:?}");
+        assert!(
+            text.ends_with("$8\r\n{x}:meta\r\n$1\r\n1\r\n$1\r\n0\r\n$1\r\n2\r\n$1\r\n0\r\n$1\r\n1\r\n"),
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -28,6 +28,9 @@ use crate::sentinel::{Compass, Seat};
 
 /// How long after a connection that could not be made the next one is tried.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Behind a batch of so many jobs, the next one waits this long for company. A lone caller never waits.
+const CROWD: usize = 4;
+const GATHER: Duration = Duration::from_micros(150);
 /// After so long without a word it is asked first whether the server is still there: a batch that is not sent is not unknown.
 const IDLE: Duration = Duration::from_millis(500);
 /// The errors with which a server turns a script away before its first write, or our scripts do. Whatever has one of them was not done.
@@ -148,14 +151,18 @@ impl Shared {
         self.queue.lock().statistics
     }
 
-    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed.
-    fn take(&self, most: usize) -> Option<Vec<Job>> {
+    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed. Behind a `crowd` it waits a moment longer: those
+    /// who were just answered come back, and the first of them should not have the server's flush and its replicas to itself.
+    fn take(&self, most: usize, crowd: bool) -> Option<Vec<Job>> {
         let mut queue = self.queue.lock();
         while queue.jobs.is_empty() {
             if !matches!(queue.phase, Phase::Open) {
                 return None;
             }
             self.work.wait(&mut queue);
+        }
+        if crowd && queue.scripts < most && matches!(queue.phase, Phase::Open) {
+            _ = self.work.wait_for(&mut queue, GATHER);
         }
         let (mut batch, mut scripts, mut bytes) = (Vec::new(), 0, 0);
         while let Some(job) = queue.jobs.front() {
@@ -343,7 +350,9 @@ struct Talk {
 
 impl Talk {
     fn run(mut self) {
-        while let Some(batch) = self.shared.take(self.options.batch) {
+        let mut crowd = false;
+        while let Some(batch) = self.shared.take(self.options.batch, crowd) {
+            crowd = batch.len() >= CROWD;
             self.serve(batch);
         }
     }

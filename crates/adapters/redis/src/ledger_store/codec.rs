@@ -118,17 +118,15 @@ fn branch(command: &Command) -> Words {
     words.word(&branch_word(&command.branch)).word(&exact(command.branch.transaction.birth())).word(&COLUMNS[verb]);
     // The others know the entries from the branch, or need none.
     if !command.verb.begins() && command.verb != Verb::Commit {
-        words.word("0");
         return words;
     }
     match entries::decode(&command.payload) {
         Ok(entries) => {
-            words.number(2 * entries.len() as i64);
             for entry in &entries {
                 words.word(&entry.account.to_string()).number(entry.amount);
             }
         }
-        Err(refusal) => _ = words.word("3").word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
+        Err(refusal) => _ = words.word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
     }
     words
 }

@@ -1,6 +1,6 @@
 
 ---------------------------------------------------------------------------------------------------------------------------
--- For each command: BRANCH BIRTH COLUMN HOW_MANY, and behind it so many words: 'malformed' CODE DETAIL | ACCOUNT AMOUNT ...
+-- For each command the number of its words, and those: BRANCH BIRTH COLUMN ('malformed' CODE DETAIL | ACCOUNT AMOUNT ...)
 -- The answer has a part for each.
 --
 -- COLUMN is the verb's column of the table in protocol::barrier, which decides; here it is only looked up. Two letters for each memory:
@@ -148,10 +148,10 @@ end
 local starts, ids, named, seen = {}, {}, {}, {}
 local at = 1
 while ARGV[at] do
-  starts[#starts + 1], ids[#ids + 1] = at, ARGV[at]
-  local after = at + 4 + tonumber(ARGV[at + 3])
+  starts[#starts + 1], ids[#ids + 1] = at, ARGV[at + 1]
+  local last = at + tonumber(ARGV[at])
   if ARGV[at + 4] ~= 'malformed' then
-    for i = at + 4, after - 1, 2 do
+    for i = at + 4, last, 2 do
       local id = ARGV[i]
       if not seen[id] then
         seen[id] = true
@@ -159,16 +159,17 @@ while ARGV[at] do
       end
     end
   end
-  at = after
+  at = last + 1
 end
+starts[#starts + 1] = at
 fields('branches', ids, branches)
 fields('accounts', named, ahead)
 
 -- A command that cannot be carried out does not concern the others.
 local replies = {}
-for i = 1, #starts do
+for i = 1, #ids do
   local start = starts[i]
-  local well, reply = pcall(carry_out, ids[i], ARGV[start + 1], ARGV[start + 2], start + 4, start + 3 + tonumber(ARGV[start + 3]))
+  local well, reply = pcall(carry_out, ids[i], ARGV[start + 2], ARGV[start + 3], start + 4, starts[i + 1] - 1)
   replies[i] = well and reply or redis.error_reply('ERR ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
 end
 
