@@ -92,7 +92,7 @@ pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 /// Commands for one service that go in one message: the participant hands them to its database together.
 pub const MAX_COMMANDS_TOGETHER: usize = 64;
 /// How long a command waits for company at most, while others for the same service are under way. Milliseconds.
-pub const GATHER_COMMANDS_MS: u64 = 1;
+pub const GATHER_COMMANDS_MS: u64 = 4;
 /// Addresses of message servers that a process is given.
 pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.

@@ -6,7 +6,7 @@
 //!
 //! A lane sends at once what comes while nothing of it is under way: whoever is alone never waits. Otherwise it sends when an answer has come
 //! since it sent last, when 64 wait, or a millisecond after it sent last, whichever is first. So a busy lane has few messages under way,
-//! each with many commands, and a participant that does not answer holds nobody up for longer than a millisecond.
+//! each with many commands, and a participant that does not answer holds nobody up for longer than that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -30,7 +30,7 @@ use crate::sentinel::{Compass, Seat};
 const PAUSE: Duration = Duration::from_millis(100);
 /// Behind a batch of so many jobs, the next one waits this long for company. A lone caller never waits.
 const CROWD: usize = 4;
-const GATHER: Duration = Duration::from_micros(150);
+const GATHER: Duration = Duration::from_micros(300);
 /// After so long without a word it is asked first whether the server is still there: a batch that is not sent is not unknown.
 const IDLE: Duration = Duration::from_millis(500);
 /// The errors with which a server turns a script away before its first write, or our scripts do. Whatever has one of them was not done.
