@@ -76,6 +76,10 @@ pub const MAX_STORE_QUEUE: usize = 10_000;
 pub const MAX_STORE_BATCH: usize = 256;
 /// Bytes sent to a remote database at once, unless one command alone takes more.
 pub const MAX_STORE_BATCH_BYTES: usize = 4 << 20;
+/// Commands that one call of a script on a remote database takes: at some 20 µs each, others wait 2 ms for it at most.
+pub const MAX_JOINED: usize = 128;
+/// Words that those commands have together, unless one alone has more: an order of 500 lines has a thousand.
+pub const MAX_JOINED_WORDS: usize = 4_000;
 /// Branches or accounts that one script on a remote database handles: others wait while it runs.
 pub const MAX_SCRIPT_ITEMS: usize = 500;
 /// Replacements of ever fewer accounts that a ledger in a remote database keeps apart; more are turned away.
@@ -85,6 +89,10 @@ pub const MAX_SENTINELS: usize = 15;
 
 /// Bytes of one message between services, a question's or an answer's included.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+/// Commands for one service that go in one message: the participant hands them to its database together.
+pub const MAX_COMMANDS_TOGETHER: usize = 64;
+/// How long a command waits for company at most, while others for the same service are under way. Milliseconds.
+pub const GATHER_COMMANDS_MS: u64 = 4;
 /// Addresses of message servers that a process is given.
 pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   OrderStore ──► book.lua: create, add, replace, questions ──┐
-//!                                                              ├──► one connection, one queue ──► {settle:orders:0}:…
-//!   Log ─────────► stage.lua with claim.lua                  ──┤
-//!                  decide.lua with conclude.lua              ──┘
+//!                  one order ───────────────────────────┐      ├──► one connection, one queue ──► {settle:orders:0}:…
+//!   Log ─────────► stage and decide: commands.lua with ─┴──────┤
+//!                  claim.lua and conclude.lua                  │
+//!                  all else: log.lua                         ──┘
 //! ```
 //!
 //! What a command does is decided by a script, so in one step; its word is that of [`crate::orders::OrderBook`], with which a test compares it on random
@@ -23,6 +24,7 @@
 
 use std::sync::LazyLock;
 
+use ledger::EntityId;
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
 use protocol::log::{LogCommand, LogReply};
 use protocol::{Name, Transaction};
@@ -44,8 +46,7 @@ pub const ORDERS: Name = Name::literal("orders");
 const ORDERS_LUA: &str = include_str!("scripts/orders.lua");
 
 static LOG: LazyLock<LogScripts> = LazyLock::new(|| {
-    let claim = [ORDERS_LUA, include_str!("scripts/claim.lua")];
-    LogScripts::new(&claim, &[include_str!("scripts/conclude.lua")])
+    LogScripts::new(&[ORDERS_LUA, include_str!("scripts/claim.lua"), include_str!("scripts/conclude.lua")])
 });
 static BOOK: LazyLock<Script> = LazyLock::new(|| Script::new(&[LOG_LUA, ORDERS_LUA, include_str!("scripts/book.lua")]));
 
@@ -101,6 +102,16 @@ impl RedisOrders {
         words
     }
 
+    /// What asks for an order, and what reads the answer.
+    fn order_call(
+        &self,
+        id: EntityId,
+    ) -> (Vec<Words>, impl FnOnce(Vec<Value>) -> Result<OrdersAnswer, Unreadable> + Send + 'static) {
+        let mut call = self.log.look();
+        call.word(&id.to_string());
+        (vec![call], move |values: Vec<Value>| codec::order(id, only(&values)?).map(OrdersAnswer::Order))
+    }
+
     /// How far the log has come, and how many replaced orders were overwritten: what an audit's sums hang on.
     fn progress(&self, done: Done<Result<Progress, StoreFailure>>) {
         let orders = self.clone();
@@ -130,10 +141,8 @@ impl OrderStore for RedisOrders {
     fn query(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
         match query {
             OrdersQuery::Order(id) => {
-                let mut call = self.call("order");
-                call.word(&id.to_string());
-                let read = move |values: Vec<Value>| codec::order(id, only(&values)?).map(OrdersAnswer::Order);
-                self.store.ask(vec![call], read, done);
+                let (calls, read) = self.order_call(id);
+                self.store.ask(calls, read, done);
             }
             OrdersQuery::IsKeyReused(key) => {
                 let mut call = self.call("is_reused");
@@ -147,6 +156,16 @@ impl OrderStore for RedisOrders {
             OrdersQuery::Youngest => self.log.youngest(Box::new(|told| done(told.map(OrdersAnswer::Youngest)))),
             OrdersQuery::Progress => self.progress(Box::new(|told| done(told.map(OrdersAnswer::Progress)))),
             OrdersQuery::Audit => audit::begin(self.clone(), done),
+        }
+    }
+
+    fn peek(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
+        match query {
+            OrdersQuery::Order(id) => {
+                let (calls, read) = self.order_call(id);
+                self.store.peek(calls, read, done);
+            }
+            other => self.query(other, done),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use orchestrator::Done;
@@ -12,8 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::desk::{Desk, Slip};
 use crate::error::{StartError, Unanswered};
-use crate::link::{Nats, Outgoing, Shared, heard};
+use crate::link::{Nats, Shared, heard};
 use crate::names::GROUP;
+use crate::outbox::{Outgoing, Way};
 use crate::pending::{Lost, Waiting};
 use crate::serve::Serving;
 use crate::statistics::count;
@@ -69,25 +69,13 @@ impl Nats {
             To::Service(service) => shared.names.question(service),
             To::Instance(instance) => shared.names.at(instance),
         };
-        let headers = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing()).map(|context| {
-            let mut headers = HeaderMap::new();
-            context.write(&mut headers);
-            headers
-        });
+        let trace = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing());
         let until = Instant::now() + timeout;
         match shared.pending.put(until, Waiting::Question(done)) {
             Ok(id) if !shared.is_connected() => shared.pending.give_up(id, Lost::Unreachable),
-            Ok(id) => shared.send(Outgoing {
-                id,
-                until,
-                subject: subject.into(),
-                payload,
-                headers,
-                queued: false,
-                command: false,
-            }),
+            Ok(id) => shared.send(Outgoing { id, until, payload, trace, way: Way::Question(subject.into()) }),
             Err(Waiting::Question(done)) => fail(done, Unanswered::TooMany),
-            Err(waiting @ Waiting::Command(_)) => waiting.give_up(Lost::Unreachable, &shared.statistics),
+            Err(waiting @ Waiting::Command(..)) => waiting.give_up(Lost::Unreachable, &shared.statistics),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::{HeaderMap, Message, Subject};
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use protocol::{Name, Reply, Unknown};
 
@@ -33,7 +33,7 @@ pub struct DeadLetter {
     pub service: Name,
     /// What is wrong with it.
     pub why: Unreadable,
-    /// All of it.
+    /// All of it: the whole message if its frame is broken or of another version, else the one command.
     pub bytes: Bytes,
     /// Whether it is kept in the stream `PREFIX-dead`. Without JetStream nobody but you has it.
     pub kept: bool,
@@ -50,21 +50,29 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// Keeps a message, then answers and acknowledges it. If it can't be kept it is not acknowledged, and comes again.
-pub(crate) fn bury(shared: Arc<Shared>, service: Name, message: Message, why: Unreadable, slip: Slip) {
+/// What cannot be read.
+pub(crate) struct Poison {
+    pub(crate) bytes: Bytes,
+    pub(crate) why: Unreadable,
+    /// What tells it from all others.
+    pub(crate) identity: Option<String>,
+}
+
+/// Keeps what cannot be read, then answers and acknowledges it. If it can't be kept it is not acknowledged, and comes again.
+pub(crate) fn bury(shared: Arc<Shared>, service: Name, poison: Poison, slip: Slip) {
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        tracing::error!(%service, %why, bytes = message.payload.len(), "a message cannot be read: kept as a dead letter");
+        let Poison { bytes, why, identity } = poison;
+        tracing::error!(%service, %why, bytes = bytes.len(), "a message cannot be read: kept as a dead letter");
         let queued = matches!(shared.options.mode, Mode::JetStream { .. });
-        let identity = message.reply.as_ref().filter(|_| queued).and_then(identity);
-        let kept = keep(&shared, service, &message.payload, &why, identity).await;
+        let kept = keep(&shared, service, &bytes, &why, identity).await;
         if let Err(error) = &kept {
             count(&shared.statistics.letters_failed);
             tracing::error!(%service, %error, "a dead letter could not be kept");
         }
         let kept = kept.is_ok();
         if kept || !queued {
-            let letter = DeadLetter { service, why, bytes: message.payload, kept };
+            let letter = DeadLetter { service, why, bytes, kept };
             if let Some(hook) = &shared.options.on_dead_letter {
                 crate::pending::call(|| hook(&letter));
             }
@@ -75,12 +83,12 @@ pub(crate) fn bury(shared: Arc<Shared>, service: Name, message: Message, why: Un
     });
 }
 
-/// What tells a message of a stream from all others, so that one that is given out twice becomes one dead letter: its place in the stream and
-/// its time; a stream that was made anew counts from one again.
-fn identity(acknowledge: &Subject) -> Option<String> {
-    let words: Vec<&str> = acknowledge.split('.').collect();
+/// What tells a command of a message of a stream from all others, so that one that is given out twice becomes one dead letter: the message's place in
+/// the stream and its time (a stream that was made anew counts from one again), and the command's place in it; 0 for the whole message.
+pub(crate) fn identity(acknowledge: Option<&Subject>, place: usize) -> Option<String> {
+    let words: Vec<&str> = acknowledge?.split('.').collect();
     let at = if words.len() >= 11 { 4 } else { 2 };
-    Some(format!("{}:{}:{}", words.get(at)?, words.get(at + 3)?, words.get(at + 5)?))
+    Some(format!("{}:{}:{}:{place}", words.get(at)?, words.get(at + 3)?, words.get(at + 5)?))
 }
 
 async fn keep(
@@ -129,9 +137,9 @@ mod tests {
 
     #[test]
     fn one_message_given_out_twice_has_one_identity() {
-        let of = |subject: &str| identity(&Subject::from(subject)).unwrap();
+        let of = |subject: &str| identity(Some(&Subject::from(subject)), 3).unwrap();
         let first = of("$JS.ACK.settle-command-stock.instances.1.7.7.1790.0");
-        assert_eq!(first, "settle-command-stock:7:1790");
+        assert_eq!(first, "settle-command-stock:7:1790:3");
         assert_eq!(of("$JS.ACK.settle-command-stock.instances.2.7.9.1790.3"), first);
         assert_eq!(of("$JS.ACK.hub.ACCOUNT.settle-command-stock.instances.2.7.9.1790.3"), first);
         assert_ne!(of("$JS.ACK.settle-command-stock.instances.1.7.7.1791.0"), first, "of a stream made anew");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Subject};
@@ -12,15 +12,42 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::link::Shared;
 use crate::statistics::{Statistics, count};
+use crate::wire::Filling;
 
 /// Answers that are sent in one go.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
+
+/// Where an answer goes.
+pub(crate) enum Address {
+    /// To whoever asked, in a message of its own.
+    Subject(Subject),
+    /// To a process that sent many commands, under this command's number, in a message with others.
+    Inbox(Subject, u64),
+    Nobody,
+}
 
 /// An answer on its way out, and what it settles.
 struct Outgoing {
-    reply: Option<Subject>,
+    to: Address,
     payload: Bytes,
-    acknowledge: Option<Subject>,
+    letter: Option<Arc<Letter>>,
+}
+
+/// A message with work in it: the server waits for an acknowledgement of all of it.
+pub(crate) struct Letter {
+    desk: Arc<Desk>,
+    number: u64,
+    acknowledge: Subject,
+    /// Pieces of work that are not done.
+    left: AtomicUsize,
+    /// Whether the server is to give it out again.
+    abandoned: AtomicBool,
+}
+
+impl Drop for Letter {
+    fn drop(&mut self) {
+        self.desk.unacknowledged.lock().remove(&self.number);
+    }
 }
 
 /// Hands out one [`Slip`] for each piece of work, up to a limit, and sends what comes back on them.
@@ -79,14 +106,22 @@ impl Desk {
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
-    /// Opens a slip for work whose answer goes to `reply`, and whose acknowledgement to `acknowledge`; waits for a free one.
-    pub(crate) async fn open(self: &Arc<Self>, reply: Option<Subject>, acknowledge: Option<Subject>) -> Slip {
+    /// Notes a message with so many pieces of work, for which the server waits.
+    pub(crate) fn letter(self: &Arc<Self>, acknowledge: Subject, pieces: usize) -> Arc<Letter> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.unacknowledged.lock().insert(number, (acknowledge.clone(), Instant::now()));
+        let (left, abandoned) = (AtomicUsize::new(pieces), AtomicBool::new(false));
+        Arc::new(Letter { desk: Arc::clone(self), number, acknowledge, left, abandoned })
+    }
+
+    /// Opens a slip for a piece of work of `letter`; waits for a free one.
+    pub(crate) async fn open(self: &Arc<Self>, to: Address, letter: Option<Arc<Letter>>) -> Slip {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
             if self.take() {
-                return self.slip(reply, acknowledge);
+                return self.slip(to, letter);
             }
             freed.await;
         }
@@ -95,10 +130,10 @@ impl Desk {
     /// Opens a slip, or turns the work away at once.
     pub(crate) fn open_if_free(self: &Arc<Self>, reply: Option<Subject>) -> Option<Slip> {
         if self.take() {
-            return Some(self.slip(reply, None));
+            return Some(self.slip(reply.map_or(Address::Nobody, Address::Subject), None));
         }
         let (client, answer) = (self.client.clone(), self.without_answer.clone());
-        if let Some(reply) = self.checked(reply) {
+        if let Some(reply) = reply.filter(|reply| self.takes_answers(reply)) {
             // Not worth a task of its own: whoever asked has a time-out.
             use futures_util::FutureExt as _;
             _ = async { client.publish(reply, answer).await }.now_or_never();
@@ -107,17 +142,16 @@ impl Desk {
     }
 
     /// Nobody's message makes this process publish to a subject that is not for answers.
-    fn checked(&self, reply: Option<Subject>) -> Option<Subject> {
-        reply.filter(|reply| reply.starts_with(&self.answers_begin_with))
+    fn takes_answers(&self, subject: &Subject) -> bool {
+        subject.starts_with(&self.answers_begin_with)
     }
 
-    fn slip(self: &Arc<Self>, reply: Option<Subject>, acknowledge: Option<Subject>) -> Slip {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(subject) = &acknowledge {
-            self.unacknowledged.lock().insert(number, (subject.clone(), Instant::now()));
-        }
-        let reply = self.checked(reply);
-        Slip { desk: Arc::clone(self), number, reply, acknowledge, returned: false }
+    fn slip(self: &Arc<Self>, to: Address, letter: Option<Arc<Letter>>) -> Slip {
+        let to = match &to {
+            Address::Subject(subject) | Address::Inbox(subject, _) if self.takes_answers(subject) => to,
+            _ => Address::Nobody,
+        };
+        Slip { desk: Arc::clone(self), to: Some(to), letter, returned: false }
     }
 
     fn put_back(&self, many: usize) {
@@ -135,13 +169,31 @@ impl Desk {
             if many == 0 {
                 return;
             }
-            for Outgoing { reply, payload, acknowledge } in batch.drain(..) {
+            let (mut letters, mut inboxes) = (Vec::new(), Vec::<(Subject, Filling)>::new());
+            for Outgoing { to, payload, letter } in batch.drain(..) {
+                letters.extend(letter);
                 // A client that is closed has nobody to send to; whoever waits has a time-out.
-                if let Some(reply) = reply {
-                    _ = self.client.publish(reply, payload).await;
+                match to {
+                    Address::Nobody => {}
+                    Address::Subject(subject) => _ = self.client.publish(subject, payload).await,
+                    Address::Inbox(inbox, number) => {
+                        let at = inboxes.iter().position(|(of, filling)| *of == inbox && filling.fits(payload.len()));
+                        let at = at.unwrap_or_else(|| {
+                            inboxes.push((inbox, Filling::of_replies()));
+                            inboxes.len() - 1
+                        });
+                        // Nothing of postcard's fails on numbers and bytes; if it did, whoever waits has a time-out.
+                        _ = inboxes[at].1.add(&(number, &payload[..]));
+                    }
                 }
-                if let Some(acknowledge) = acknowledge {
-                    _ = self.client.publish(acknowledge, Bytes::from_static(b"+ACK")).await;
+            }
+            for (inbox, replies) in inboxes {
+                _ = self.client.publish(inbox, replies.finish()).await;
+            }
+            // Behind the answers, and a letter whose last piece this was.
+            for letter in letters {
+                if letter.left.fetch_sub(1, Ordering::AcqRel) == 1 && !letter.abandoned.load(Ordering::Acquire) {
+                    _ = self.client.publish(letter.acknowledge.clone(), Bytes::from_static(b"+ACK")).await;
                 }
             }
             self.put_back(many);
@@ -172,35 +224,31 @@ impl Desk {
 /// A piece of work in hand. Finished once; one that is dropped unfinished (its participant panicked, or forgot to answer) is answered as failed.
 pub(crate) struct Slip {
     desk: Arc<Desk>,
-    number: u64,
-    reply: Option<Subject>,
-    acknowledge: Option<Subject>,
+    to: Option<Address>,
+    letter: Option<Arc<Letter>>,
     returned: bool,
 }
 
 impl Slip {
-    /// Answers, then acknowledges.
+    /// Answers; and acknowledges its letter, if that is all of it.
     pub(crate) fn finish(mut self, payload: Bytes) {
         self.send(payload);
     }
 
-    /// Answers, and does not acknowledge: the server gives the message out again.
+    /// Answers, and sees that the letter is not acknowledged: the server gives it out again.
     pub(crate) fn abandon(mut self, payload: Bytes) {
-        self.settle();
-        self.acknowledge = None;
-        self.send(payload);
-    }
-
-    fn settle(&self) {
-        if self.acknowledge.is_some() {
-            self.desk.unacknowledged.lock().remove(&self.number);
+        if let Some(letter) = &self.letter {
+            letter.abandoned.store(true, Ordering::Release);
+            // Nor is the server told that it is in hand.
+            self.desk.unacknowledged.lock().remove(&letter.number);
         }
+        self.send(payload);
     }
 
     fn send(&mut self, payload: Bytes) {
         self.returned = true;
-        self.settle();
-        let outgoing = Outgoing { reply: self.reply.take(), payload, acknowledge: self.acknowledge.take() };
+        let to = self.to.take().unwrap_or(Address::Nobody);
+        let outgoing = Outgoing { to, payload, letter: self.letter.take() };
         if self.desk.outgoing.try_send(outgoing).is_err() {
             // Only when serving has ended.
             self.desk.put_back(1);

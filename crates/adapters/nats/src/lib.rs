@@ -4,9 +4,9 @@
 //!   order instance                          NATS                              stock instance (any number)
 //!   ──────────────                          ────                              ───────────────────────────
 //!   send ──► pending (bounded, timed) ──► settle.command.stock ──► up to n ──► Participant::handle
-//!            ▲     one task sends          a work queue, or one hop             │ done(reply), on any thread
-//!            │                                                                  ▼
-//!            └──── one inbox, an id each ◄── settle.reply.RANDOM.rID ◄──────── reply, then acknowledge
+//!            ▲     one task sends many     a work queue, or one hop             │ done(reply), on any thread
+//!            │     in one message                                               ▼
+//!            └──── one inbox, an id each ◄── settle.reply.RANDOM.b ◄────────── replies, then acknowledge
 //!
 //!   ask ───► pending ───────────────────► settle.question.stock ─────────────► Answerer (one of the instances)
 //!                                         settle.at.order-1 ─────────────────► Answerer (that instance)
@@ -35,11 +35,15 @@
 //! | the server dies, or restarts                 | unknown; queues in files keep theirs       | unreachable, until it is there again      |
 //! | the server stands still                      | unknown: timeout                           | unreachable, after three [`Options::ping`]s |
 //! | a stream or consumer is deleted              | unknown                                    | unreachable, until it is made again: by itself, at once in memory, after half a second in files |
-//! | a message cannot be read                     | kept as a [`DeadLetter`]; unknown: failed  |                                           |
+//! | a message cannot be read                     | kept as a [`DeadLetter`]; unknown: failed, or timeout if its frame is broken |                                           |
 //!
 //! A callback is called exactly once, in each of these. *Unknown* is never "no".
 //!
-//! **Acknowledged last.** A command is acknowledged after the participant's callback, so after its work is durable, behind the reply. **A dead
+//! **Together.** Commands for one service go up to 64 in a message. One that comes while none is under way goes at once; otherwise it waits for
+//! an answer, for 64, or for four milliseconds, whichever is first. Each stands behind its length, so one that cannot be read does not concern its
+//! neighbours. Replies go together as well, those that are there: a slow command does not hold the others' up.
+//!
+//! **Acknowledged last.** A message is acknowledged after the participant's last callback, so after its work is durable, behind the replies. **A dead
 //! letter** is acknowledged when its stream (`settle-dead`, in files, the latest 10,000 for 30 days) has acknowledged it; until then it comes
 //! again, as long as its queue keeps it. Without JetStream only [`Options::on_dead_letter`] and the log have it.
 //!
@@ -66,7 +70,8 @@
 //! if the servers restart often; it makes nothing safer.
 //!
 //! Measured with `cargo run --profile sim -p settle-nats --example measure`: both ends and nats-server 2.9 on one machine of two processors that
-//! was busy with other work too. The ratios carry over, the figures do not. Commands a second (and the median in µs):
+//! was busy with other work too, with one command in each message, as a lone caller's are. The ratios carry over, the figures do not: with many under
+//! way, many go in a message now. Commands a second (and the median in µs):
 //!
 //! | under way | core           | JetStream in memory | JetStream in files |
 //! |-----------|----------------|---------------------|--------------------|
@@ -89,7 +94,9 @@ mod desk;
 mod error;
 mod link;
 mod names;
+mod on_the_way;
 mod options;
+mod outbox;
 mod pending;
 mod pull;
 mod serve;

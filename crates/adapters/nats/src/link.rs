@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, StatusCode};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -18,36 +17,19 @@ use tokio::task::JoinHandle;
 
 use crate::error::{StartError, Unanswered};
 use crate::names::Names;
+use crate::on_the_way::OnTheWay;
 use crate::options::{Credentials, Mode, Options};
+use crate::outbox::{self, Outgoing};
 use crate::pending::{Lost, Pending, Waiting, call};
 use crate::statistics::{Statistics, count};
 use crate::wire;
 
-/// In which header a command says where its answer goes: in JetStream mode the reply subject is for the server's own word.
-pub(crate) const REPLY_TO: &str = "Settle-Reply";
 /// Messages that the client library holds for the connection. What is in it at the end of a connection is sent on the next one.
 const CLIENT_CAPACITY: usize = 1024;
-/// Messages that are sent in one go.
-const BATCH: usize = 64;
 /// How long one attempt to connect may take.
 const CONNECTING: std::time::Duration = std::time::Duration::from_secs(2);
 /// Room in headers, beside a message's bytes.
 const HEADER_BYTES: usize = 4096;
-
-/// A message on its way out.
-pub(crate) struct Outgoing {
-    /// Whose answer it asks for.
-    pub(crate) id: u64,
-    /// When that is not wanted any more.
-    pub(crate) until: Instant,
-    pub(crate) subject: async_nats::Subject,
-    pub(crate) payload: Bytes,
-    pub(crate) headers: Option<HeaderMap>,
-    /// Whether a stream takes it.
-    pub(crate) queued: bool,
-    /// Whether it is a command, and so counted as one.
-    pub(crate) command: bool,
-}
 
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -64,7 +46,10 @@ pub(crate) struct Shared {
     /// A stream whose files were found to be missing.
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    inbox: String,
+    /// Commands were answered: more may go out.
+    pub(crate) relieved: Notify,
+    pub(crate) on_the_way: OnTheWay,
+    pub(crate) inbox: String,
 }
 
 impl Shared {
@@ -84,49 +69,27 @@ impl Shared {
         }
     }
 
-    /// Sends what is queued, for ever.
-    async fn send_all(&self, mut queue: mpsc::Receiver<Outgoing>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while queue.recv_many(&mut batch, BATCH).await > 0 {
-            let now = Instant::now();
-            for message in batch.drain(..) {
-                if message.until <= now || !self.is_connected() {
-                    // Left to the time-out, or told at once.
-                    if message.until > now {
-                        self.pending.give_up(message.id, Lost::Unreachable);
-                    }
-                    continue;
-                }
-                if message.command {
-                    count(&self.statistics.sent);
-                }
-                let id = message.id;
-                if let Err(error) = self.publish(message).await {
-                    tracing::warn!(%error, "a message could not be given to the NATS client");
-                    self.pending.give_up(id, Lost::Unreachable);
-                }
-            }
-        }
+    /// Where the replies to commands arrive, many in a message.
+    pub(crate) fn inbox_of_replies(&self) -> String {
+        format!("{}b", self.inbox)
     }
 
-    async fn publish(&self, message: Outgoing) -> Result<(), async_nats::PublishError> {
-        let Outgoing { id, subject, payload, headers, queued, .. } = message;
-        let answer = format!("{}r{id}", self.inbox);
-        if queued {
-            let mut headers = headers.unwrap_or_default();
-            headers.insert(REPLY_TO, answer);
-            self.client.publish_with_reply_and_headers(subject, format!("{}a{id}", self.inbox), headers, payload).await
-        } else if let Some(headers) = headers {
-            self.client.publish_with_reply_and_headers(subject, answer, headers, payload).await
-        } else {
-            self.client.publish_with_reply(subject, answer, payload).await
+    /// Tells whoever waits for the commands of a message that nothing came of it.
+    pub(crate) fn give_up_message(&self, number: u64) {
+        for id in self.on_the_way.take(number) {
+            self.pending.give_up(id, Lost::Unreachable);
         }
     }
 
     /// Hands out what arrives in the inbox, for ever.
     async fn receive_all(&self, mut inbox: async_nats::Subscriber) {
         while let Some(message) = inbox.next().await {
-            let Some((kind, id)) = message.subject.strip_prefix(self.inbox.as_str()).and_then(parse) else { continue };
+            let Some(rest) = message.subject.strip_prefix(self.inbox.as_str()) else { continue };
+            if rest == "b" {
+                self.replied(&message.payload);
+                continue;
+            }
+            let Some((kind, id)) = parse(rest) else { continue };
             match kind {
                 'a' => self.acknowledged(id, &message),
                 _ => self.answered(id, &message),
@@ -134,39 +97,64 @@ impl Shared {
         }
     }
 
-    /// The server's word on a command for a stream.
-    fn acknowledged(&self, id: u64, message: &async_nats::Message) {
+    /// The server's word on a message of commands; or that of an instance which could not read it.
+    fn acknowledged(&self, number: u64, message: &async_nats::Message) {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             self.missing.notify_one();
-            return self.pending.give_up(id, Lost::Unreachable);
+            return self.give_up_message(number);
         }
-        if let Some((error, stream)) = refusal(&message.payload) {
+        let Some((error, stream)) = refusal(&message.payload) else {
+            self.on_the_way.take(number);
+            return;
+        };
+        // What a server says that was told to forget a stream in files, and to make it again, in one breath. It does not mend that itself.
+        if error.contains("no such file") {
+            *self.broken.lock() = stream;
+            self.missing.notify_one();
+        }
+        tracing::debug!(error, "commands were not taken");
+        for id in self.on_the_way.take(number) {
             count(&self.statistics.refused);
-            // What a server says that was told to forget a stream in files, and to make it again, in one breath. It does not mend that itself.
-            if error.contains("no such file") {
-                *self.broken.lock() = stream;
-                self.missing.notify_one();
-            }
-            tracing::debug!(error, "the server did not take a command");
             self.pending.give_up(id, Lost::Unreachable);
         }
     }
 
+    /// Replies to commands.
+    fn replied(&self, message: &[u8]) {
+        let replies = match wire::open_replies(message) {
+            Ok(replies) => replies,
+            Err(error) => {
+                // Whoever waits has a time-out.
+                count(&self.statistics.poison);
+                return tracing::error!(%error, "answers of a participant cannot be read");
+            }
+        };
+        for (id, reply) in replies {
+            let Some(Waiting::Command(done, place)) = self.pending.take(id) else {
+                count(&self.statistics.late);
+                continue;
+            };
+            drop(place);
+            count(&self.statistics.replied);
+            let reply = wire::decode_reply(reply).unwrap_or_else(|error| {
+                count(&self.statistics.poison);
+                tracing::error!(%error, "an answer of a participant cannot be read");
+                protocol::Reply::Unknown(protocol::Unknown::Failed)
+            });
+            call(|| done(reply));
+        }
+        self.relieved.notify_one();
+    }
+
+    /// An answer to a question.
     fn answered(&self, id: u64, message: &async_nats::Message) {
         let Some(waiting) = self.pending.take(id) else { return count(&self.statistics.late) };
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return waiting.give_up(Lost::Unreachable, &self.statistics);
         }
         match waiting {
-            Waiting::Command(done) => {
-                count(&self.statistics.replied);
-                let reply = wire::decode_reply(&message.payload).unwrap_or_else(|error| {
-                    count(&self.statistics.poison);
-                    tracing::error!(%error, "an answer of a participant cannot be read");
-                    protocol::Reply::Unknown(protocol::Unknown::Failed)
-                });
-                call(|| done(reply));
-            }
+            // Nobody answers a command so.
+            waiting @ Waiting::Command(..) => waiting.give_up(Lost::Unreachable, &self.statistics),
             Waiting::Question(done) => {
                 let answer = wire::decode_answer(&message.payload);
                 if answer.is_err() {
@@ -285,6 +273,8 @@ impl Nats {
             missing: Notify::new(),
             broken: Mutex::default(),
             outgoing,
+            relieved: Notify::new(),
+            on_the_way: OnTheWay::default(),
             inbox,
             options,
         });
@@ -301,7 +291,7 @@ impl Nats {
             }),
             tokio::spawn({
                 let shared = Arc::clone(&shared);
-                async move { shared.send_all(queue).await }
+                async move { outbox::send_all(&shared, queue).await }
             }),
             tokio::spawn({
                 let shared = Arc::clone(&shared);

@@ -5,7 +5,7 @@
 //!   settle.question.SERVICE     questions to any instance of a service
 //!   settle.at.INSTANCE          questions to one instance
 //!   settle.all.SERVICE          news for every instance of a service
-//!   settle.reply.RANDOM.…       one process's answers: rID (an answer) and aID (the server's word on a command)
+//!   settle.reply.RANDOM.…       one process's answers: rID (to a question), b (replies to commands), aID (the server's word on a message)
 //!   settle.pull.RANDOM          commands that the server hands to one process
 //!   settle.dead.SERVICE         dead letters, in the stream settle-dead
 //! ```

@@ -121,7 +121,8 @@ pub struct Options {
     pub pending: usize,
     /// Commands that may wait to be sent: 1 to [`MAX_SEND_QUEUE`], which it is unless told. One more is unknown at once.
     pub send_queue: usize,
-    /// Commands that may wait in a service's queue: 1 to 10 million; 100,000 unless told. The server refuses one more, which is then unknown.
+    /// Messages that may wait in a service's queue, each of up to 64 commands: 1 to 10 million; 100,000 unless told. The server refuses one more,
+    /// whose commands are then unknown.
     pub backlog: u64,
     /// Who is told of dead letters, beside the log and the stream.
     pub on_dead_letter: Option<DeadLetterHook>,

@@ -13,6 +13,7 @@ use protocol::{Reply, Unknown};
 use tokio::sync::Notify;
 
 use crate::error::Unanswered;
+use crate::outbox::Place;
 use crate::statistics::{Statistics, count, uncount};
 
 /// How often time-outs are looked for, while anything waits.
@@ -20,7 +21,8 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// Who waits.
 pub(crate) enum Waiting {
-    Command(Done<Reply>),
+    /// A command, and its place among those under way.
+    Command(Done<Reply>, Place),
     Question(Done<Result<Bytes, Unanswered>>),
 }
 
@@ -35,7 +37,8 @@ impl Waiting {
     /// Tells whoever waits that there is no answer.
     pub(crate) fn give_up(self, why: Lost, statistics: &Statistics) {
         match self {
-            Self::Command(done) => {
+            Self::Command(done, place) => {
+                drop(place);
                 let (counter, unknown) = match why {
                     Lost::Timeout => (&statistics.timed_out, Unknown::Timeout),
                     Lost::Unreachable => (&statistics.unreachable, Unknown::Unreachable),
@@ -159,11 +162,13 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Lane;
     use std::sync::mpsc::channel;
 
     fn command() -> (Waiting, std::sync::mpsc::Receiver<Reply>) {
         let (send, heard) = channel();
-        (Waiting::Command(Box::new(move |reply| _ = send.send(reply))), heard)
+        let place = Lane::new("x".to_owned()).place();
+        (Waiting::Command(Box::new(move |reply| _ = send.send(reply)), place), heard)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   room for n more ──► "up to n, within a second" ──► server
-//!                                                       │ commands, one message each
+//!                                                       │ messages of commands
 //!        ◄──────────────────────────────────────────────┤
 //!                                                       │ 408: the second is over, m of them did not come
 //!        ◄──────────────────────────────────────────────┘ 409, 503: the consumer, or the stream, is gone
@@ -15,13 +15,16 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::error::StartError;
-use crate::serve::{Counter, Stop, reply_to};
+use crate::serve::{Counter, Stop};
 use crate::statistics::count;
 use crate::streams::{self, When};
 
 /// How long the server keeps a request. Milliseconds.
 const EXPIRES_MS: u64 = 1_000;
-/// How long a request may go without a word before it is taken for lost.
+/// How long after its end a request may go without the server's word that it is over, before it is made anew. That word may be missing: what is
+/// wanted is then no longer known to the server, and commands would lie in the queue.
+const GRACE: Duration = Duration::from_millis(EXPIRES_MS + 50);
+/// How long nothing at all may be heard before it is looked whether the stream is there.
 const LOST_AFTER: Duration = Duration::from_millis(EXPIRES_MS + 500);
 /// In which header the server says how many messages of a request did not come.
 const LEFT: &str = "Nats-Pending-Messages";
@@ -34,6 +37,10 @@ pub(crate) struct Pull {
     wanted: usize,
     /// When the last word came.
     heard: Instant,
+    /// When the last request was made. The ones before it are over before it is.
+    asked: Instant,
+    /// Whether that one's end went by without a word.
+    overdue: bool,
 }
 
 /// What a message from the server is.
@@ -79,7 +86,8 @@ impl Pull {
             shared.client.subscribe(inbox.clone()).await.map_err(|error| shared.refused("subscribe", error))?;
         let stream = shared.names.command_stream(counter.service);
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", crate::names::GROUP);
-        Ok(Self { inbox, commands, next, wanted: 0, heard: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { inbox, commands, next, wanted: 0, heard: now, asked: now, overdue: false })
     }
 
     /// Takes commands until it is stopped.
@@ -103,6 +111,9 @@ impl Pull {
                 },
                 () = counter.desk.freed(), if self.is_short(&counter) => {}
                 () = tokio::time::sleep_until(self.heard + LOST_AFTER), if self.wanted > 0 => self.repair(&counter).await,
+                () = tokio::time::sleep_until(self.asked + GRACE), if self.wanted > 0 => {
+                    (self.wanted, self.overdue) = (0, true);
+                }
             }
         }
         // What the server still hands out goes to nobody, and after a while to another instance.
@@ -123,13 +134,17 @@ impl Pull {
         let request = format!("{{\"batch\":{room},\"expires\":{}}}", EXPIRES_MS * 1_000_000);
         let asked = counter.shared.client.publish_with_reply(self.next.clone(), self.inbox.clone(), request.into());
         if asked.await.is_ok() {
+            self.asked = Instant::now();
+            // A server that says nothing at all is not given longer by being asked again.
+            if self.wanted == 0 && !self.overdue {
+                self.heard = self.asked;
+            }
             self.wanted += room;
-            self.heard = Instant::now();
         }
     }
 
     async fn hear(&mut self, counter: &Counter, mut message: Message) {
-        self.heard = Instant::now();
+        (self.heard, self.overdue) = (Instant::now(), false);
         match word(&message) {
             Word::Command => {
                 self.wanted = self.wanted.saturating_sub(1);
@@ -137,9 +152,7 @@ impl Pull {
                 if acknowledge.as_ref().is_some_and(|subject| is_redelivered(subject)) {
                     count(&counter.shared.statistics.redelivered);
                 }
-                let slip = counter.desk.open(reply_to(&message), acknowledge.clone()).await;
-                message.reply = acknowledge;
-                counter.take_in(message, slip);
+                counter.take_in(message, acknowledge).await;
             }
             Word::Left(left) => self.wanted = self.wanted.saturating_sub(left),
             Word::Void => self.wanted = 0,
@@ -154,8 +167,7 @@ impl Pull {
         if shared.is_connected() {
             streams::until_there(shared, || streams::everything(shared, counter.service, When::Repair)).await;
         }
-        self.wanted = 0;
-        self.heard = Instant::now();
+        (self.wanted, self.heard, self.overdue) = (0, Instant::now(), false);
     }
 }
 

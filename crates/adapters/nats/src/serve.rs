@@ -4,17 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subject;
+use async_nats::{Message, Subject};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use orchestrator::{Done, Participant};
-use protocol::{Name, Reply, Unknown};
+use protocol::{Command, Name, Reply, Unknown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::dead;
-use crate::desk::{Desk, Slip};
+use crate::dead::{self, Poison, identity};
+use crate::desk::{Address, Desk, Slip};
 use crate::error::StartError;
-use crate::link::{Nats, REPLY_TO, Shared};
+use crate::link::{Nats, Shared};
 use crate::names::GROUP;
 use crate::options::Mode;
 use crate::statistics::{count, uncount};
@@ -131,9 +132,7 @@ async fn serve_core(counter: Counter, mut commands: async_nats::Subscriber, mut 
             message = commands.next() => message,
         };
         let Some(message) = message else { return };
-        let reply = message.reply.clone();
-        let slip = counter.desk.open(reply, None).await;
-        counter.take_in(message, slip);
+        counter.take_in(message, None).await;
     }
     _ = commands.unsubscribe().await;
 }
@@ -146,22 +145,45 @@ pub(crate) struct Counter {
     pub(crate) desk: Arc<Desk>,
 }
 
-/// Where the answer to a command goes that came from a stream.
-pub(crate) fn reply_to(message: &async_nats::Message) -> Option<Subject> {
-    Some(message.headers.as_ref()?.get(REPLY_TO)?.as_str().into())
-}
-
 impl Counter {
-    /// Hands a command to the participant, or a message that is none to the dead letters.
-    pub(crate) fn take_in(&self, message: async_nats::Message, slip: Slip) {
-        let statistics = &self.shared.statistics;
-        let command = match wire::decode_command(&message.payload) {
-            Ok(command) => command,
+    /// Hands the commands of a message to the participant, and to the dead letters what cannot be read of it. A stream's message comes with
+    /// where to acknowledge it.
+    pub(crate) async fn take_in(&self, message: Message, acknowledge: Option<Subject>) {
+        let letter = |pieces| acknowledge.as_ref().map(|subject| self.desk.letter(subject.clone(), pieces));
+        let (inbox, parcels) = match wire::open(&message.payload) {
+            Ok(opened) => opened,
             Err(why) => {
-                count(&statistics.poison);
-                return dead::bury(Arc::clone(&self.shared), self.service, message, why, slip);
+                // Whose commands they are nobody knows: only the sender of a message without a stream can be told.
+                let to =
+                    message.reply.clone().filter(|_| acknowledge.is_none()).map_or(Address::Nobody, Address::Subject);
+                let slip = self.desk.open(to, letter(1)).await;
+                return self
+                    .bury(Poison { bytes: message.payload, why, identity: identity(acknowledge.as_ref(), 0) }, slip);
             }
         };
+        let (inbox, letter) = (Subject::from(inbox), letter(parcels.len()));
+        for (place, parcel) in parcels.into_iter().enumerate() {
+            let slip = self.desk.open(Address::Inbox(inbox.clone(), parcel.number), letter.clone()).await;
+            match wire::decode_command(parcel.bytes) {
+                Ok(command) => {
+                    let trace = parcel.trace.and_then(|(parent, state)| TraceContext::new(parent, state));
+                    self.hand_over(command, trace, slip);
+                }
+                Err(why) => {
+                    let identity = identity(acknowledge.as_ref(), place + 1);
+                    self.bury(Poison { bytes: Bytes::copy_from_slice(parcel.bytes), why, identity }, slip);
+                }
+            }
+        }
+    }
+
+    fn bury(&self, poison: Poison, slip: Slip) {
+        count(&self.shared.statistics.poison);
+        dead::bury(Arc::clone(&self.shared), self.service, poison, slip);
+    }
+
+    fn hand_over(&self, command: Command, trace: Option<TraceContext>, slip: Slip) {
+        let statistics = &self.shared.statistics;
         count(&statistics.handled);
         count(&statistics.working);
         let working = Working(Arc::clone(&self.shared));
@@ -172,7 +194,7 @@ impl Counter {
             }
             drop(working);
         });
-        let context = self.shared.options.tracing.as_ref().and(TraceContext::read(message.headers.as_ref()));
+        let context = trace.filter(|_| self.shared.options.tracing.is_some());
         with_trace(&self.shared, context.as_ref(), || self.participant.handle(command, done));
     }
 }

@@ -14,6 +14,8 @@ pub struct Statistics {
 
     /// Commands given to the server.
     pub sent: AtomicU64,
+    /// Messages that they went in.
+    pub messages: AtomicU64,
     /// Commands answered in time, whatever the answer.
     pub replied: AtomicU64,
     /// Commands that were not answered in time.

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, Subject};
 use orchestrator::{Done, Transport};
-use protocol::{Command, Name, Reply};
+use protocol::{Command, Name, Reply, Unknown};
 
 use crate::error::StartError;
-use crate::link::{Nats, Outgoing, Shared};
+use crate::link::{Nats, Shared};
 use crate::options::Mode;
+use crate::outbox::{Lane, Outgoing, Way};
 use crate::pending::{Lost, Waiting};
+use crate::statistics::count;
 use crate::streams::{self, When};
 use crate::wire;
 
@@ -19,7 +20,7 @@ use crate::wire;
 #[derive(Clone)]
 pub struct NatsTransport {
     nats: Nats,
-    services: Arc<BTreeMap<Name, Subject>>,
+    services: Arc<BTreeMap<Name, Arc<Lane>>>,
 }
 
 impl std::fmt::Debug for NatsTransport {
@@ -35,8 +36,8 @@ impl Nats {
     /// If a queue cannot be made, or is another than is needed.
     pub async fn transport(&self, services: impl IntoIterator<Item = Name>) -> Result<NatsTransport, StartError> {
         let shared = &self.shared;
-        let services: BTreeMap<Name, Subject> =
-            services.into_iter().map(|service| (service, shared.names.command(service).into())).collect();
+        let services: BTreeMap<Name, Arc<Lane>> =
+            services.into_iter().map(|service| (service, Lane::new(shared.names.command(service)))).collect();
         if matches!(shared.options.mode, Mode::JetStream { .. }) {
             for service in services.keys() {
                 streams::at_start(shared, || streams::command_stream(shared, *service, When::Start)).await?;
@@ -76,9 +77,12 @@ impl Transport for NatsTransport {
 
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         let shared = &self.nats.shared;
-        let waiting = Waiting::Command(done);
         let give_up = |waiting: Waiting| waiting.give_up(Lost::Unreachable, &shared.statistics);
-        let Some(subject) = self.services.get(service) else { return give_up(waiting) };
+        let Some(lane) = self.services.get(service) else {
+            count(&shared.statistics.unreachable);
+            return done(Reply::Unknown(Unknown::Unreachable));
+        };
+        let waiting = Waiting::Command(done, lane.place());
         let payload = match wire::encode(&command) {
             Ok(payload) => payload,
             Err(error) => {
@@ -89,22 +93,12 @@ impl Transport for NatsTransport {
         if !shared.is_connected() {
             return give_up(waiting);
         }
-        let headers = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing()).map(|context| {
-            let mut headers = HeaderMap::new();
-            context.write(&mut headers);
-            headers
-        });
+        let trace = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing());
         let until = Instant::now() + shared.options.timeout;
         match shared.pending.put(until, waiting) {
-            Ok(id) => shared.send(Outgoing {
-                id,
-                until,
-                subject: subject.clone(),
-                payload,
-                headers,
-                queued: matches!(shared.options.mode, Mode::JetStream { .. }),
-                command: true,
-            }),
+            Ok(id) => {
+                shared.send(Outgoing { id, until, payload, trace, way: Way::Command(Arc::clone(lane)) });
+            }
             Err(waiting) => give_up(waiting),
         }
     }

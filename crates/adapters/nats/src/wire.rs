@@ -1,15 +1,29 @@
 //! What messages look like: one byte of version, then postcard.
+//!
+//! ```text
+//!   question, answer   1, the application's bytes
+//!   commands           2, the inbox for the replies, then for each: its number, its trace, itself (1, postcard) behind its length
+//!   replies            2, then for each: the command's number, itself (1, postcard) behind its length
+//! ```
+//!
+//! A command or reply that cannot be read does not concern its neighbours, since each stands behind its length.
 
 use bytes::Bytes;
 use protocol::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 use protocol::{Command, Reply};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Unanswered, Unreadable};
 
 /// The version of every message. Raise it when a message could be misread by a program of the version before.
 pub(crate) const VERSION: u8 = 1;
+
+/// The version of messages that carry many commands, or many replies.
+pub(crate) const MANY: u8 = 2;
+
+/// Room that the commands of a message leave for the inbox, and for number and trace of one that is as long as may be.
+const ENVELOPE_BYTES: usize = 2048;
 
 pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Unreadable> {
     let mut bytes = Vec::with_capacity(96);
@@ -52,6 +66,91 @@ pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, Unreadable> {
 
 pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply, Unreadable> {
     decode(bytes)
+}
+
+/// One of the commands of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parcel<'a> {
+    /// By what its reply names it.
+    pub(crate) number: u64,
+    /// `traceparent` and `tracestate`.
+    #[serde(borrow)]
+    pub(crate) trace: Option<(&'a str, Option<&'a str>)>,
+    /// The command, encoded.
+    pub(crate) bytes: &'a [u8],
+}
+
+fn nonsense(error: &impl ToString) -> Unreadable {
+    Unreadable::Nonsense(error.to_string())
+}
+
+/// A message that is being filled.
+pub(crate) struct Filling {
+    bytes: Vec<u8>,
+    pub(crate) many: usize,
+}
+
+impl Filling {
+    /// A message of commands whose replies go to `inbox`.
+    pub(crate) fn of_commands(inbox: &str) -> Self {
+        // A text always can be written; a message without one would be a dead letter.
+        let bytes = postcard::to_extend(inbox, vec![MANY]).unwrap_or_else(|_| vec![MANY]);
+        Self { bytes, many: 0 }
+    }
+
+    pub(crate) fn of_replies() -> Self {
+        Self { bytes: vec![MANY], many: 0 }
+    }
+
+    /// Whether there is room for so many bytes more. There always is for the first.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        self.many == 0 || self.bytes.len() + bytes + ENVELOPE_BYTES <= MAX_MESSAGE_BYTES
+    }
+
+    pub(crate) fn add(&mut self, part: &impl Serialize) -> Result<(), Unreadable> {
+        self.bytes = postcard::to_extend(part, std::mem::take(&mut self.bytes)).map_err(|error| nonsense(&error))?;
+        self.many += 1;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
+}
+
+fn body_of_many(bytes: &[u8]) -> Result<&[u8], Unreadable> {
+    const MOST: usize = MAX_MESSAGE_BYTES + ENVELOPE_BYTES;
+    match bytes.split_first() {
+        None => Err(Unreadable::Empty),
+        Some((&found, _)) if found != MANY => Err(Unreadable::Version { found, known: MANY }),
+        Some(_) if bytes.len() > MOST => Err(Unreadable::TooLong { found: bytes.len(), most: MOST }),
+        Some((_, body)) => Ok(body),
+    }
+}
+
+/// The inbox for the replies and the commands of a message. Nothing of it is taken if its frame is broken.
+pub(crate) fn open(bytes: &[u8]) -> Result<(&str, Vec<Parcel<'_>>), Unreadable> {
+    let (inbox, mut rest): (&str, _) =
+        postcard::take_from_bytes(body_of_many(bytes)?).map_err(|error| nonsense(&error))?;
+    let mut parcels = Vec::new();
+    while !rest.is_empty() {
+        let (parcel, behind) = postcard::take_from_bytes(rest).map_err(|error| nonsense(&error))?;
+        parcels.push(parcel);
+        rest = behind;
+    }
+    if parcels.is_empty() { Err(Unreadable::Empty) } else { Ok((inbox, parcels)) }
+}
+
+/// The replies of a message, each with the number of its command.
+pub(crate) fn open_replies(bytes: &[u8]) -> Result<Vec<(u64, &[u8])>, Unreadable> {
+    let mut rest = body_of_many(bytes)?;
+    let mut replies = Vec::new();
+    while !rest.is_empty() {
+        let (reply, behind) = postcard::take_from_bytes(rest).map_err(|error| nonsense(&error))?;
+        replies.push(reply);
+        rest = behind;
+    }
+    Ok(replies)
 }
 
 /// A question: the version, and what the application says.
@@ -112,6 +211,44 @@ mod tests {
         ] {
             assert_eq!(decode_reply(&encode(&reply).unwrap()), Ok(reply));
         }
+    }
+
+    #[test]
+    fn many_commands_and_replies_come_out_as_they_went_in() {
+        let mut message = Filling::of_commands("settle.reply.x.b");
+        let commands = [encode(&command(Verb::Prepare, 9)).unwrap(), Bytes::from_static(b"poison")];
+        let trace = Some(("parent", Some("state")));
+        let parcels = [
+            Parcel { number: 7, trace, bytes: &commands[0] },
+            Parcel { number: u64::MAX, trace: None, bytes: &commands[1] },
+        ];
+        parcels.iter().for_each(|parcel| message.add(parcel).unwrap());
+        let message = message.finish();
+        assert_eq!(open(&message), Ok(("settle.reply.x.b", parcels.to_vec())));
+        assert_eq!(decode_command(open(&message).unwrap().1[0].bytes), Ok(command(Verb::Prepare, 9)));
+        assert!(decode_command(open(&message).unwrap().1[1].bytes).is_err());
+        // The last byte is the last parcel's, whose length says how long it is: what is cut anywhere is not read at all.
+        for length in 0..message.len() {
+            let cut = open(&message[..length]);
+            assert!(cut.is_err() || cut.unwrap().1.len() < 2, "{length} bytes");
+        }
+        let mut replies = Filling::of_replies();
+        replies.add(&(7_u64, &commands[1][..])).unwrap();
+        replies.add(&(8_u64, &b""[..])).unwrap();
+        assert_eq!(open_replies(&replies.finish()), Ok(vec![(7, &b"poison"[..]), (8, &b""[..])]));
+        assert!(open_replies(&[MANY, 1, 200]).is_err());
+    }
+
+    #[test]
+    fn the_longest_command_fits_with_its_envelope() {
+        let longest = encode(&command(Verb::Prepare, MAX_PAYLOAD_BYTES)).unwrap();
+        let (parent, state) = ("p".repeat(128), "s".repeat(512));
+        let mut message = Filling::of_commands(&"i".repeat(200));
+        assert!(message.fits(longest.len()));
+        let parcel = Parcel { number: u64::MAX, trace: Some((&parent, Some(&state))), bytes: &longest };
+        message.add(&parcel).unwrap();
+        let message = message.finish();
+        assert_eq!(open(&message).unwrap().1, [parcel]);
     }
 
     #[test]

@@ -18,10 +18,10 @@ mod audit;
 mod codec;
 
 use audit::Audit;
-use codec::{ACCOUNT, BRANCH, LEDGER};
+use codec::{ACCOUNT, BRANCHES, LEDGER};
 
 /// What is kept, and the version of how.
-const KIND: &str = "ledger 1";
+const KIND: &str = "ledger 2";
 
 /// A service's ledger in Redis or Valkey. A clone is another handle to the same connection; any number of processes may have the same
 /// ledger open.
@@ -46,7 +46,7 @@ impl RedisLedger {
     /// # Errors
     /// [`OpenError`]: an option is out of bounds, nobody answers, or the server cannot give what was asked for.
     pub fn open(service: Name, options: &Options) -> Result<Self, OpenError> {
-        let store = ScriptStore::open(service, KIND, vec![&BRANCH, &ACCOUNT, &LEDGER], options)?;
+        let store = ScriptStore::open(service, KIND, vec![&BRANCHES, &ACCOUNT, &LEDGER], options)?;
         Ok(Self { store })
     }
 

@@ -4,7 +4,7 @@
 //!   callers' threads                the store's thread                               the server
 //!   ────────────────                ──────────────────                               ──────────
 //!   submit ──► queue (bounded) ──► all that waits, as one pipeline:
-//!                                   EVALSHA EVALSHA … EVALSHA [HINCRBY WAIT n] ────► each script in one step
+//!                                   EVALSHA of many …        [HINCRBY WAIT n] ────► each call in one step
 //!                                                                                    flush of the append-only file
 //!                                                                                    [n replicas acknowledge]
 //!   done(reply) ◄────────────────── answers everyone in it ◄──────────────────────── answers
@@ -17,6 +17,11 @@
 //! | [`ScriptStore`] | a store whose commands are scripts: the machinery, and no word of what is kept                            |
 //! | [`RedisLedger`] | an [`orchestrator::LedgerStore`] in one: stock, payment                                                   |
 //! | [`RedisLog`]    | an [`orchestrator::Log`] in one; with the application's own data, scripts and part of stage and decision, if it has such |
+//!
+//! **One call takes many commands.** Those of one script that stand next to each other in a batch are one call, of at most
+//! [`MAX_JOINED`](protocol::limits::MAX_JOINED): it reads what all of them are about, carries each out behind the one before, and writes what
+//! has changed with one command of the server for each table, so that a replica is sent few commands, too. One that cannot be carried out does not concern
+//! the others.
 //!
 //! What a command does is decided by a script, so in one step; the script's word is that of [`ledger::Ledger`] and of
 //! [`protocol::log::LogState`], with which tests compare it on random histories. The barrier's table is not written a second time: every command
@@ -78,9 +83,9 @@
 //! | key                     | what it is                                                                                          |
 //! |-------------------------|-----------------------------------------------------------------------------------------------------|
 //! | `meta`                  | hash: `floor`, `seeds` and their sum `seeded_high`, `seeded_low`                                     |
-//! | `a:ID`                  | hash: an account's balances, price, the `seed` it began with, its `generation`, its predecessors' `past_…` |
-//! | `accounts`              | sorted set: the ids of those                                                                        |
-//! | `b:TRANSACTION/STEP`    | hash: a branch's `state`; `entries` while it is open; `code` and `detail` if it was refused          |
+//! | `accounts`              | hash: of each account generation, seed and balances, in binary, and its price                        |
+//! | `past`                  | hash: what the predecessors of replaced accounts came to                                             |
+//! | `branches`              | hash: a branch's state in a letter; behind it its entries while it is open, or why it was refused     |
 //! | `prepared`, `executed`  | sorted sets: open branches by birth                                                                 |
 //! | `finals`                | list: final branches, in the order in which they became so                                          |
 //! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers                                             |
@@ -100,7 +105,7 @@
 //! | `instances`             | hash: of each instance the epoch, and when its lease lapses                                         |
 //!
 //! **Replacing** a million accounts writes one line into `seeds`: from then on an account that nobody has touched is what the line says, and
-//! is written down when it first changes. What its predecessor had settled is kept in `past_…`, for the audit.
+//! is written down when it first changes. What its predecessor had settled is kept in `past`, for the audit.
 //!
 //! **Numbers.** A script computes in doubles. Every amount, price and balance is at most 2^53 − 1 in size, and those a double holds exactly; a
 //! balance that would go beyond (repeated repairs could) is refused before anything is written. Sums without a bound are kept in two

@@ -25,40 +25,41 @@ pub const LOG_LUA: &str = include_str!("scripts/log/records.lua");
 /// What is kept in a log without an application, and the version of how.
 const KIND: &str = "log 1";
 
-static PLAIN: LazyLock<LogScripts> =
-    LazyLock::new(|| LogScripts::new(&["local function claim() return '' end"], &["local function conclude() end"]));
+static PLAIN: LazyLock<LogScripts> = LazyLock::new(|| {
+    LogScripts::new(&["local function claim() return '' end local function conclude() end local function look() end"])
+});
 
 /// The scripts of a log, the application's part among them.
 ///
-/// The application's part is Lua behind [`LOG_LUA`], so `call`, `base` and the functions of that are at hand. Both functions run in the same
+/// The application's part is Lua behind [`LOG_LUA`], so `call`, `base` and the functions of that are at hand. What it defines runs in the same
 /// step as what the log does.
 #[derive(Debug)]
 pub struct LogScripts {
-    pub(crate) stage: Script,
-    pub(crate) decide: Script,
+    pub(crate) commands: Script,
     pub(crate) log: Script,
 }
 
 impl LogScripts {
-    /// The scripts with the application's part.
+    /// The scripts with the application's part, which defines three functions. They see what the commands before them in the same call have
+    /// done through `get(hash, field)`, and do with `put(hash, field, value)` what those behind them see; it is written at the end.
     ///
-    /// `claim` defines `local function claim(id, at)`. It is called for a transaction that is about to be staged: what it is given of it, by the
-    /// function handed to [`RedisLog::within`], stands in `ARGV` from `at` on. It returns a note without a line feed, which is kept with the
-    /// transaction; or, having written nothing, `nil`, a code and a detail: then the stage is refused.
+    /// `local function claim(id, at)` is called for a transaction that is about to be staged: what it is given of it, by the function handed
+    /// to [`RedisLog::within`], stands in `ARGV` from `at` on. It returns a note without a line feed, which is kept with the transaction;
+    /// or, having written nothing, `nil`, a code and a detail: then the stage is refused.
     ///
-    /// `conclude` defines `local function conclude(id, note, commit)`. It is called once, when the transaction is decided.
-    pub fn new(claim: &[&str], conclude: &[&str]) -> Self {
-        let script = |part: &[&str], of_log| Script::new(&[&[LOG_LUA], part, &[of_log]].concat());
-        Self {
-            stage: script(claim, include_str!("scripts/log/stage.lua")),
-            decide: script(conclude, include_str!("scripts/log/decide.lua")),
-            log: script(&[], include_str!("scripts/log/log.lua")),
-        }
+    /// `local function conclude(id, note, commit)` is called once, when the transaction is decided.
+    ///
+    /// `local function look(at)` answers a question of the application's own, whose words ([`RedisLog::look`]) stand in `ARGV` from `at` on:
+    /// nothing, a text, or a list of texts.
+    pub fn new(application: &[&str]) -> Self {
+        let commands = [&[LOG_LUA], application, &[include_str!("scripts/log/commands.lua")]].concat();
+        let log = [LOG_LUA, include_str!("scripts/log/log.lua")];
+        Self { commands: Script::new(&commands), log: Script::new(&log) }
     }
 
     /// All of them, for [`ScriptStore::open`].
     pub fn all(&'static self) -> Vec<&'static Script> {
-        vec![&self.stage, &self.decide, &self.log]
+        vec![&self.commands, &self.log]
     }
 }
 
@@ -102,6 +103,13 @@ impl RedisLog {
     /// The store that the log is in.
     pub fn store(&self) -> &ScriptStore {
         &self.store
+    }
+
+    /// A question to the application's part, to which its words are to be added. It goes with the commands of the log in one call.
+    pub fn look(&self) -> Words {
+        let mut words = Words::of(&self.scripts.commands);
+        words.word("look");
+        words
     }
 
     /// Carries a command out. [`Log::append`] is the same, with an error that says less.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use orchestrator::{Done, StoreFailure};
+use parking_lot::Mutex;
 use protocol::Name;
 use redis::Value;
 
@@ -92,6 +93,35 @@ impl ScriptStore {
             done(values.and_then(|values| read(values).map_err(|Unreadable(why)| StoreFailure::NotDone(why))));
         };
         self.submit(calls, Box::new(done));
+    }
+
+    /// The same as [`ask`](Self::ask), for a look that something durable follows: what it is told may not be durable yet.
+    pub fn peek<R: Send + 'static>(
+        &self,
+        calls: Vec<Words>,
+        read: impl FnOnce(Vec<Value>) -> Result<R, Unreadable> + Send + 'static,
+        done: Done<Result<R, StoreFailure>>,
+    ) {
+        let done = move |answer: Answers| {
+            let values = answer.map_err(not_done);
+            done(values.and_then(|values| read(values).map_err(|Unreadable(why)| StoreFailure::NotDone(why))));
+        };
+        // Whoever comes first takes it.
+        let waiting = Arc::new(Mutex::new(Some(done)));
+        let early = Arc::clone(&waiting);
+        let readable = move |values: Vec<Value>| {
+            let waiting = early.lock().take();
+            if let Some(done) = waiting {
+                done(Ok(values));
+            }
+        };
+        let durable = move |answer: Answers| {
+            let waiting = waiting.lock().take();
+            if let Some(done) = waiting {
+                done(answer);
+            }
+        };
+        self.submit_readable(calls, Box::new(readable), Box::new(durable));
     }
 
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.

@@ -1,7 +1,7 @@
 //! The one who speaks to the server: takes whatever waits, sends it at once, and answers all of it.
 //!
 //! ```text
-//!   callers ──► queue (bounded) ──► batch ──► EVALSHA EVALSHA … [INCR WAIT]  one write
+//!   callers ──► queue (bounded) ──► batch ──► EVALSHA of many … [INCR WAIT]  one write
 //!                                      │
 //!   callers ◄── their answers ◄────────┴──── answer answer … [n of replicas] then all of them at once
 //! ```
@@ -23,11 +23,14 @@ use redis::Value;
 use crate::error::OpenError;
 use crate::link::{Broken, Link, shown};
 use crate::options::{Durability, Options};
-use crate::script::{Script, Words};
+use crate::script::{Script, Words, write_all};
 use crate::sentinel::{Compass, Seat};
 
 /// How long after a connection that could not be made the next one is tried.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Behind a batch of so many jobs, the next one waits this long for company. A lone caller never waits.
+const CROWD: usize = 4;
+const GATHER: Duration = Duration::from_micros(300);
 /// After so long without a word it is asked first whether the server is still there: a batch that is not sent is not unknown.
 const IDLE: Duration = Duration::from_millis(500);
 /// The errors with which a server turns a script away before its first write, or our scripts do. Whatever has one of them was not done.
@@ -148,14 +151,18 @@ impl Shared {
         self.queue.lock().statistics
     }
 
-    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed.
-    fn take(&self, most: usize) -> Option<Vec<Job>> {
+    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed. Behind a `crowd` it waits a moment longer: those
+    /// who were just answered come back, and the first of them should not have the server's flush and its replicas to itself.
+    fn take(&self, most: usize, crowd: bool) -> Option<Vec<Job>> {
         let mut queue = self.queue.lock();
         while queue.jobs.is_empty() {
             if !matches!(queue.phase, Phase::Open) {
                 return None;
             }
             self.work.wait(&mut queue);
+        }
+        if crowd && queue.scripts < most && matches!(queue.phase, Phase::Open) {
+            _ = self.work.wait_for(&mut queue, GATHER);
         }
         let (mut batch, mut scripts, mut bytes) = (Vec::new(), 0, 0);
         while let Some(job) = queue.jobs.front() {
@@ -250,6 +257,7 @@ impl Writer {
             failed: None,
             spoke: Instant::now(),
             bytes: Vec::new(),
+            calls: Vec::new(),
         };
         let thread = thread::Builder::new()
             .name(format!("redis-{name}"))
@@ -335,12 +343,16 @@ struct Talk {
     /// When the last connection failed, and why.
     failed: Option<(Instant, String)>,
     spoke: Instant,
+    /// What was sent last, and how many commands each call of it had; kept for their memory.
     bytes: Vec<u8>,
+    calls: Vec<Option<usize>>,
 }
 
 impl Talk {
     fn run(mut self) {
-        while let Some(batch) = self.shared.take(self.options.batch) {
+        let mut crowd = false;
+        while let Some(batch) = self.shared.take(self.options.batch, crowd) {
+            crowd = batch.len() >= CROWD;
             self.serve(batch);
         }
     }
@@ -443,11 +455,10 @@ impl Talk {
         };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        let mut scripts = 0;
-        for words in batch.iter().flat_map(|job| &job.calls) {
-            words.write(&mut bytes);
-            scripts += 1;
-        }
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.clear();
+        write_all(batch.iter().flat_map(|job| &job.calls), &self.base, &mut bytes, &mut calls);
+        let scripts: usize = calls.iter().map(|joined| joined.unwrap_or(1)).sum();
         let replicas = match self.options.durability {
             Durability::Memory | Durability::Fsync => None,
             Durability::Replicated { replicas } => Some(replicas),
@@ -468,12 +479,17 @@ impl Talk {
         let mut values = Vec::with_capacity(scripts);
         let read = || {
             sent?;
-            for _ in 0..scripts {
-                values.push(link.receive()?);
+            for joined in &calls {
+                let value = link.receive()?;
+                match joined {
+                    None => values.push(value),
+                    Some(many) => part(value, *many, &mut values)?,
+                }
             }
             Ok(())
         };
         let mut waited = read().map(|()| None);
+        self.calls = calls;
         if let (Ok(_), Some(wanted)) = (&waited, replicas) {
             if self.options.tells_early() && self.compass.seat().ok().as_ref() == Some(&seat) {
                 tell_early(batch, &values);
@@ -570,6 +586,16 @@ impl Talk {
         link.load_all(&self.known)?;
         Ok(link)
     }
+}
+
+/// The answers to the commands of one call: what the server said against the call concerns each of them.
+fn part(value: Value, many: usize, values: &mut Vec<Value>) -> Result<(), Broken> {
+    match value {
+        Value::Array(parts) if parts.len() == many => values.extend(parts),
+        Value::ServerError(error) => values.extend(std::iter::repeat_n(Value::ServerError(error), many)),
+        other => return Err(Broken(format!("{many} commands were answered with {}", shown(&other)))),
+    }
+    Ok(())
 }
 
 /// Tells whoever wants to know before the replicas do.

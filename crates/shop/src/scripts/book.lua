@@ -26,7 +26,10 @@ local function next_version() return text(call('HINCRBY', base .. 'book', 'versi
 -- create ORDER USER
 local function create()
   local order = ARGV[2]
-  if not find(order) then write(order, next_version(), 'o', '0', ARGV[3], '') end
+  if not find(order) then
+    write(order, next_version(), 'o', '0', ARGV[3], '')
+    write_all()
+  end
   return { 'created', order }
 end
 
@@ -49,6 +52,7 @@ local function add()
   if not same and count >= tonumber(ARGV[6]) then return { 'too_many_lines' } end
   parts[same or count + 1] = item .. ' ' .. text(held + quantity) .. ' ' .. price .. ';'
   write(order, next_version(), 'o', generation, user, table.concat(parts), predecessor)
+  write_all()
   return { 'total', text(total) }
 end
 
@@ -71,12 +75,6 @@ local function replace()
   local seed = table.concat({ text(newest + 1), ARGV[3], before, ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8] }, ' ')
   call('HSET', base .. 'book', 'seeds', seed .. ';' .. table.concat(kept), 'version', text(tonumber(before) + count))
   return { 'ok' }
-end
-
--- order ID: as it is written down, or nil
-local function order()
-  local version, state, generation, user, lines = find(ARGV[2])
-  return version and version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines
 end
 
 -- is_reused KEY FINGERPRINT
@@ -111,7 +109,6 @@ if what == 'create' then return keyed(ARGV[4], ARGV[5], ARGV[6], create) end
 if what == 'add' then return keyed(ARGV[7], ARGV[8], ARGV[9], add) end
 if what == 'remember' then return keyed(ARGV[3], ARGV[4], ARGV[5], function() return { 'created', ARGV[2] } end) end
 if what == 'replace' then return replace() end
-if what == 'order' then return order() end
 if what == 'is_reused' then return is_reused() end
 if what == 'page' then return page() end
 if what == 'replaced' then return replaced() end

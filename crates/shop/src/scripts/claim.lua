@@ -12,3 +12,6 @@ local function claim(id, at)
   write(order, version, 'c' .. id, generation, user, lines, predecessor)
   return order
 end
+
+-- ORDER: as it is written down, or nil
+local function look(at) return shown(ARGV[at]) end

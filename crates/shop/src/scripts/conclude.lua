@@ -2,9 +2,9 @@
 
 -- Pays or reopens the order that a transaction has claimed.
 local function conclude(id, order, commit)
-  local written = call('HGET', base .. 'orders', order)
+  local written = get('orders', order)
   local version, state, rest = string.match(written or '', '^(%d+)|([^|]*)(|.*)$')
   if state == 'c' .. id then
-    call('HSET', base .. 'orders', order, version .. '|' .. (commit and 'p' .. id or 'o') .. rest)
+    put('orders', order, version .. '|' .. (commit and 'p' .. id or 'o') .. rest)
   end
 end

@@ -1,5 +1,5 @@
 -- The orders on the server, beside the transaction log: what shop::orders::OrderBook does, each command in one step. This is what the scripts have in
--- common: it stands behind the log's own part, whose `call` and `base` it uses, and in front of claim.lua, conclude.lua and book.lua.
+-- common: it stands behind the log's own part, whose `call`, `base`, `get` and `put` it uses, and in front of claim.lua, conclude.lua and book.lua.
 --
 -- An order is one text: VERSION|STATE|GENERATION|USER|LINES. STATE is `o` (open), or `c` (being checked out) or `p` (paid) and the
 -- transaction. LINES are ITEM QUANTITY PRICE; each.
@@ -74,27 +74,46 @@ local function grown(id, user, lines)
   return text(user), text(one) .. ' 1 ' .. price .. ';' .. text(other) .. ' 1 ' .. price .. ';'
 end
 
+-- The layers of `seeds`, read when an order asks for them first.
+local layers
+
+-- The layer of seeds that says what an order is, and its number; nil if what is written down does. Replaced ones have short numbers.
+local function seed_of(id, written)
+  if #id > 7 then return nil end
+  if not layers then
+    layers = {}
+    for generation, count, before, seed in string.gmatch(get('book', 'seeds') or '', '(%d+) (%d+) (%d+) ([^;]*);') do
+      layers[#layers + 1] = { generation = generation, count = tonumber(count), before = tonumber(before), seed = seed }
+    end
+  end
+  if not layers[1] then return nil end
+  local n = tonumber(id)
+  for i = 1, #layers do
+    local layer = layers[i]
+    if n < layer.count then
+      if written and string.match(written, '^%d+|[^|]*|(%d+)') == layer.generation then return nil end
+      return layer, n
+    end
+  end
+  return nil
+end
+
 -- An order's version, state, generation, user and lines; nil if there is none. Then, if what is written down is its replaced
 -- predecessor, that.
 local function find(id)
-  local written = call('HGET', base .. 'orders', id)
-  local version, state, generation, user, lines
-  if written then version, state, generation, user, lines = string.match(written, '^(%d+)|([^|]*)|(%d+)|([^|]*)|(.*)$') end
-  -- Replaced ones have short numbers.
-  local seeds = #id <= 7 and call('HGET', base .. 'book', 'seeds')
-  if seeds then
-    local n, at = tonumber(id), 1
-    while true do
-      local _, last, newest, count, before, seed = string.find(seeds, '^(%d+) (%d+) (%d+) ([^;]*);', at)
-      if not last then break end
-      if n < tonumber(count) then
-        if newest == generation then break end
-        return text(tonumber(before) + n + 1), 'o', newest, '', '@' .. seed, written
-      end
-      at = last + 1
-    end
-  end
-  return version, state, generation, user, lines
+  local written = get('orders', id)
+  local layer, n = seed_of(id, written)
+  if layer then return text(layer.before + n + 1), 'o', layer.generation, '', '@' .. layer.seed, written end
+  if not written then return nil end
+  return string.match(written, '^(%d+)|([^|]*)|(%d+)|([^|]*)|(.*)$')
+end
+
+-- An order as it is written down, or would be; nil if there is none.
+local function shown(id)
+  local written = get('orders', id)
+  local layer, n = seed_of(id, written)
+  if layer then return text(layer.before + n + 1) .. '|o|' .. layer.generation .. '||@' .. layer.seed end
+  return written or nil
 end
 
 -- What a replaced order came to, if it was paid, is added to what all before it came to: high * 2^40 + low, each step exact.
@@ -118,7 +137,8 @@ local function bury(id, order)
   call('HINCRBY', key, 'orders', 1)
 end
 
+-- Has an order written down, by `write_all`.
 local function write(id, version, state, generation, user, lines, predecessor)
   if predecessor then bury(id, predecessor) end
-  call('HSET', base .. 'orders', id, version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines)
+  put('orders', id, version .. '|' .. state .. '|' .. generation .. '|' .. user .. '|' .. lines)
 end

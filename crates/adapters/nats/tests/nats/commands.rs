@@ -59,6 +59,50 @@ fn what_is_under_way_is_bounded_and_the_rest_waits() {
 }
 
 #[test]
+fn many_commands_at_once_are_few_messages_and_a_lone_one_does_not_wait() {
+    for mode in [CORE, MEMORY] {
+        let server = server();
+        let participant = willing();
+        let way = Way::new(&options(&server, "order-1", mode), participant.clone());
+        let answers: Vec<_> = (0..2_000).map(|number| way.send(number)).collect();
+        assert!(answers.iter().all(|answer| answer.recv_timeout(PATIENCE) == Ok(DONE)), "{mode:?}");
+        assert_eq!(participant.total(), 2_000);
+        let statistics = way.order.statistics();
+        assert_eq!(read(&statistics.sent), 2_000);
+        assert!(read(&statistics.messages) < 500, "{mode:?}: {} messages", read(&statistics.messages));
+        let before = read(&statistics.messages);
+        for number in 0..20 {
+            assert_eq!(way.ask(10_000 + number), DONE);
+        }
+        assert_eq!(read(&statistics.messages), before + 20, "{mode:?}: one after the other, each at once");
+    }
+}
+
+#[test]
+fn one_slow_command_does_not_hold_up_those_it_came_with() {
+    for mode in [CORE, MEMORY] {
+        let server = server();
+        let held: Arc<Mutex<Vec<Done<Reply>>>> = Arc::default();
+        let keeps = Arc::clone(&held);
+        let slow_for_one = Doing::new(
+            move |number, done: Done<Reply>| {
+                if number == 7 { keeps.lock().unwrap().push(done) } else { done(DONE) }
+            },
+        );
+        let way = Way::new(&Options { timeout: PATIENCE, ..options(&server, "order-1", mode) }, slow_for_one);
+        let answers: Vec<_> = (0..100).map(|number| way.send(number)).collect();
+        for (number, answer) in answers.iter().enumerate().filter(|(number, _)| *number != 7) {
+            assert_eq!(answer.recv_timeout(PATIENCE), Ok(DONE), "{mode:?}: {number}");
+        }
+        assert!(answers[7].try_recv().is_err());
+        // And those that come later.
+        assert_eq!(way.ask(200), DONE);
+        held.lock().unwrap().pop().unwrap()(DONE);
+        assert_eq!(answers[7].recv_timeout(PATIENCE), Ok(DONE));
+    }
+}
+
+#[test]
 fn slow_work_is_not_given_to_another_while_its_instance_lives() {
     let server = server();
     let held: Arc<Mutex<Vec<Done<Reply>>>> = Arc::default();
@@ -171,7 +215,12 @@ fn a_full_queue_refuses_at_once() {
     let options = Options { backlog: 5, timeout: PATIENCE, ..options(&server, "order-1", MEMORY) };
     let mut way = Way::new(&options, willing());
     drop(way.serving.take());
-    let waiting: Vec<_> = (0..5).map(|number| way.send(number)).collect();
+    // Each in a message of its own: it is messages that are counted.
+    let mut waiting = Vec::new();
+    for number in 0..5 {
+        waiting.push(way.send(number));
+        assert!(reaches(&way.order.statistics().messages, number + 1));
+    }
     assert_eq!(way.ask(6), Reply::Unknown(Unknown::Unreachable), "refused by the server");
     assert_eq!(read(&way.order.statistics().refused), 1);
     // What did get in waits for an instance.

@@ -26,12 +26,12 @@ fn a_message_that_cannot_be_read_is_kept_whole_and_then_acknowledged() {
     let (_, jetstream) = raw(&way.runtime, &server);
     let mut of_version_9 = vec![9];
     of_version_9.extend(command(1).payload.as_slice());
-    for poison in [&b"\x01\xff\xff\xff"[..], b"", &of_version_9] {
+    for poison in [&b"\x02\xff\xff\xff"[..], b"", &of_version_9] {
         let publish = jetstream.publish("settle.command.stock", poison.to_vec().into());
         way.runtime.block_on(async { publish.await.unwrap().await }).unwrap();
     }
     assert!(wait_until(PATIENCE, || letters.lock().unwrap().len() == 3));
-    assert!(letters.lock().unwrap().iter().any(|letter| letter.why == Unreadable::Version { found: 9, known: 1 }));
+    assert!(letters.lock().unwrap().iter().any(|letter| letter.why == Unreadable::Version { found: 9, known: 2 }));
     assert!(letters.lock().unwrap().iter().all(|letter| letter.kept && letter.service.as_str() == "stock"));
     assert_eq!(read(&way.stock.statistics().poison), 3);
     let kept = way.runtime.block_on(async {
@@ -41,13 +41,70 @@ fn a_message_that_cannot_be_read_is_kept_whole_and_then_acknowledged() {
         messages.map(|message| message.unwrap().payload.to_vec()).collect::<Vec<_>>().await
     });
     assert_eq!(kept.len(), 3);
-    assert!(kept.contains(&of_version_9) && kept.contains(&b"\x01\xff\xff\xff".to_vec()) && kept.contains(&vec![]));
+    assert!(kept.contains(&of_version_9) && kept.contains(&b"\x02\xff\xff\xff".to_vec()) && kept.contains(&vec![]));
     let left = || {
         let stream = way.runtime.block_on(jetstream.get_stream("settle-command-stock")).unwrap();
         stream.cached_info().state.messages
     };
     assert!(wait_until(PATIENCE, || left() == 0), "and acknowledged");
     assert_eq!(way.ask(2), DONE, "the others are not held up");
+}
+
+/// A message of commands, as another sender would make it.
+fn message(inbox: &str, commands: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = postcard::to_extend(inbox, vec![2]).unwrap();
+    for (number, command) in commands {
+        let trace: Option<(&str, Option<&str>)> = None;
+        bytes = postcard::to_extend(&(number, trace, &command[..]), bytes).unwrap();
+    }
+    bytes
+}
+
+fn encoded(number: u64) -> Vec<u8> {
+    postcard::to_extend(&command(number), vec![1]).unwrap()
+}
+
+#[test]
+fn of_many_commands_only_the_poison_is_a_dead_letter() {
+    let server = server();
+    let (options, letters) = noting(options(&server, "order-1", FILE));
+    let participant = willing();
+    let way = Way::new(&options, participant.clone());
+    let (client, jetstream) = raw(&way.runtime, &server);
+    let poison = b"\x09poison".to_vec();
+    let commands = [(11, encoded(1)), (12, poison.clone()), (13, encoded(3)), (14, vec![])];
+    let replies = way.runtime.block_on(async {
+        let mut inbox = client.subscribe("settle.reply.test.b").await.unwrap();
+        client.flush().await.unwrap();
+        let publish = jetstream.publish("settle.command.stock", message("settle.reply.test.b", &commands).into());
+        publish.await.unwrap().await.unwrap();
+        let mut replies = std::collections::BTreeMap::new();
+        while replies.len() < 4 {
+            let message = inbox.next().await.unwrap().payload;
+            assert_eq!(message[0], 2);
+            let mut rest = &message[1..];
+            while !rest.is_empty() {
+                let ((number, reply), behind): ((u64, Vec<u8>), _) = postcard::take_from_bytes(rest).unwrap();
+                assert!(replies.insert(number, postcard::from_bytes::<Reply>(&reply[1..]).unwrap()).is_none());
+                rest = behind;
+            }
+        }
+        replies
+    });
+    let failed = Reply::Unknown(Unknown::Failed);
+    assert_eq!(replies.into_values().collect::<Vec<_>>(), [DONE, failed.clone(), DONE, failed]);
+    assert_eq!((participant.times(1), participant.times(3), participant.total()), (1, 1, 2));
+    assert!(wait_until(PATIENCE, || letters.lock().unwrap().len() == 2));
+    let mut kept: Vec<Vec<u8>> = letters.lock().unwrap().iter().map(|letter| letter.bytes.to_vec()).collect();
+    kept.sort();
+    assert_eq!(kept, [vec![], poison], "each of them, and nothing of the others");
+    let left = || {
+        let stream = way.runtime.block_on(jetstream.get_stream("settle-command-stock")).unwrap();
+        stream.cached_info().state.messages
+    };
+    assert!(wait_until(PATIENCE, || left() == 0), "and then the message is acknowledged");
+    let kept = way.runtime.block_on(jetstream.get_stream("settle-dead")).unwrap().cached_info().state.messages;
+    assert_eq!(kept, 2);
 }
 
 #[test]

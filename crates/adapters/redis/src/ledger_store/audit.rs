@@ -50,7 +50,9 @@ pub(crate) struct Audit {
     base: Arc<str>,
     attempts: usize,
     seeds: Option<Seeds>,
-    after: String,
+    /// Where the server goes on, and who was seen: an account may stand on two pages.
+    cursor: String,
+    seen: BTreeSet<EntityId>,
     found: LedgerAudit,
     held: BTreeSet<EntityId>,
     done: Finished,
@@ -63,7 +65,8 @@ impl Audit {
             base,
             attempts: ATTEMPTS,
             seeds: None,
-            after: String::new(),
+            cursor: "0".to_owned(),
+            seen: BTreeSet::new(),
             found: LedgerAudit::default(),
             held: BTreeSet::new(),
             done,
@@ -72,7 +75,7 @@ impl Audit {
     }
 
     fn next_page(self, send: fn(&Shared, Job)) {
-        let (shared, calls) = (Arc::clone(&self.shared), page_call(&self.base, &self.after));
+        let (shared, calls) = (Arc::clone(&self.shared), page_call(&self.base, &self.cursor));
         let done = Box::new(move |answer: Answers| match answer {
             Err(failure) => (self.done)(Err(failure)),
             Ok(values) => self.turn(&values),
@@ -91,7 +94,8 @@ impl Audit {
                 let anew = Self {
                     attempts: self.attempts - 1,
                     seeds: None,
-                    after: String::new(),
+                    cursor: "0".to_owned(),
+                    seen: BTreeSet::new(),
                     found: LedgerAudit::default(),
                     held: BTreeSet::new(),
                     ..self
@@ -107,7 +111,7 @@ impl Audit {
     fn take(&mut self, values: &[Value]) -> Result<Page, Unreadable> {
         let [page] = values else { return Err(Unreadable("not one answer to one call".to_owned())) };
         let Value::Array(parts) = page else { return Err(unreadable(page)) };
-        let [seeds, high, low, ids, rows] = parts.as_slice() else { return Err(unreadable(page)) };
+        let [seeds, high, low, ids, rows, cursor] = parts.as_slice() else { return Err(unreadable(page)) };
         let seeds = read_seeds(&shown(seeds), &shown(high), &shown(low)).ok_or_else(|| unreadable(page))?;
         match &self.seeds {
             Some(known) if *known != seeds => return Ok(Page::Replaced),
@@ -120,16 +124,15 @@ impl Audit {
             }
         }
         let (ids, Value::Array(rows)) = (words(ids)?, rows) else { return Err(unreadable(page)) };
-        if ids.is_empty() {
-            return Ok(Page::Last);
-        }
         for (id, row) in ids.iter().zip(rows) {
             let id = id.and_then(|id| id.parse().ok()).ok_or_else(|| unreadable(page))?;
             let row = Row::read(&words(row)?).ok_or_else(|| unreadable(row))?;
-            self.add(id, &row, seeds.of(id));
+            if self.seen.insert(id) {
+                self.add(id, &row, seeds.of(id));
+            }
         }
-        self.after = ids.last().copied().flatten().unwrap_or_default().to_owned();
-        Ok(Page::More)
+        self.cursor = shown(cursor);
+        Ok(if self.cursor == "0" { Page::Last } else { Page::More })
     }
 
     /// Adds what a written account did beyond what it was seeded with, which `total` has.
@@ -209,10 +212,17 @@ struct Row {
 impl Row {
     fn read(parts: &[Option<&str>]) -> Option<Self> {
         let number = |at: usize| parts.get(at).copied().flatten()?.parse::<i64>().ok();
-        let sum = |at: usize| match (parts.get(at).copied().flatten(), parts.get(at + 1).copied().flatten()) {
-            (None, None) => Some(0),
-            (Some(high), Some(low)) => two_parts(high, low),
-            _ => None,
+        let past = match parts.get(8).copied().flatten() {
+            None => Totals::default(),
+            Some(past) => match past.split(' ').collect::<Vec<_>>()[..] {
+                [a, b, c, d, e, f] => Totals {
+                    credited: two_parts(a, b)?,
+                    settled: two_parts(c, d)?,
+                    debited: two_parts(e, f)?,
+                    ..Totals::default()
+                },
+                _ => return None,
+            },
         };
         let account = Account {
             available: number(3)?,
@@ -222,7 +232,6 @@ impl Row {
             debited: number(7)?,
             price: number(2)?,
         };
-        let past = Totals { credited: sum(8)?, settled: sum(10)?, debited: sum(12)?, ..Totals::default() };
         Some(Self { generation: number(0)?.unsigned_abs(), seed: number(1)?, account, past })
     }
 }

@@ -19,9 +19,9 @@ use crate::link::shown;
 use crate::script::{Script, Words, call};
 
 const ACCOUNTS_LUA: &str = include_str!("../scripts/ledger/accounts.lua");
-/// The commands of branches, for stock and payment alike.
-pub(crate) static BRANCH: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/branch.lua")]));
+/// The commands of branches, for stock and payment alike; many at a time.
+pub(crate) static BRANCHES: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/branches.lua")]));
 /// One account.
 pub(crate) static ACCOUNT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/account.lua")]));
@@ -77,7 +77,7 @@ fn exact(time: Timestamp) -> String {
 /// The calls that carry a command out.
 pub(crate) fn calls(base: &str, command: &LedgerCommand) -> Result<Vec<Words>, StoreFailure> {
     if let LedgerCommand::Branch(command) = command {
-        return Ok(vec![branch(base, command)]);
+        return Ok(vec![branch(command)]);
     }
     let mut words = call(&LEDGER, base);
     match command {
@@ -112,20 +112,21 @@ pub(crate) fn calls(base: &str, command: &LedgerCommand) -> Result<Vec<Words>, S
     Ok(vec![words])
 }
 
-fn branch(base: &str, command: &Command) -> Words {
-    let mut words = call(&BRANCH, base);
+fn branch(command: &Command) -> Words {
+    let mut words = Words::of(&BRANCHES);
     let verb = Verb::ALL.iter().position(|verb| *verb == command.verb).unwrap_or_default();
-    words.word("branch").word(&branch_word(&command.branch)).word(&COLUMNS[verb]);
+    words.word(&branch_word(&command.branch)).word(&exact(command.branch.transaction.birth())).word(&COLUMNS[verb]);
     // The others know the entries from the branch, or need none.
-    if command.verb.begins() || command.verb == Verb::Commit {
-        match entries::decode(&command.payload) {
-            Ok(entries) => {
-                for entry in &entries {
-                    words.word(&entry.account.to_string()).number(entry.amount);
-                }
+    if !command.verb.begins() && command.verb != Verb::Commit {
+        return words;
+    }
+    match entries::decode(&command.payload) {
+        Ok(entries) => {
+            for entry in &entries {
+                words.word(&entry.account.to_string()).number(entry.amount);
             }
-            Err(refusal) => _ = words.word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
         }
+        Err(refusal) => _ = words.word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
     }
     words
 }
@@ -238,21 +239,26 @@ pub(crate) fn found_account(value: &Value) -> Result<Option<Account>, Unreadable
     }
 }
 
+/// Branches as they are written down: the letter of the state; behind it the entries while it is open, or code and detail if it was refused.
 pub(crate) fn found_branches(value: &Value) -> Result<Vec<Option<Branch>>, Unreadable> {
-    let Value::Array(rows) = value else { return Err(unreadable(value)) };
-    let row = |row| match words(row)?.as_slice() {
-        [None, ..] => Ok(None),
-        [Some(word), entries, code, detail] => {
-            let refusal = code.map(|code| refusal(code, detail.unwrap_or_default()).ok_or_else(|| unreadable(row)));
-            Ok(Some(Branch {
-                state: state(word).ok_or_else(|| unreadable(row))?,
-                refusal: refusal.transpose()?.map(Box::new),
-                entries: held(entries.unwrap_or_default()).ok_or_else(|| unreadable(row))?,
-            }))
-        }
-        _ => Err(unreadable(row)),
+    let row = |row: &Option<&str>| {
+        let Some(written) = row else { return Ok(None) };
+        let read = || {
+            let mut rest = written.chars();
+            let letter = rest.next()?;
+            let (state, ..) = STATES.into_iter().find(|(.., known)| *known == letter)?;
+            let rest = rest.as_str();
+            let is_open = matches!(state, BranchState::Prepared | BranchState::Executed);
+            let refusal = match rest.split_once(' ') {
+                Some((code, detail)) if !is_open => Some(Box::new(refusal(code, detail)?)),
+                _ => None,
+            };
+            let entries = held(if is_open { rest } else { "" })?;
+            Some(Branch { state, refusal, entries })
+        };
+        read().map(Some).ok_or_else(|| unreadable(value))
     };
-    rows.iter().map(row).collect()
+    words(value)?.iter().map(row).collect()
 }
 
 /// Accounts and amounts, in turn.

@@ -77,8 +77,8 @@ impl RedisLog {
         let mut words = match command {
             LogCommand::Stage { writer, transaction } => return Ok(vec![self.stage(writer, transaction)?]),
             LogCommand::Decide { writer, id, decision, now } => {
-                let mut words = self.store.call(&self.scripts.decide);
-                by(words.word(&id.to_string()), writer);
+                let mut words = Words::of(&self.scripts.commands);
+                by(words.word("decide").word(&id.to_string()), writer);
                 words.word(&decision_word(decision)?).word(&time_word(*now));
                 return Ok(vec![words]);
             }
@@ -144,8 +144,8 @@ impl RedisLog {
         let payloads = encode(&payloads)?;
         let mut bare = transaction.clone();
         bare.drop_payloads();
-        let mut words = self.store.call(&self.scripts.stage);
-        by(words.word(&transaction.id.to_string()), writer);
+        let mut words = Words::of(&self.scripts.commands);
+        by(words.word("stage").word(&transaction.id.to_string()), writer);
         words.word(&encode(&bare)?).word(&payloads);
         (self.claim)(transaction, &mut words);
         Ok(words)

@@ -208,7 +208,17 @@ fn compare_audits(ledger: &Ledger, store: &dyn LedgerStore, when: &str) {
 
 /// Gives a command to both and compares. Returns the reply that they agree on, if there was one.
 fn tell(ledger: &mut Ledger, store: &RedisLedger, command: &LedgerCommand, when: &str) -> Option<LedgerReply> {
-    match submit(store, command.clone()) {
+    agree(ledger, submit(store, command.clone()), command, when)
+}
+
+/// Compares what the store said to a command with what the pure one says. Returns the reply that they agree on, if there was one.
+fn agree(
+    ledger: &mut Ledger,
+    told: Result<LedgerReply, StoreFailure>,
+    command: &LedgerCommand,
+    when: &str,
+) -> Option<LedgerReply> {
+    match told {
         Err(StoreFailure::NotDone(why)) if why.contains("INEXACT") => {
             let mut beyond = ledger.clone();
             beyond.apply(command);
@@ -271,12 +281,50 @@ fn the_script_answers_as_the_pure_ledger_does() {
         compare_what_is_hidden(&mut ledger, &stores[0], &mut story, &when);
         compare(&ledger, &stores[0], &story.used, &when);
         compare_audits(&ledger, &stores[1], &when);
-        let left = server.ask("EVAL \"return #redis.call('KEYS', ARGV[1])\" 0 *b:*").unwrap();
+        let left = server.ask("HLEN {settle:stock:0}:branches").unwrap();
         let open = ledger.open_branches().count();
         assert!(left.contains(&format!(":{open}\r\n")), "{when}: forgotten branches are gone, {open} are open: {left}");
     }
     println!("{repaired} repaired, {denied} denied, {replaced} replaced, {held} prepared");
     assert!(repaired > 100 && denied > 100 && replaced > 100 && held > 100, "the histories meet every rule");
+}
+
+#[test]
+fn a_whole_batch_answers_as_the_pure_ledger_does() {
+    let server = quick_server();
+    let (mut batches, mut scripts, mut repaired, mut inexact, mut held) = (0, 0, 0, 0, 0);
+    for seed in 100..100 + HISTORIES {
+        server.ask("FLUSHALL").unwrap();
+        let store = open(&in_memory(&server));
+        let mut ledger = Ledger::default();
+        let mut story = Story { random: Rng::with_seed(seed), told: 0, used: BTreeSet::new(), a_million: false };
+        let mut told = 0;
+        while told < COMMANDS {
+            let when = format!("history {seed}, behind step {told}");
+            // What is told at once is carried out in that order. The first goes alone, the rest in one batch behind it.
+            let many = 1 + story.number(100) as usize;
+            let mut commands = Vec::new();
+            while commands.len() < many {
+                commands.extend(story.next(&ledger));
+            }
+            let answers: Vec<_> = commands.iter().map(|command| begin(&store, command.clone())).collect();
+            for (command, answer) in commands.iter().zip(answers) {
+                match agree(&mut ledger, answer.recv().unwrap(), command, &when) {
+                    None => inexact += 1,
+                    Some(LedgerReply::Branch { repaired: true, .. }) => repaired += 1,
+                    Some(LedgerReply::Branch { reply: Reply::Done(BranchState::Prepared), .. }) => held += 1,
+                    Some(_) => {}
+                }
+            }
+            told += commands.len();
+            compare(&ledger, &store, &story.used, &when);
+        }
+        compare_audits(&ledger, &store, &format!("history {seed}, at its end"));
+        let statistics = store.statistics();
+        (batches, scripts) = (batches + statistics.batches, scripts + statistics.scripts);
+    }
+    println!("{scripts} commands in {batches} batches; {repaired} repaired, {inexact} inexact, {held} prepared");
+    assert!(scripts > 2 * batches && repaired > 100 && inexact > 10 && held > 100, "the batches meet every rule");
 }
 
 #[test]

@@ -7,8 +7,7 @@ local function change()
   local account = find(id)
   if kind == 'open' then
     if not account then
-      account = { id = id, generation = '0', available = 0, held = 0, settled = 0, credited = 0, debited = 0, price = ARGV[4],
-        seed = '0', fresh = true }
+      account = blank(id, ARGV[4])
       save(account)
     end
     return account
@@ -19,12 +18,12 @@ local function change()
     if account.credited + amount > MAX then return nil, 'overflow' end
     account.credited = account.credited + amount
     account.available = account.available + amount
-    save(account, 'credited', 'available')
+    save(account)
   else
     if amount > account.available then return nil, 'insufficient' end
     account.debited = account.debited + amount
     account.available = account.available - amount
-    save(account, 'debited', 'available')
+    save(account)
   end
   return account
 end
@@ -43,6 +42,7 @@ local function keyed()
   end
   local account, denial = change()
   if not account then return { 'denied', denial } end
+  write_accounts()
   local reply = answer(account)
   if name then
     call('HSET', base .. 'keys', name, fingerprint .. ' ' .. table.concat(reply, ' ', 2))
@@ -59,7 +59,7 @@ end
 local function retire()
   for i = 2, #ARGV do
     if call('ZREM', base .. 'executed', ARGV[i]) == 1 then
-      call('HDEL', base .. 'b:' .. ARGV[i], 'entries')
+      call('HSET', base .. 'branches', ARGV[i], 'e')
       call('RPUSH', base .. 'finals', ARGV[i])
     end
   end
@@ -109,7 +109,7 @@ local function forget()
     gone = i
     risen = math.max(risen, birth)
   end
-  for i = 1, gone do call('DEL', base .. 'b:' .. oldest[i]) end
+  if gone > 0 then call('HDEL', base .. 'branches', unpack(oldest, 1, gone)) end
   if gone > 0 then call('LTRIM', base .. 'finals', text(gone), '-1') end
   if risen > floor then call('HSET', meta, 'floor', text(risen)) end
   return { 'ok', gone > 0 and gone == #oldest and gone < length and 'more' or 'all' }
@@ -118,12 +118,8 @@ end
 ---------------------------------------------------------------------------------------------------------------------------
 -- Questions.
 
--- branches BRANCH ...: for each its state, entries, code and detail
-local function branches()
-  local found = {}
-  for i = 2, #ARGV do found[i - 1] = call('HMGET', base .. 'b:' .. ARGV[i], 'state', 'entries', 'code', 'detail') end
-  return found
-end
+-- branches BRANCH ...: each as it is written down
+local function branches() return call('HMGET', base .. 'branches', unpack(ARGV, 2)) end
 
 -- open PREPARED_BEFORE EXECUTED_BEFORE LIMIT
 local function open()
@@ -143,17 +139,19 @@ local function youngest()
   return text(birth)
 end
 
--- page AFTER HOW_MANY: written accounts whose ids come after AFTER, in the order of the text; with the seeds of that moment
+-- page CURSOR HOW_MANY: written accounts, each with what its predecessors did, and the seeds of that moment. One may stand on two pages.
 local function page()
-  local ids = call('ZRANGEBYLEX', base .. 'accounts', ARGV[2] == '' and '-' or '(' .. ARGV[2], '+', 'LIMIT', '0', ARGV[3])
-  local rows = {}
+  local found = call('HSCAN', base .. 'accounts', ARGV[2], 'COUNT', ARGV[3])
+  local written, ids, rows = found[2], {}, {}
+  for i = 1, #written, 2 do ids[#ids + 1] = written[i] end
+  local past = ids[1] and call('HMGET', base .. 'past', unpack(ids)) or {}
   for i = 1, #ids do
-    rows[i] = call('HMGET', base .. 'a:' .. ids[i], 'generation', 'seed', 'price', 'available', 'held', 'settled',
-      'credited', 'debited', 'past_credited_high', 'past_credited_low', 'past_settled_high', 'past_settled_low',
-      'past_debited_high', 'past_debited_low')
+    local generation, seed, available, held, settled, credited, debited, price = unpacked(ACCOUNT, written[2 * i])
+    rows[i] = { text(generation), text(seed), string.sub(written[2 * i], price), text(available), text(held), text(settled),
+      text(credited), text(debited), past[i] }
   end
   local sums = call('HMGET', meta, 'seeded_high', 'seeded_low')
-  return { seeds or '', sums[1] or '0', sums[2] or '0', ids, rows }
+  return { seeds or '', sums[1] or '0', sums[2] or '0', ids, rows, found[1] }
 end
 
 -- holds ACCOUNT ...: of these accounts, and of those that an open prepared branch names, each with what it holds and what those
@@ -161,7 +159,8 @@ end
 local function holds()
   local held, sums, names = {}, {}, {}
   for _, branch in ipairs(call('ZRANGE', base .. 'prepared', '0', '-1')) do
-    for id, amount in string.gmatch(call('HGET', base .. 'b:' .. branch, 'entries') or '', '(%S+) (%d+)') do
+    local written = call('HGET', base .. 'branches', branch) or ''
+    for id, amount in string.gmatch(string.sub(written, 2), '(%S+) (%d+)') do
       if not sums[id] then names[#names + 1] = id end
       sums[id] = (sums[id] or 0) + tonumber(amount)
     end

@@ -1,6 +1,6 @@
 -- The transaction log on the server: the commands of protocol::log::LogState, each applied in one step. This is what its scripts have in
--- common: it stands in front of stage.lua, decide.lua and log.lua, and of scripts of the application that look into the log. Behind it, in front of
--- stage.lua and decide.lua, stands the application's part: what a transaction claims, and what becomes of the claim.
+-- common: it stands in front of commands.lua and log.lua, and of scripts of the application that look into the log. Behind it, in front of
+-- commands.lua, stands the application's part: what a transaction claims, and what becomes of the claim.
 --
 --   KEYS[1]   BASE .. 'meta', where BASE is such as '{settle:orders:0}:'. All other keys begin with the same BASE.
 --
@@ -18,9 +18,58 @@ local function birth_of(id)
   return tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16)
 end
 
--- Whether the floor is above this: a transaction without a record is forgotten then.
+-- The fields of hashes as this script knows them, by hash: false for what is not there; and which of them are to be written.
+local known, changed = {}, {}
+
+local function get(hash, field)
+  local fields = known[hash]
+  if not fields then
+    fields = {}
+    known[hash] = fields
+  end
+  local value = fields[field]
+  if value == nil then
+    value = call('HGET', base .. hash, field)
+    fields[field] = value
+  end
+  return value
+end
+
+-- Has a field written by `write_all`: what many commands change is one write on the server, and on its replicas.
+local function put(hash, field, value)
+  local fields, names = known[hash], changed[hash]
+  if not fields then
+    fields = {}
+    known[hash] = fields
+  end
+  if not names then
+    names = {}
+    changed[hash] = names
+  end
+  fields[field] = value
+  names[field] = true
+end
+
+local function write_all()
+  for hash, names in pairs(changed) do
+    local written, fields = {}, known[hash]
+    for field in pairs(names) do
+      written[#written + 1], written[#written + 2] = field, fields[field]
+      -- Lua's stack has room for 8000.
+      if #written == 1000 then
+        call('HSET', base .. hash, unpack(written))
+        written = {}
+      end
+    end
+    if written[1] then call('HSET', base .. hash, unpack(written)) end
+  end
+end
+
+-- Whether the floor is above this: a transaction without a record is forgotten then. It never rises while one is asked about.
+local floor
 local function is_forgotten(id)
-  return birth_of(id) <= tonumber(call('HGET', meta, 'floor') or '0')
+  floor = floor or tonumber(call('HGET', meta, 'floor') or '0')
+  return birth_of(id) <= floor
 end
 
 local function is_fenced(instance, epoch)
