@@ -7,6 +7,7 @@
 //! | [`client`] | the shop's calls as a client of the contract makes them                     |
 //! | [`system`] | the services as processes of their own, with their servers, behind a gateway |
 //! | [`gateway`] | who stands in for HAProxy: an instance for every request, in turn             |
+//! | [`gate`]   | a way to a server on which answers can be held back                             |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
 //! | tests                | what they show                                                                    |
@@ -29,6 +30,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 pub mod client;
+pub mod gate;
 pub mod gateway;
 pub mod http;
 pub mod server;

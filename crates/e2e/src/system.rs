@@ -184,6 +184,15 @@ impl System {
         Instance::spawn(service, name, &self.arguments)
     }
 
+    /// Starts an instance with further arguments, and waits until it serves. The gateway does not know it.
+    pub fn spawn_with(&self, service: usize, name: &str, further: &[&str]) -> Instance {
+        let further = further.iter().map(ToString::to_string);
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(further).collect();
+        let instance = Instance::spawn(service, name, &arguments);
+        instance.wait_until_it_serves();
+        instance
+    }
+
     /// Where the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.gateway.address()

@@ -26,12 +26,12 @@ fn settle() -> Command {
     command
 }
 
-fn up(data: &Path) -> Up {
+fn up(data: &Path, flags: &[&str]) -> Up {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port().to_string();
     drop(free);
     let mut command = settle();
-    command.args(["up", "--small", "--restart", "--chaos", "--port", &port, "--data"]).arg(data);
+    command.args(["up", "--restart", "--chaos", "--port", &port, "--data"]).arg(data).args(flags);
     let up = Up(command.stdout(Stdio::null()).spawn().unwrap());
     let until = Instant::now() + Duration::from_secs(90);
     loop {
@@ -54,27 +54,66 @@ fn chaos(data: &Path, flags: &[&str]) -> Output {
 fn killed_services_and_databases_cost_time_and_nothing_else() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("chaos.json");
-    let events = ["--only", "kill a stock instance", "--only", "kill and restart the master of stock", "--down", "1"];
+    let events = [
+        "--only",
+        "kill stock instance",
+        "--only",
+        "kill and restart the master of stock",
+        "--only",
+        "freeze a payment",
+    ];
+    let times = ["--times", "2", "--down", "1", "--json", file.to_str().unwrap()];
     {
-        let _up = up(data.path());
-        let done = chaos(data.path(), &[&events[..], &["--json", file.to_str().unwrap()]].concat());
-        let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert_eq!(done.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&done.stderr));
-        assert!(said.contains("Nothing was lost, and everything came back."), "{said}");
-        let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        let rows = report["events"].as_array().unwrap();
-        assert_eq!(rows.len(), 2);
-        for row in rows {
-            assert_eq!(row["hit"].as_array().unwrap().len(), 1, "nobody was hit: {row}");
-            assert!(row["paid"].as_u64().unwrap() > 0 && row["settled_ms"].is_u64(), "{row}");
+        let _up = up(data.path(), &["--small"]);
+        let rows = sound(&chaos(data.path(), &[&events[..], &times].concat()), &file);
+        let hit: Vec<&str> = rows.iter().map(|row| row["hit"][0].as_str().unwrap()).collect();
+        let once = ["stock-1", "stock-2", "redis-stock-1", "payment-"];
+        assert_eq!(hit.len(), 8);
+        for (hit, who) in hit.iter().zip(once.iter().cycle()) {
+            assert!(hit.starts_with(who), "{hit:?}");
         }
-        assert_eq!(rows[0]["hit"][0].as_str().unwrap().split('-').next(), Some("stock"));
-        assert_eq!(rows[1]["hit"][0], "redis-stock-1");
+        assert!(rows.iter().all(|row| row["promoted"].is_null()), "there is nobody to promote");
+        // Those whose process is another one than before, and nobody else.
+        let state: Value = serde_json::from_slice(&std::fs::read(data.path().join("up.json")).unwrap()).unwrap();
+        for it in state["components"].as_array().unwrap() {
+            let killed = hit.iter().filter(|hit| it["name"] == **hit && !hit.starts_with("payment")).count() as u64;
+            assert_eq!(it["restarts"], killed, "{it}");
+        }
     }
     // The system is gone: there is nothing to break.
     let said = chaos(data.path(), &[]);
     assert_eq!(said.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&said.stderr).contains("has stopped: start one with `settle up --restart --chaos"));
+}
+
+/// What became of the events of a run that found nothing wrong.
+fn sound(done: &Output, file: &Path) -> Vec<Value> {
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("Nothing was lost, and everything came back."), "{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let rows = report["events"].as_array().unwrap().clone();
+    for row in &rows {
+        assert_eq!(row["hit"].as_array().unwrap().len(), 1, "nobody was hit: {row}");
+        assert!(row["paid"].as_u64().unwrap() > 0 && row["settled_ms"].is_u64(), "{row}");
+        assert!(row["goal_ms"].as_u64().unwrap() >= 5_000, "{row}");
+    }
+    rows
+}
+
+#[test]
+fn a_killed_master_is_replaced_and_comes_back_as_a_replica() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("chaos.json");
+    let _up = up(data.path(), &["--instances", "1"]);
+    let event = ["--only", "kill the master of payment", "--times", "1", "--json", file.to_str().unwrap()];
+    let rows = sound(&chaos(data.path(), &event), &file);
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["hit"][0], &rows[0]["promoted"]), (&Value::from("redis-payment-1"), &Value::from(true)));
+    // It followed from its start: no Sentinel had to demote it.
+    let log = std::fs::read_to_string(data.path().join("redis-payment-1/output.log")).unwrap();
+    let life = log.rsplit("Redis is starting").next().unwrap();
+    assert!(life.contains("Connecting to MASTER") && !life.contains("user request"), "{life}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Who the master is: one address, or what the Sentinels say.
 //!
 //! ```text
-//!   a thread for each Sentinel:  SUBSCRIBE +switch-master ──┐ (at once)
+//!   a thread for each Sentinel:  SUBSCRIBE +switch-master … ────┐ (at once)
 //!                                SENTINEL MASTER, each second ─┴─► (epoch, address) ──► the highest epoch wins ──► Seat
 //! ```
 //!
@@ -21,6 +21,9 @@ use crate::link::{connect, shown};
 use crate::options::{Credentials, Durability, Failover, Options, Place};
 use crate::script::Words;
 
+/// What a Sentinel says when a replica was promoted: the one that leads the failover when it sees that, which is well before the others follow
+/// and it calls the failover over; the rest when they hear of it.
+const NEWS: [&str; 3] = ["+failover-state-reconf-slaves", "+config-update-from", "+switch-master"];
 /// How often every Sentinel is asked.
 const POLL: Duration = Duration::from_secs(1);
 /// How often a thread looks whether it should end.
@@ -201,7 +204,7 @@ fn listen_until_it_fails(shared: &Shared, number: usize, address: &str, patience
     let told = |error: redis::RedisError| error.to_string();
     let (mut listening, mut asking) = (open(address, patience)?, open(address, patience)?);
     let mut pushes = listening.as_pubsub();
-    pushes.subscribe("+switch-master").map_err(told)?;
+    pushes.subscribe(&NEWS).map_err(told)?;
     pushes.set_read_timeout(Some(GLANCE)).map_err(told)?;
     let mut asked: Option<Instant> = None;
     while !shared.ended.load(Ordering::Relaxed) {

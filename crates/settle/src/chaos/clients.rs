@@ -9,8 +9,10 @@ use load::client::{Answer, Client, Target};
 
 /// How long a client waits for an answer. Longer than the gateway does.
 const PATIENCE: Duration = Duration::from_secs(35);
-/// How long a client does nothing after it could not connect, or while it is told to wait.
+/// How long a client does nothing after it could not connect or was turned away, or while it is told to wait.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long it does nothing after it was told that nobody knows: every such order is asked for again afterwards.
+const DOUBT: Duration = Duration::from_millis(100);
 
 /// What was heard of one order, and when.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +77,12 @@ impl Clients {
         std::mem::take(&mut *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether a checkout has succeeded since then, and its client has said so.
+    pub(super) fn succeeded_since(&self, moment: Instant) -> bool {
+        let heard = self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().rev().any(|heard| heard.answer == Answer::Accepted && heard.at > moment)
+    }
+
     /// Takes the orders whose outcome nobody was told; they are not asked for again unless the caller does.
     pub(super) fn open_questions(&self) -> Vec<u64> {
         std::mem::take(&mut *self.shared.again.lock().unwrap_or_else(PoisonError::into_inner))
@@ -120,8 +128,10 @@ impl Shared {
             }
             self.busy.fetch_sub(1, Ordering::SeqCst);
             // Refused by the gateway or not even that: no use in asking at full speed.
-            if matches!(answer, Answer::Unsent | Answer::Refused(424 | 429)) {
-                tokio::time::sleep(PAUSE).await;
+            match answer {
+                Answer::Unsent | Answer::Refused(424 | 429) => tokio::time::sleep(PAUSE).await,
+                Answer::Unknown(_) => tokio::time::sleep(DOUBT).await,
+                Answer::Accepted | Answer::Refused(_) => {}
             }
         }
     }

@@ -1,11 +1,14 @@
 //! `settle chaos`: breaks one part after another of the system that `settle up` runs, under load, and audits after each.
 //!
 //! ```text
-//!   for each event:  clients go ── 2 s ── hit ── hold down ── let go ── everybody ready ── 2 s ── clients wait
-//!                                                                                                     │
-//!                    ask again for what nobody answered ◄─────────────────────────────────────────────┘
+//!   for each event:  clients go ── 1 s ── hit ── while it lasts ── let go ── everybody ready, one checkout paid ── 1 s ── clients wait
+//!                                                                                                                              │
+//!                    ask again for what nobody answered ◄──────────────────────────────────────────────────────────────────────┘
 //!                    until nothing is under way and the books match: how long, or never
 //! ```
+//!
+//! While it lasts: what is killed is started again by `settle up --restart`, as by any supervisor, at once; a master of replicas is held down until one
+//! of them was promoted. What is lost, frozen or parted stays so for `--down`.
 //!
 //! | file         | what it is                                         |
 //! |--------------|----------------------------------------------------|
@@ -34,12 +37,18 @@ use crate::exit::OFF;
 use crate::output::say;
 use books::Books;
 use clients::{Clients, Heard};
-use events::{Act, Event, random, schedule};
+use events::{Act, Event, Shape, random, schedule};
 use report::{Report, Row};
-use system::System;
+use system::{System, Victim};
 
 /// How long the load runs before something is hit, and after everything is back.
-const AROUND: Duration = Duration::from_secs(2);
+const AROUND: Duration = Duration::from_secs(1);
+/// How long faults are injected.
+const FAULTS: Duration = Duration::from_secs(3);
+/// How long Sentinels may take to promote a replica.
+const PROMOTION: Duration = Duration::from_secs(20);
+/// How often it is looked whether checkouts succeed again.
+const GLANCE: Duration = Duration::from_millis(50);
 /// Between two acts of one event.
 const BETWEEN: Duration = Duration::from_secs(1);
 /// How long everybody may take to be ready again.
@@ -63,7 +72,13 @@ pub(crate) struct ChaosArgs {
     /// Repeats the choices of a run.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// How long a component stays killed or frozen. Seconds.
+    /// Goes through the schedule so often.
+    #[arg(long, default_value_t = 3, value_name = "N", conflicts_with = "random", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    times: u32,
+    /// A gap longer than its goal is a failure, too: exit code 1.
+    #[arg(long)]
+    goals: bool,
+    /// How long a component stays lost, frozen or parted. Seconds.
     #[arg(long, default_value_t = 7, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     down: u64,
     /// Clients, each with one checkout at a time.
@@ -89,7 +104,7 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
     };
     if args.list {
-        for event in schedule(true) {
+        for event in schedule(Shape::USUAL) {
             if !say(&event.to_string())? {
                 break;
             }
@@ -97,16 +112,19 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     anyhow::ensure!(
-        args.random.is_some() || schedule(true).iter().any(wanted),
+        args.random.is_some() || schedule(Shape::USUAL).iter().any(wanted),
         "no event has that in its name: `settle chaos --list` shows them"
     );
     let system = System::at(args.data.clone())?;
-    let proxied = system.proxied()?;
+    let shape = system.shape()?;
     let events: Vec<Event> = match args.random {
-        Some(count) => (0..count).map(|_| random(&mut chance, proxied)).collect(),
-        None => schedule(proxied).into_iter().filter(wanted).collect(),
+        Some(count) => (0..count).map(|_| random(&mut chance, shape)).collect(),
+        None => (0..args.times).flat_map(|_| schedule(shape)).filter(wanted).collect(),
     };
-    anyhow::ensure!(!events.is_empty(), "only a system of `settle up --proxied` can be parted");
+    anyhow::ensure!(
+        !events.is_empty(),
+        "this system has nobody of that kind: `settle up --small` has no replicas and no Sentinels, and only `settle up --proxied` can be parted"
+    );
     let target = Arc::new(Target::new(&system.gateway()?)?);
     let mut books = Books::open(Arc::clone(&target))?;
     let clients = Clients::start(target, usize::from(args.clients), books::ORDERS)?;
@@ -121,18 +139,47 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     let audit = books.audit_everything(clients.begun())?;
     say(&load::report::verdict_text(&audit))?;
     let bad = rows.iter().filter(|row| row.is_bad()).count();
+    let late = rows.iter().filter(|row| row.is_late()).count();
+    for line in worst(&rows) {
+        say(&line)?;
+    }
     let clean = audit.is_clean();
     let report = Report { seed, events: rows, audit };
     if let Some(file) = &args.json {
         let text = serde_json::to_vec_pretty(&report).context("a report is JSON")?;
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
+    if late > 0 {
+        say(&format!("{late} of {} gaps were longer than their goals.", report.events.len()))?;
+    }
     if bad == 0 && clean {
         say("Nothing was lost, and everything came back.")?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if args.goals && late > 0 { ExitCode::from(OFF) } else { ExitCode::SUCCESS });
     }
     say(&format!("{bad} of {} events lost something, or did not settle in time.", report.events.len()))?;
     Ok(ExitCode::from(OFF))
+}
+
+/// Of events that happened several times: how often, and the middle and the longest of their gaps.
+fn worst(rows: &[Row]) -> Vec<String> {
+    let mut gaps: Vec<(&str, Vec<u64>)> = vec![];
+    for row in rows {
+        match gaps.iter_mut().find(|(event, _)| *event == row.event) {
+            Some((_, gaps)) => gaps.push(row.gap_ms),
+            None => gaps.push((&row.event, vec![row.gap_ms])),
+        }
+    }
+    if gaps.iter().all(|(_, gaps)| gaps.len() < 2) {
+        return vec![];
+    }
+    let seconds = |ms: u64| format!("{:.1}", Duration::from_millis(ms).as_secs_f64());
+    let line = |(event, gaps): &mut (&str, Vec<u64>)| {
+        gaps.sort_unstable();
+        let (middle, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        format!("{event:<52} {:>5} {:>8} {:>9}", gaps.len(), seconds(middle), seconds(longest))
+    };
+    let head = format!("{:<52} {:>5} {:>8} {:>9}", "event", "times", "middle s", "longest s");
+    std::iter::once(head).chain(gaps.iter_mut().map(line)).collect()
 }
 
 fn happen(
@@ -162,13 +209,30 @@ fn happen(
             Act::Err(service, point, times) => books.set_fault(*service, *point, "error_after", *times)?,
         }
     }
-    std::thread::sleep(Duration::from_secs(args.down));
+    let down = Duration::from_secs(args.down);
+    if event.lasts() {
+        std::thread::sleep(down);
+    } else if event.injects() {
+        std::thread::sleep(FAULTS);
+    }
+    let mut promoted = None;
+    for victim in &victims {
+        if let Some(service) = victim.replaced(down) {
+            let one = system.wait_for_promotion(service, victim.name(), PROMOTION)?;
+            promoted = Some(promoted.unwrap_or(true) && one);
+        }
+    }
+    let killed: Vec<(String, u32)> = victims.iter().filter_map(Victim::killed).collect();
     drop(victims);
     let let_go = Instant::now();
-    let faults = event.0.iter().any(|act| !matches!(act, Act::Hit(..)));
-    let missing = system.wait_until_complete(BACK)?;
-    if faults {
+    let missing = system.wait_until_complete(&killed, BACK)?;
+    if event.injects() {
         books.clear_faults()?;
+    }
+    // A gap that has not ended yet is not over because everybody runs.
+    let (back, until) = (Instant::now(), Instant::now() + Duration::from_secs(args.patience));
+    while !clients.succeeded_since(back) && Instant::now() < until {
+        std::thread::sleep(GLANCE);
     }
     std::thread::sleep(AROUND);
     clients.wait();
@@ -181,6 +245,8 @@ fn happen(
         refused: count(&heard, |answer| matches!(answer, Answer::Refused(_))),
         unknown: count(&heard, |answer| matches!(answer, Answer::Unknown(_) | Answer::Unsent)),
         gap_ms: longest_gap(&heard, began, ended),
+        goal_ms: u64::try_from(event.goal(down).as_millis()).unwrap_or(u64::MAX),
+        promoted,
         settled_ms: None,
         stuck: 0,
         lost_answers: 0,

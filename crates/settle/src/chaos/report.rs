@@ -18,6 +18,10 @@ pub(super) struct Row {
     pub(super) unknown: u64,
     /// The longest time without a checkout that succeeded. Milliseconds.
     pub(super) gap_ms: u64,
+    /// What that was to be at most. Milliseconds.
+    pub(super) goal_ms: u64,
+    /// Whether Sentinels promoted a replica, where they had to.
+    pub(super) promoted: Option<bool>,
     /// From the end of the fault until nothing was under way and the books matched; `None`: not in time. Milliseconds.
     pub(super) settled_ms: Option<u64>,
     /// Transactions called stuck.
@@ -58,25 +62,33 @@ impl Row {
             || self.lost_answers + self.overcharged + self.off + self.stuck > 0
             || self.settled_ms.is_none()
             || !self.missing.is_empty()
+            || self.promoted == Some(false)
+    }
+
+    /// Whether checkouts stood still for longer than they should.
+    pub(super) fn is_late(&self) -> bool {
+        self.gap_ms > self.goal_ms
     }
 
     pub(super) fn head() -> String {
         format!(
-            "{:<52} {:>6} {:>7} {:>7} {:>7} {:>8} {:>5} {:>4} {:>6} {:>4}",
-            "event", "paid", "refused", "unknown", "gap s", "settled", "stuck", "lost", "double", "off"
+            "{:<52} {:>6} {:>7} {:>7} {:>6} {:>6} {:>8} {:>5} {:>4} {:>6} {:>4}",
+            "event", "paid", "refused", "unknown", "gap s", "goal s", "settled", "stuck", "lost", "double", "off"
         )
     }
 
     pub(super) fn line(&self) -> String {
         let seconds = |ms: u64| format!("{:.1}", std::time::Duration::from_millis(ms).as_secs_f64());
         let settled = self.settled_ms.map_or("no".to_owned(), seconds);
+        let late = if self.is_late() { "!" } else { "" };
         let mut line = format!(
-            "{:<52} {:>6} {:>7} {:>7} {:>7} {:>8} {:>5} {:>4} {:>6} {:>4}",
+            "{:<52} {:>6} {:>7} {:>7} {:>6} {:>6} {:>8} {:>5} {:>4} {:>6} {:>4}",
             self.event,
             self.paid,
             self.refused,
             self.unknown,
-            seconds(self.gap_ms),
+            seconds(self.gap_ms) + late,
+            seconds(self.goal_ms),
             settled,
             self.stuck,
             self.lost_answers,
@@ -86,6 +98,9 @@ impl Row {
         for finding in &self.findings {
             line.push_str("\n    ");
             line.push_str(finding);
+        }
+        if self.promoted == Some(false) {
+            line.push_str("\n    no replica was promoted");
         }
         if !self.missing.is_empty() {
             line.push_str(&format!("\n    not back in time: {}", self.missing.join(", ")));
@@ -117,6 +132,8 @@ mod tests {
             refused: 0,
             unknown: 0,
             gap_ms: 0,
+            goal_ms: 5_000,
+            promoted: None,
             settled_ms: Some(1),
             stuck: 0,
             lost_answers: 0,
@@ -148,5 +165,9 @@ mod tests {
         assert!(Row { stuck: 1, ..sound() }.is_bad());
         assert!(Row { missing: vec!["nats".to_owned()], ..sound() }.is_bad());
         assert!(Row { paid: 0, ..sound() }.is_bad(), "nothing was at stake");
+        assert!(Row { promoted: Some(false), ..sound() }.is_bad() && !Row { promoted: Some(true), ..sound() }.is_bad());
+        let late = Row { gap_ms: 5_001, ..sound() };
+        assert!(late.is_late() && !late.is_bad() && late.line().contains("5.0!"), "{}", late.line());
+        assert!(!Row { gap_ms: 5_000, ..sound() }.is_late());
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::events::{How, Who};
+use super::events::{How, Shape, Who, name};
+use crate::config::Service;
 use crate::up::member::{ask_service, hold};
 use crate::up::plan::Kind;
 use crate::up::proxy::part;
@@ -15,6 +16,8 @@ use crate::up::state::{Entry, State};
 
 /// How often something that is waited for is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How long a master must be away for its Sentinels to be sure to replace it.
+const PROMOTED_AFTER: Duration = Duration::from_secs(5);
 /// How long an instance may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -30,6 +33,8 @@ pub(super) struct Victim {
     name: String,
     pid: u32,
     how: How,
+    /// The service whose master it was, if it has replicas and there are Sentinels to promote one.
+    master_of: Option<Service>,
     /// What holds it down, or parts it.
     file: PathBuf,
 }
@@ -39,7 +44,7 @@ impl Drop for Victim {
         // It may be gone, which is what was wanted.
         match self.how {
             How::Freeze => _ = signal(self.pid, Signal::CONT),
-            How::Kill | How::Restart | How::Part => _ = std::fs::remove_file(&self.file),
+            How::Kill | How::Restart | How::Lose | How::Part => _ = std::fs::remove_file(&self.file),
         }
     }
 }
@@ -47,6 +52,19 @@ impl Drop for Victim {
 impl Victim {
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whose process is another one once it is back, and which it was: that of somebody who was killed.
+    pub(super) fn killed(&self) -> Option<(String, u32)> {
+        let killed = matches!(self.how, How::Kill | How::Restart | How::Lose);
+        killed.then(|| (self.name.clone(), self.pid))
+    }
+
+    /// The service whose Sentinels must promote a replica in its place before it is let go, since it is away for longer than they wait for it: if it
+    /// was killed, or is away for as long as `down`.
+    pub(super) fn replaced(&self, down: Duration) -> Option<Service> {
+        let long = self.how == How::Kill || self.how.lasts() && down >= PROMOTED_AFTER;
+        self.master_of.filter(|_| long)
     }
 }
 
@@ -69,9 +87,17 @@ impl System {
         State::read(&self.data)?.context("`settle up` took its state file away")
     }
 
-    /// Whether databases and broker can be parted from the others.
-    pub(super) fn proxied(&self) -> anyhow::Result<bool> {
-        Ok(self.state()?.proxied)
+    /// How many there are of what is hit one by one.
+    pub(super) fn shape(&self) -> anyhow::Result<Shape> {
+        let state = self.state()?;
+        let many =
+            |is: fn(&Entry) -> bool| u32::try_from(state.components.iter().filter(|it| is(it)).count()).unwrap_or(0);
+        Ok(Shape {
+            instances: many(|it| it.kind == Kind::Order),
+            replicas: many(|it| it.name.starts_with("redis-orders-")).saturating_sub(1),
+            sentinels: many(|it| it.kind == Kind::Sentinel),
+            proxied: state.proxied,
+        })
     }
 
     /// Where clients connect.
@@ -84,8 +110,12 @@ impl System {
         let Some(entry) = self.find(who, random)? else { return Ok(None) };
         let Some(id) = entry.pid else { return Ok(None) };
         let file = if how == How::Part { part(&self.data, &entry.name) } else { hold(&self.data, &entry.name) };
-        let victim = Victim { file, name: entry.name, pid: id, how };
-        if matches!(how, How::Kill | How::Part) {
+        let master_of = match who {
+            Who::Master(service) if self.shape()?.sentinels > 0 => Some(service),
+            _ => None,
+        };
+        let victim = Victim { file, name: entry.name, pid: id, how, master_of };
+        if victim.how == How::Kill && victim.master_of.is_some() || matches!(how, How::Lose | How::Part) {
             std::fs::write(&victim.file, "").context("cannot write into the data folder")?;
         }
         if how == How::Part {
@@ -98,7 +128,7 @@ impl System {
 
     fn find(&self, who: Who, random: &mut fastrand::Rng) -> anyhow::Result<Option<Entry>> {
         let entries = self.state()?.components.into_iter().filter(|it| it.pid.is_some());
-        let of = |service: crate::config::Service, it: &Entry| {
+        let of = |service: Service, it: &Entry| {
             it.kind == Kind::Redis && it.name.starts_with(&format!("redis-{}-", service.section()))
         };
         let found: Vec<Entry> = match who {
@@ -110,15 +140,43 @@ impl System {
             Who::Master(service) => {
                 entries.filter(|it| of(service, it) && role(it.kind, it.port) == "master").collect()
             }
-            Who::Replica(service) => {
-                entries.filter(|it| of(service, it) && role(it.kind, it.port).starts_with("replica")).collect()
+            Who::Number(kind, number) => entries.filter(|it| it.name == name(kind, number)).collect(),
+            Who::Replica(service, number) => {
+                let replicas = entries.filter(|it| of(service, it) && role(it.kind, it.port).starts_with("replica"));
+                replicas.skip(number.saturating_sub(1) as usize).take(1).collect()
             }
         };
         Ok(if found.is_empty() { None } else { found.get(random.usize(..found.len())).cloned() })
     }
 
-    /// Waits until everybody runs and is ready again, at most so long; says who is not.
-    pub(super) fn wait_until_complete(&self, patience: Duration) -> anyhow::Result<Vec<String>> {
+    /// Waits until another server than `before` is a service's master, at most so long.
+    pub(super) fn wait_for_promotion(
+        &self,
+        service: Service,
+        before: &str,
+        patience: Duration,
+    ) -> anyhow::Result<bool> {
+        let until = Instant::now() + patience;
+        let prefix = format!("redis-{}-", service.section());
+        loop {
+            let promoted = self
+                .state()?
+                .components
+                .iter()
+                .any(|it| it.name.starts_with(&prefix) && it.name != before && role(it.kind, it.port) == "master");
+            if promoted || Instant::now() > until {
+                return Ok(promoted);
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Waits until everybody runs and is ready again, at most so long; says who is not. Of those who were killed another process must run.
+    pub(super) fn wait_until_complete(
+        &self,
+        killed: &[(String, u32)],
+        patience: Duration,
+    ) -> anyhow::Result<Vec<String>> {
         let until = Instant::now() + patience;
         loop {
             let state = self.state()?;
@@ -127,7 +185,8 @@ impl System {
                 .iter()
                 .filter(|it| {
                     let alive = it.pid.and_then(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
-                    !(it.ready && alive)
+                    let of_before = killed.iter().any(|(name, before)| *name == it.name && Some(*before) == it.pid);
+                    !(it.ready && alive) || of_before
                 })
                 .map(|it| it.name.clone())
                 .collect();

@@ -129,7 +129,13 @@ services:
                 if n > 1 {
                     lines.push(format!("replicaof redis-{section}-1 6379"));
                 }
-                let start = started_by("redis.conf", &lines, "redis-server /data/redis.conf");
+                let start = if self.replicated() {
+                    let as_replica = "exec redis-server /data/redis.conf --replicaof $$master 6379";
+                    let start = follow(section, &name, as_replica) + "        exec redis-server /data/redis.conf";
+                    written_once("redis.conf", &lines) + &start
+                } else {
+                    started_by("redis.conf", &lines, "redis-server /data/redis.conf")
+                };
                 let probe = "redis-cli ping | grep -q PONG";
                 write_redis(text, &name, &start, probe, (cpus, memory));
                 volumes.push(name);
@@ -150,6 +156,7 @@ services:
             lines.push(format!("sentinel monitor {section} redis-{section}-1 6379 {}", SENTINELS / 2 + 1));
             lines.push(format!("sentinel down-after-milliseconds {section} 2000"));
             lines.push(format!("sentinel failover-timeout {section} 6000"));
+            lines.push(format!("sentinel parallel-syncs {section} {}", SERVERS - 1));
         }
         for n in 1..=SENTINELS {
             let name = format!("sentinel-{n}");
@@ -261,13 +268,36 @@ fn write_redis(text: &mut String, name: &str, start: &str, probe: &str, (cpus, m
     );
 }
 
+/// A script that writes a server's configuration once, and starts it.
+fn started_by(file: &str, lines: &[String], start: &str) -> String {
+    written_once(file, lines) + "        exec " + start
+}
+
 /// A script that writes a server's configuration once. From then on the file is the server's and the Sentinels', who write into it who is
 /// master: to start as the file of the first day says would make a promoted replica follow the master of then, and lose what it has.
-fn started_by(file: &str, lines: &[String], start: &str) -> String {
+fn written_once(file: &str, lines: &[String]) -> String {
     let mut script = format!("        if [ ! -f /data/{file} ]; then\n          cat > /data/{file}.new <<END\n");
     for line in lines {
         _ = writeln!(script, "        {line}");
     }
-    _ = write!(script, "        END\n          mv /data/{file}.new /data/{file}\n        fi\n        exec {start}");
+    _ = write!(script, "        END\n          mv /data/{file}.new /data/{file}\n        fi\n");
     script
+}
+
+/// A script that does `as_replica`, with the name of the master in `$master`, if most Sentinels name another master than this server. A master that
+/// was replaced while it was away would come back as what it was, and be looked at for eight seconds before it is demoted: eight seconds for which
+/// checkouts wait for a replica. While Sentinels are about to replace it, it waits for them.
+fn follow(section: &str, name: &str, as_replica: &str) -> String {
+    let sentinels = (1..=SENTINELS).map(|n| format!("sentinel-{n}")).collect::<Vec<_>>().join(" ");
+    let most = SENTINELS / 2 + 1;
+    format!(
+        "        said() {{ for s in {sentinels}; do timeout 1 redis-cli -h $$s -p 26379 sentinel $$1 {section} 2>/dev/null | sed -n \"$$2\"; done; }}
+        for second in 1 2 3 4 5 6 7 8; do
+          master=$$(said get-master-addr-by-name 1p | sort | uniq -c | awk '$$1 >= {most} {{ print $$2 }}')
+          if [ \"$$master\" != {name} ] || ! said master '/^flags$$/{{n;p;}}' | grep -q -e down -e failover; then break; fi
+          sleep 1
+        done
+        if [ -n \"$$master\" ] && [ \"$$master\" != {name} ]; then {as_replica}; fi
+"
+    )
 }

@@ -1,10 +1,18 @@
 //! The gateway: HAProxy in front of the services, its configuration made from one source.
 //!
 //! ```text
-//!   client ──► bind ──► first segment of the path ─┬─ /orders, /health, /metrics ─► order instances     least connections,
-//!                                                  ├─ /stock ─────────────────────► stock instances     a check of readiness,
-//!                                                  └─ /payment ───────────────────► payment instances   a bounded queue
+//!   client ──► bind ──► first segment of the path ─┬─ /orders, /health, /metrics ─► order instances     by the order's id
+//!                                                  ├─ /stock ─────────────────────► stock instances     least connections
+//!                                                  └─ /payment ───────────────────► payment instances   least connections
+//!
+//!   before each: a check of health, a bounded queue
 //! ```
+//!
+//! **What is about one order goes to one instance**, by consistent hashing of its id: two that check out the same order meet there, where one waits
+//! for the other. At two instances each could find the other's hold in its way, and both be refused. It is the home of an order, not its lock: an
+//! instance that is gone, or has nearly everything that is under way, is passed over, and then the services' own rules hold alone. What is about no
+//! order goes anywhere, by a number drawn at random, under the same bound. (Least connections, in a backend beside this one, would not see
+//! the load of this one.)
 //!
 //! What the gateway answers when no instance does keeps to the contract, since clients take a 4xx for "not done" and cannot take
 //! anything else for it:
@@ -17,6 +25,12 @@
 //! | the client sent no whole request in time, or none at all  | no           | 408, 400, as HAProxy says it (no details) | the same  |
 //!
 //! A change is tried on another instance only while nothing of it was sent; a read may be tried again even then.
+//!
+//! | what the check of an instance's health finds   | new requests | those that it has                                    |
+//! |------------------------------------------------|--------------|------------------------------------------------------|
+//! | 200                                            | come         | stay                                                 |
+//! | 503: it is stopping                            | go elsewhere | stay: it finishes them                               |
+//! | nobody listens, or no answer: twice in a row   | go elsewhere | are ended as above: it is dead, frozen or cut off    |
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -34,6 +48,20 @@ pub(crate) enum Instances {
     /// As many as this, under one name that the containers' resolver knows, at this port.
     Named { host: &'static str, port: u16, most: u32 },
 }
+
+impl Instances {
+    /// How many there may be.
+    fn most(&self) -> u32 {
+        match self {
+            Self::At(addresses) => u32::try_from(addresses.len()).unwrap_or(u32::MAX),
+            Self::Named { most, .. } => *most,
+        }
+    }
+}
+
+/// How far the bound of one of n instances is below all that is under way, in hundredths of what each would have if all had the same: each may have
+/// up to n − 0.2 times that. The gateway rounds up, so up to four requests are never parted by it.
+const SPARED: u32 = 20;
 
 /// A gateway.
 #[derive(Debug, Clone)]
@@ -148,7 +176,7 @@ impl Gateway {
         }
         text.push_str(&frontend(self));
         for (service, instances) in Service::ALL.into_iter().zip(&self.services) {
-            text.push_str(&backend(self, service.section(), instances));
+            text.push_str(&backend(self, service, instances));
         }
         text
     }
@@ -238,7 +266,32 @@ backend nothing
     )
 }
 
-fn backend(gateway: &Gateway, name: &str, instances: &Instances) -> String {
+/// Where it does not matter which instance is asked.
+const BY_LOAD: &str = "    balance leastconn\n";
+
+/// What is about one order goes to one of so many instances.
+fn by_order(instances: u32) -> String {
+    let mut text = "    # The order's id, however it is written; a number at random for what is about no order.
+    http-request set-var(txn.order) path,field(4,/),url_dec,lower if { path,field(3,/) -m str find addItem checkout }
+    http-request set-var(txn.order) rand unless { var(txn.order) -m found }
+    balance hash var(txn.order)
+    hash-type consistent wt6 avalanche
+"
+    .to_owned();
+    if instances > 1 {
+        // HAProxy takes no larger one.
+        let factor = instances.saturating_mul(100).min(65_535) - SPARED;
+        _ = write!(
+            text,
+            "    # No instance has more than nearly all of what is under way: one that is slow or frozen does not draw everybody in. Nearly, so that\n    \
+             # requests for one order stay together in an idle system, where two are all.\n    hash-balance-factor {factor}\n"
+        );
+    }
+    text
+}
+
+fn backend(gateway: &Gateway, service: Service, instances: &Instances) -> String {
+    let name = service.section();
     // What a change and a read are told when an instance went away with them.
     let lost = format!(
         "{{\"type\":\"urn:settle:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"code\":\"{code}\",\"detail\":\"{detail}\"}}",
@@ -263,17 +316,18 @@ fn backend(gateway: &Gateway, name: &str, instances: &Instances) -> String {
     );
     let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
     let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
+    let balance = if service == Service::Orders { by_order(instances.most()) } else { BY_LOAD.to_owned() };
     let mut text = format!(
         "
 backend {name}
-    balance leastconn
-    option httpchk
+{balance}    option httpchk
     http-check send meth GET uri /{name}/health
-    http-check expect status 200
+    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
+    http-check expect status 200 error-status L7OKC
     http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
     # What an instance says is passed on as it is; what the gateway says itself is put in the contract's words.
     http-response set-var(txn.answered) bool(true)
-    http-error status 503 content-type application/problem+json hdr retry-after 1 lf-string '{unsent}'
+    http-error status 503 content-type application/problem+json lf-string '{unsent}'
     http-error status 500 content-type application/problem+json lf-string '{lost}'
     http-error status 502 content-type application/problem+json lf-string '{lost}'
     http-error status 504 content-type application/problem+json lf-string '{lost}'
@@ -281,7 +335,10 @@ backend {name}
     http-after-response set-status 424 if {{ status 503 }} !{{ var(txn.answered) -m found }}
     http-after-response set-status 424 if {{ status 500 502 504 }} !{{ var(txn.answered) -m found }} {{ var(txn.reads) -m bool }}
     http-after-response set-status 504 if {{ status 500 502 }} !{{ var(txn.answered) -m found }}
-    default-server check inter 1s fastinter 250ms downinter 500ms fall 2 rise 1 maxconn {in_instance}
+    # Nothing was done, or nothing was to be done: to be tried again.
+    http-after-response set-header retry-after 1 if {{ status 424 429 }} !{{ var(txn.answered) -m found }}
+    # Who is dead is found by the first connection; who is silent after two checks, and what waits for it then is ended at once.
+    default-server check inter 500ms fastinter 200ms downinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions maxconn {in_instance}
 "
     );
     match instances {

@@ -25,7 +25,8 @@ fn the_files_in_deploy_are_those_that_are_generated_and_haproxy_takes_them() {
     }
 }
 
-/// An instance that says who it is, or does what the last segment of the path says: `die` or `hang`.
+/// An instance that says who it is, or does what the last segment of the path says: `die`, or `hang` until it is released. Stopping, it says so when it
+/// is asked for its health; frozen, it says nothing at all.
 struct Fake {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -35,6 +36,8 @@ struct Fake {
 struct Shared {
     ended: AtomicBool,
     released: AtomicBool,
+    stopping: AtomicBool,
+    frozen: AtomicBool,
     /// Requests, without those for health.
     asked: AtomicUsize,
 }
@@ -70,6 +73,10 @@ impl Fake {
         self.shared.released.store(true, Ordering::SeqCst);
     }
 
+    fn hold(&self) {
+        self.shared.released.store(false, Ordering::SeqCst);
+    }
+
     fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::SeqCst)
     }
@@ -91,8 +98,13 @@ impl Shared {
             if self.ended.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            if !path.ends_with("/health") || path == "/health" {
+            let checked = path.ends_with("/health") && path != "/health";
+            if !checked {
                 self.asked.fetch_add(1, Ordering::SeqCst);
+            }
+            if self.frozen.load(Ordering::SeqCst) {
+                wait_until(Duration::from_secs(20), || self.released.load(Ordering::SeqCst));
+                return Ok(());
             }
             if path.ends_with("/die") {
                 return Ok(());
@@ -100,7 +112,8 @@ impl Shared {
             if path.ends_with("/hang") {
                 wait_until(Duration::from_secs(20), || self.released.load(Ordering::SeqCst));
             }
-            let status = if path.ends_with("/unwell") { "503 Service Unavailable" } else { "200 OK" };
+            let unwell = path.ends_with("/unwell") || checked && self.stopping.load(Ordering::SeqCst);
+            let status = if unwell { "503 Service Unavailable" } else { "200 OK" };
             let body = format!("{name} {path}");
             write!(&mut &*stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
         }
@@ -191,7 +204,7 @@ impl Said {
         assert_eq!(body["status"], status);
         assert_eq!(body["type"], format!("urn:settle:problem:{code}"));
         assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", self.body);
-        let again = matches!(code, "overloaded" | "service_unavailable") && !self.body.contains("this read");
+        let again = matches!(code, "overloaded" | "service_unavailable");
         assert_eq!(self.head.contains("retry-after: 1"), again, "{}", self.head);
     }
 }
@@ -283,7 +296,7 @@ fn whoever_finds_the_queue_full_or_waits_too_long_is_told_of_overload() {
     let under_way = front.send("POST", "/orders/hang");
     assert!(wait_until(Duration::from_secs(5), || one.asked() == 2));
     let queued = [front.send("POST", "/orders/create/1"), front.send("POST", "/orders/create/1")];
-    assert!(wait_until(Duration::from_secs(3), || front.statistics().contains("\norders,BACKEND,2,")));
+    assert!(wait_until(Duration::from_secs(3), || front.statistics().contains("\norders,instance-0,2,")));
     let turned_away = front.ask("POST", "/orders/create/1");
     turned_away.is_problem(429, "overloaded");
     for stream in queued {
@@ -291,4 +304,141 @@ fn whoever_finds_the_queue_full_or_waits_too_long_is_told_of_overload() {
     }
     one.release();
     assert_eq!(answer(under_way).status, 200);
+}
+
+/// Who answers.
+fn who(said: &Said) -> &str {
+    assert_eq!(said.status, 200, "{}", said.body);
+    said.body.split(' ').next().unwrap_or_default()
+}
+
+#[test]
+fn whatever_is_about_one_order_goes_to_one_instance_and_orders_are_spread() {
+    let fakes = [Fake::start("one"), Fake::start("two"), Fake::start("three")];
+    let front = front([&fakes.each_ref(), &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let mut homes = std::collections::BTreeMap::<String, usize>::new();
+    for number in 0..90 {
+        // Those of batch_init, and those of today.
+        let order =
+            if number % 2 == 0 { number.to_string() } else { format!("01A1fb5e-f480-7184-8000-d8fe73f8{number:04}") };
+        let first = front.ask("POST", &format!("/orders/checkout/{order}"));
+        let home = who(&first);
+        for (method, path) in [
+            ("GET", format!("/orders/find/{order}")),
+            ("POST", format!("/orders/addItem/{order}/7/2")),
+            ("POST", format!("/orders/checkout/{}", order.to_lowercase())),
+            ("POST", format!("/orders/checkout/{}?x=1", order.replace('1', "%31"))),
+        ] {
+            assert_eq!(who(&front.ask(method, &path)), home, "{path}");
+        }
+        *homes.entry(home.to_owned()).or_default() += 1;
+    }
+    assert!(homes.len() == 3 && homes.values().all(|orders| *orders >= 15), "{homes:?}");
+    let mut used = std::collections::BTreeSet::new();
+    for _ in 0..60 {
+        used.insert(who(&front.ask("POST", "/orders/create/1")).to_owned());
+    }
+    assert_eq!(used.len(), 3, "what is about no order goes anywhere");
+}
+
+#[test]
+fn twins_meet_at_one_instance_even_if_nothing_else_is_under_way() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    for order in 0..10 {
+        let path = format!("/orders/checkout/{order}/hang");
+        let before = [one.asked(), other.asked()];
+        let twins = [front.send("POST", &path), front.send("POST", &path)];
+        let came = || [one.asked() - before[0], other.asked() - before[1]];
+        assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == 2));
+        assert!(came().contains(&2), "order {order}: {:?}", came());
+        one.release();
+        other.release();
+        let said = twins.map(|twin| answer(twin).body);
+        assert_eq!(said[0], said[1]);
+        one.hold();
+        other.hold();
+    }
+}
+
+#[test]
+fn orders_of_an_instance_that_is_gone_move_and_others_stay() {
+    let fakes = [Fake::start("one"), Fake::start("two"), Fake::start("three")];
+    let front = front([&fakes.each_ref(), &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let home = |order: u32| who(&front.ask("POST", &format!("/orders/checkout/{order}"))).to_owned();
+    let before: Vec<String> = (0..40).map(home).collect();
+    fakes[1].end();
+    // Before its health was looked at again, and after.
+    for _ in 0..2 {
+        for (order, before) in (0..).zip(&before) {
+            let now = home(order);
+            assert!(if before == "two" { now != "two" } else { now == *before }, "{order}: {before}, {now}");
+        }
+        assert!(wait_until(Duration::from_secs(5), || front.statistics().contains("DOWN")));
+    }
+}
+
+#[test]
+fn an_instance_that_takes_nearly_everything_in_is_passed_over() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    // Orders of the same home, which hangs.
+    let hung: Vec<u32> =
+        (0..200).filter(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").collect();
+    let before = [one.asked(), other.asked()];
+    let waiting: Vec<TcpStream> =
+        hung.iter().take(40).map(|order| front.send("POST", &format!("/orders/checkout/{order}/hang"))).collect();
+    let came = || [one.asked() - before[0], other.asked() - before[1]];
+    assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == 40));
+    let [home, elsewhere] = came();
+    assert!(home >= 30 && elsewhere >= 2, "{home}, {elsewhere}");
+    one.release();
+    other.release();
+    for twin in waiting {
+        assert_eq!(answer(twin).status, 200);
+    }
+}
+
+#[test]
+fn an_instance_that_is_stopping_gets_nothing_new_and_finishes_what_it_has() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
+    let before = one.asked();
+    let under_way = front.send("POST", &format!("/orders/checkout/{of_one}/hang"));
+    assert!(wait_until(Duration::from_secs(5), || one.asked() > before));
+    one.shared.stopping.store(true, Ordering::SeqCst);
+    let moved = || who(&front.ask("GET", &format!("/orders/find/{of_one}"))) == "other";
+    assert!(wait_until(Duration::from_secs(5), moved));
+    // Longer than it takes to call one dead.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(moved());
+    one.release();
+    assert_eq!(who(&answer(under_way)), "one");
+    // All of them are stopping: nobody is ready, and nothing was done.
+    other.shared.stopping.store(true, Ordering::SeqCst);
+    front.ask_until("/orders/find/1", 424).is_problem(424, "service_unavailable");
+}
+
+#[test]
+fn what_waits_for_a_frozen_instance_is_ended_once_that_is_seen() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
+    one.shared.frozen.store(true, Ordering::SeqCst);
+    let before = one.asked() + other.asked();
+    let began = Instant::now();
+    let change = front.send("POST", &format!("/orders/checkout/{of_one}"));
+    let read = front.send("GET", &format!("/orders/find/{of_one}"));
+    answer(change).is_problem(504, "in_doubt");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(who(&answer(read)), "other", "a read is tried again");
+    assert_eq!(one.asked() + other.asked() - before, 3, "the change was sent once, the read twice");
+    one.release();
 }

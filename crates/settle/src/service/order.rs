@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, SystemClock};
+use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp};
 use serde_json::json;
 use shop::Front;
@@ -104,6 +105,13 @@ impl Order {
         let answering = service.clone();
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| answer_of_orders(&answering, &question, done);
         let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
+        // An earlier life under this name may have prepared what it did not stage. Nobody takes that life over, so nobody else says so; and
+        // stock and payment ask only about branches that are older than a lease.
+        let earlier = others.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(LEASE_MS + LEASE_RENEWAL_MS)).await;
+            earlier.tell_of_orphans();
+        });
         let vitals = Arc::new(OrderVitals { service, store, nats, others, metrics, draining });
         Ok(Self { vitals, clock, questions })
     }

@@ -16,6 +16,8 @@ use super::state::Entry;
 const GLANCE: Duration = Duration::from_millis(300);
 /// How soon something that ended is started again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long a database waits for a failover that the Sentinels are about, before it is started as it was.
+const FAILOVER: Duration = Duration::from_secs(8);
 /// How long it must have run for the pause to be short again.
 const SOUND: Duration = Duration::from_secs(10);
 
@@ -50,8 +52,14 @@ impl Member {
     }
 
     pub(super) fn start(&mut self, data: &Path) -> anyhow::Result<()> {
+        self.start_with(data, &[])
+    }
+
+    /// Starts it with further words on its command line.
+    fn start_with(&mut self, data: &Path, further: &[String]) -> anyhow::Result<()> {
         write_files(&self.component, data)?;
         let mut command = child::command(&self.component.command)?;
+        command.args(further);
         command.current_dir(data.join(&self.component.name));
         let process = Process::start(&self.component.name, &mut command, &self.log)?;
         self.started = Instant::now();
@@ -72,14 +80,28 @@ impl Member {
     }
 
     /// Starts it again if its pause is over and nobody holds it down.
-    pub(super) fn start_again(&mut self, data: &Path) -> anyhow::Result<bool> {
-        let due = matches!(self.life, Life::Ended(_)) && self.started.elapsed() >= self.pause;
+    ///
+    /// A database that is no longer the master is started as a replica of who is, as the Sentinels at these ports say. By itself it would come
+    /// back as the master that it was, and the Sentinels would look at that for eight seconds before they demote it: eight seconds for which a
+    /// replica is missing. While they are about to replace it, it waits for them.
+    pub(super) fn start_again(&mut self, data: &Path, sentinels: &[u16]) -> anyhow::Result<bool> {
+        let down = self.started.elapsed();
+        let due = matches!(self.life, Life::Ended(_)) && down >= self.pause;
         if !due || hold(data, &self.component.name).exists() {
             return Ok(false);
         }
+        let service = service_of(&self.component.name).filter(|_| self.component.kind == Kind::Redis);
+        let told = service.and_then(|service| Mastery::of(service, sentinels));
+        let further = match told {
+            Some(Mastery { port, .. }) if port != self.component.port => {
+                vec!["--replicaof".to_owned(), "127.0.0.1".to_owned(), port.to_string()]
+            }
+            Some(Mastery { in_doubt: true, .. }) if down < self.pause + FAILOVER => return Ok(false),
+            _ => vec![],
+        };
         self.pause = (self.pause * 2).min(PAUSES.1);
         self.restarts += 1;
-        self.start(data)?;
+        self.start_with(data, &further)?;
         Ok(true)
     }
 
@@ -135,6 +157,42 @@ impl Member {
             restarts: self.restarts,
             ready: matches!(self.life, Life::Running(_)),
         }
+    }
+}
+
+/// The service whose database this is, by the name that Sentinels know its master by.
+fn service_of(name: &str) -> Option<&str> {
+    name.strip_prefix("redis-")?.rsplit_once('-').map(|(service, _)| service)
+}
+
+/// Who is a service's master, as most of its Sentinels say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mastery {
+    port: u16,
+    /// One of them does not hear of it any more, or replaces it.
+    in_doubt: bool,
+}
+
+impl Mastery {
+    /// Asks the Sentinels at these ports.
+    fn of(service: &str, sentinels: &[u16]) -> Option<Self> {
+        let ask = |port: u16, what: &str| ask_within(GLANCE, port, &format!("SENTINEL {what} {service}")).ok();
+        let said = |port: &u16| {
+            let named = ask(*port, "GET-MASTER-ADDR-BY-NAME")?;
+            let fields = ask(*port, "MASTER")?;
+            let master = named.lines().last()?.trim().parse::<u16>().ok()?;
+            // The name of a field, the length of what it says, and that.
+            let flags = fields.lines().skip_while(|line| *line != "flags").nth(2)?;
+            Some((master, flags.contains("down") || flags.contains("failover")))
+        };
+        Self::most(&sentinels.iter().filter_map(said).collect::<Vec<_>>(), sentinels.len())
+    }
+
+    /// What most of so many say.
+    fn most(said: &[(u16, bool)], of: usize) -> Option<Self> {
+        let votes = |port: u16| said.iter().filter(|(other, _)| *other == port).count();
+        let (port, _) = said.iter().copied().find(|(port, _)| 2 * votes(*port) > of)?;
+        Some(Self { port, in_doubt: said.iter().any(|(_, in_doubt)| *in_doubt) })
     }
 }
 
@@ -199,4 +257,21 @@ pub(super) fn located(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_master_is_whom_most_sentinels_name_and_in_doubt_if_one_doubts() {
+        let most = |said: &[(u16, bool)]| Mastery::most(said, 3).map(|it| (it.port, it.in_doubt));
+        assert_eq!(most(&[(1, false), (1, false), (1, false)]), Some((1, false)));
+        assert_eq!(most(&[(2, false), (1, true), (1, false)]), Some((1, true)), "its failover has begun");
+        assert_eq!(most(&[(2, false), (2, false)]), Some((2, false)), "one is away");
+        assert_eq!(most(&[(2, false)]), None, "one alone may be of yesterday");
+        assert_eq!(most(&[(1, false), (2, false), (3, false)]), None);
+        assert_eq!(service_of("redis-stock-3"), Some("stock"));
+        assert_eq!(service_of("sentinel-1"), None);
+    }
 }

@@ -252,13 +252,19 @@ impl System {
                 return Ok(ExitCode::SUCCESS);
             }
             let mut changed = false;
+            let sentinels: Vec<u16> = self
+                .members
+                .iter()
+                .filter(|it| it.component.kind == Kind::Sentinel)
+                .map(|it| it.component.port)
+                .collect();
             for member in &mut self.members {
                 let name = member.component.name.clone();
                 if let Some(why) = member.look()? {
                     self.show.tell(&format!("{name} ended ({why}); its log: {}", member.log().display()));
                     changed = true;
                 }
-                if self.options.restart && member.start_again(&self.folder.path)? {
+                if self.options.restart && member.start_again(&self.folder.path, &sentinels)? {
                     self.show.tell(&format!("{name} is started again"));
                     changed = true;
                 }

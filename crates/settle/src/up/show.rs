@@ -13,8 +13,8 @@ const PIECE: usize = 64 * 1024;
 /// Where the user looks.
 #[derive(Debug)]
 pub(super) enum Show {
-    /// A table of so many lines, drawn last.
-    Table { lines: usize, roles: Roles },
+    /// A table, as it was drawn last.
+    Table { drawn: Drawn, roles: Roles },
     /// A line for what happens.
     Lines,
     /// Logs: how far each was read, and the end of what was no whole line.
@@ -30,7 +30,7 @@ impl Show {
             return Ok(Self::Lines);
         }
         let asked = members.iter().map(|m| (m.component.name.clone(), m.component.kind, m.component.port));
-        Ok(Self::Table { lines: 0, roles: Roles::watch(asked.collect())? })
+        Ok(Self::Table { drawn: Drawn::default(), roles: Roles::watch(asked.collect())? })
     }
 
     fn logs(logs: &[String], members: &[Member]) -> anyhow::Result<Self> {
@@ -56,9 +56,9 @@ impl Show {
     /// Tells of something that happened.
     pub(super) fn tell(&mut self, what: &str) {
         let mut out = std::io::stdout().lock();
-        if let Self::Table { lines, .. } = self {
+        if let Self::Table { drawn, .. } = self {
             // Above the table, which is drawn anew below.
-            _ = write!(out, "{}", above(std::mem::take(lines)));
+            _ = write!(out, "{}", drawn.clear());
         }
         // Nobody may read any more; the system goes on.
         _ = writeln!(out, "{what}");
@@ -69,12 +69,11 @@ impl Show {
     pub(super) fn draw(&mut self, members: &[Member]) {
         match self {
             Self::Lines => {}
-            Self::Table { lines, roles } => {
-                let table = table(members, roles);
+            Self::Table { drawn, roles } => {
+                let rows: Vec<Row> = members.iter().map(|member| Row::of(member, roles)).collect();
                 let mut out = std::io::stdout().lock();
-                _ = write!(out, "{}{table}", above(*lines));
+                _ = write!(out, "{}", drawn.draw(&table(&rows, size())));
                 _ = out.flush();
-                *lines = table.lines().count();
             }
             Self::Logs { names, read } => {
                 for member in members.iter().filter(|member| names.contains(&member.component.name)) {
@@ -87,24 +86,86 @@ impl Show {
     }
 }
 
-/// What takes the cursor to the first of so many lines, and clears from there.
-fn above(lines: usize) -> String {
-    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\x1b[J") }
+/// The terminal's lines and columns; those of old if it does not say.
+fn size() -> (usize, usize) {
+    let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    told.filter(|size| size.ws_row > 0 && size.ws_col > 0)
+        .map_or((24, 80), |size| (size.ws_row.into(), size.ws_col.into()))
 }
 
-fn table(members: &[Member], roles: &Roles) -> String {
-    let mut text = format!("{:<18} {:<28} {:>8} {:>6} {:>8}  {}\n", "name", "state", "pid", "port", "restarts", "role");
-    for member in members {
-        let name = &member.component.name;
-        let pid = member.pid().map_or_else(String::new, |pid| pid.to_string());
-        let (port, restarts) = (member.component.port, member.restarts);
-        text.push_str(&format!(
-            "{name:<18} {:<28} {pid:>8} {port:>6} {restarts:>8}  {}\n",
-            member.state(),
-            roles.of(name)
-        ));
+/// What stands on the terminal, the cursor being on the line below.
+#[derive(Debug, Default)]
+pub(super) struct Drawn(String);
+
+impl Drawn {
+    /// What to write so that it stands there no more, and the cursor is where it began.
+    fn clear(&mut self) -> String {
+        let lines = std::mem::take(&mut self.0).lines().count();
+        if lines == 0 { String::new() } else { format!("\x1b[{lines}A\r\x1b[J") }
     }
-    text
+
+    /// What to write so that `text` stands there instead; nothing if it does already.
+    fn draw(&mut self, text: &str) -> String {
+        if self.0 == text {
+            return String::new();
+        }
+        let written = self.clear() + text;
+        text.clone_into(&mut self.0);
+        written
+    }
+}
+
+/// One component as the table shows it.
+#[derive(Debug, Clone)]
+struct Row {
+    name: String,
+    state: String,
+    pid: Option<u32>,
+    port: u16,
+    restarts: u32,
+    role: String,
+}
+
+impl Row {
+    fn of(member: &Member, roles: &Roles) -> Self {
+        Self {
+            name: member.component.name.clone(),
+            state: member.state(),
+            pid: member.pid(),
+            port: member.component.port,
+            restarts: member.restarts,
+            role: roles.of(&member.component.name),
+        }
+    }
+
+    fn line(&self) -> String {
+        let Self { name, state, port, restarts, role, .. } = self;
+        let pid = self.pid.map_or_else(String::new, |pid| pid.to_string());
+        format!("{name:<16} {state:<28} {pid:>8} {port:>6} {restarts:>8}  {role}")
+    }
+}
+
+/// The table, on a terminal of so many lines and columns. What does not fit on it could not be drawn over: lines are cut, and if there are too many,
+/// those of components that run are left out.
+fn table(rows: &[Row], (lines, columns): (usize, usize)) -> String {
+    let mut shown =
+        vec![format!("{:<16} {:<28} {:>8} {:>6} {:>8}  {}", "name", "state", "pid", "port", "restarts", "role")];
+    // One line for the head, one for the cursor.
+    let room = lines.saturating_sub(2);
+    if rows.len() <= room {
+        shown.extend(rows.iter().map(Row::line));
+    } else {
+        // And one for how many are left out.
+        let room = room.saturating_sub(1);
+        let runs = |row: &&Row| row.state == "running";
+        let (running, others): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(runs);
+        let left = rows.len().saturating_sub(room);
+        shown.extend(others.iter().chain(&running).take(room).map(|row| row.line()));
+        let all_run = others.len() <= room;
+        shown.push(format!("and {left} more{}", if all_run { ", running" } else { "" }));
+    }
+    let cut = |line: &String| line.trim_end().chars().take(columns).collect::<String>() + "\n";
+    shown.iter().map(cut).collect()
 }
 
 /// Prints the whole lines that came to a log since it was read last.
@@ -124,5 +185,121 @@ fn follow(member: &Member, (at, rest): &mut (u64, String)) {
         for line in lines.lines() {
             _ = writeln!(out, "{:<16} | {line}", member.component.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A terminal of so many lines: what stands on it, as text.
+    struct Screen {
+        lines: Vec<String>,
+        at: usize,
+        height: usize,
+    }
+
+    impl Screen {
+        fn new(height: usize) -> Self {
+            Self { lines: vec![String::new(); height], at: 0, height }
+        }
+
+        fn write(&mut self, text: &str) {
+            let mut rest = text;
+            while let Some(next) = rest.chars().next() {
+                if let Some(code) = rest.strip_prefix("\x1b[") {
+                    let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a code ends with a letter");
+                    match (&code[end..=end], code[..end].parse::<usize>()) {
+                        // As a terminal does: no further than the first line.
+                        ("A", Ok(up)) => self.at = self.at.saturating_sub(up),
+                        ("J", Err(_)) => self.lines[self.at..].iter_mut().for_each(String::clear),
+                        other => panic!("what is {other:?}?"),
+                    }
+                    rest = &code[end + 1..];
+                    continue;
+                }
+                match next {
+                    '\n' if self.at + 1 == self.height => {
+                        self.lines.remove(0);
+                        self.lines.push(String::new());
+                    }
+                    '\n' => self.at += 1,
+                    '\r' => {}
+                    letter => self.lines[self.at].push(letter),
+                }
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+
+        fn shown(&self) -> Vec<&str> {
+            self.lines.iter().map(String::as_str).filter(|line| !line.is_empty()).collect()
+        }
+    }
+
+    fn row(name: &str, state: &str, role: &str) -> Row {
+        let pid = (state == "running").then_some(4711);
+        Row { name: name.to_owned(), state: state.to_owned(), pid, port: 6379, restarts: 2, role: role.to_owned() }
+    }
+
+    #[test]
+    fn the_table_stands_once_on_the_screen_below_what_was_told() {
+        let mut rows = vec![row("nats", "starting", ""), row("redis-stock-1", "planned", "")];
+        let (mut screen, mut drawn) = (Screen::new(10), Drawn::default());
+        for _ in 0..5 {
+            screen.write(&drawn.draw(&table(&rows, (10, 80))));
+        }
+        rows[0] = row("nats", "running", "");
+        screen.write(&drawn.clear());
+        screen.write("nats is ready: process 4711, port 6379\n");
+        screen.write(&drawn.draw(&table(&rows, (10, 80))));
+        rows[1] = row("redis-stock-1", "running", "master");
+        let text = drawn.draw(&table(&rows, (10, 80)));
+        screen.write(&text);
+        assert_eq!(
+            screen.shown(),
+            [
+                "nats is ready: process 4711, port 6379",
+                "name             state                             pid   port restarts  role",
+                "nats             running                          4711   6379        2",
+                "redis-stock-1    running                          4711   6379        2  master",
+            ]
+        );
+        assert!(text.len() > 10 && drawn.draw(&table(&rows, (10, 80))).is_empty(), "nothing has changed");
+        // It stays where it is when it is told of many things, until these fill the screen.
+        for n in 0..20 {
+            screen.write(&drawn.clear());
+            screen.write(&format!("event {n}\n"));
+            screen.write(&drawn.draw(&table(&rows, (10, 80))));
+        }
+        let shown = screen.shown();
+        assert_eq!(shown.iter().filter(|line| line.starts_with("name")).count(), 1, "{shown:#?}");
+        assert_eq!(shown[5], "event 19");
+    }
+
+    #[test]
+    fn on_a_small_terminal_it_shows_whoever_is_not_well_and_fits() {
+        let mut rows: Vec<Row> =
+            (0..20).map(|n| row(&format!("redis-orders-{n}"), "running", "replica, not in touch")).collect();
+        rows[17].state = "ended (signal: 9 (SIGKILL))".to_owned();
+        rows[18].state = "starting".to_owned();
+        let (mut screen, mut drawn) = (Screen::new(8), Drawn::default());
+        for restarts in 0..4 {
+            rows[0].restarts = restarts;
+            screen.write(&drawn.draw(&table(&rows, (8, 60))));
+        }
+        let shown = screen.shown();
+        assert_eq!(shown.len(), 7, "{shown:#?}");
+        assert!(shown.iter().all(|line| line.chars().count() <= 60));
+        assert!(shown[1].starts_with("redis-orders-17  ended (signal: 9 (SIGKILL)"), "{shown:#?}");
+        assert!(
+            shown[2].starts_with("redis-orders-18  starting") && shown[3].starts_with("redis-orders-0 "),
+            "{shown:#?}"
+        );
+        assert_eq!(shown[6], "and 15 more, running");
+        for row in &mut rows {
+            row.state = "planned".to_owned();
+        }
+        assert!(table(&rows, (8, 60)).ends_with("and 15 more\n"));
+        assert_eq!(table(&rows, (0, 0)).lines().count(), 2, "whatever a terminal says of itself");
     }
 }
