@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -149,6 +149,13 @@ impl Live {
     fn service(&self, step: u8) -> Option<Name> {
         self.transaction.steps.get(usize::from(step)).map(|step| step.service)
     }
+
+    /// Under which epoch it was begun here, if it was, and nobody has been told an outcome here.
+    pub(crate) fn untold_by(&self) -> Option<Writer> {
+        let state = self.state.lock();
+        let untold = self.admitted && state.outcome.is_none() && state.relinquished.is_none();
+        untold.then_some(self.writer)
+    }
 }
 
 type Shard = Mutex<BTreeMap<TransactionId, Arc<Live>>>;
@@ -173,9 +180,11 @@ pub struct Engine {
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
     pub(crate) finished: Mutex<Vec<TransactionId>>,
-    pub(crate) recovery: Mutex<crate::recovery::Recovering>,
+    pub(crate) recovery: Arc<Mutex<crate::recovery::Recovering>>,
     pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
     pub(crate) draining: AtomicBool,
+    /// How far the log's clock is ahead of ours, if it has one. Milliseconds.
+    pub(crate) log_ahead: AtomicI64,
 }
 
 impl Engine {
@@ -222,9 +231,10 @@ impl Engine {
             driven: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             finished: Mutex::default(),
-            recovery: Mutex::default(),
+            recovery: Arc::default(),
             upkeep: Mutex::default(),
             draining: AtomicBool::new(false),
+            log_ahead: AtomicI64::new(0),
         }))
     }
 
@@ -273,7 +283,7 @@ impl Engine {
             Choice::Auto => defined.policy.lock().choose(pass.is_probe()),
         };
         let transaction = Transaction {
-            id: self.new_id(now),
+            id: self.new_id(self.in_log(now)),
             definition: name,
             protocol,
             order: definition.order,
@@ -285,6 +295,18 @@ impl Engine {
         Ok((transaction, definition.pacing, pass))
     }
 
+    /// A time that is written to the log: never before the log's own. So whatever is born is younger than what the log has forgotten, and what is
+    /// finished is not forgotten at once, however late this instance's clock is.
+    pub(crate) fn in_log(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.log_ahead.load(Ordering::Relaxed).max(0).unsigned_abs())
+    }
+
+    /// The log's own time, if it has one; ours if not.
+    pub(crate) fn log_time(&self, now: Timestamp) -> Timestamp {
+        let ahead = self.log_ahead.load(Ordering::Relaxed);
+        if ahead < 0 { now.minus(ahead.unsigned_abs()) } else { now.plus(ahead.unsigned_abs()) }
+    }
+
     /// A fresh transaction id.
     fn new_id(&self, now: Timestamp) -> TransactionId {
         let mut random = [0; 16];
@@ -294,7 +316,7 @@ impl Engine {
     }
 
     /// Fresh randomness, without a lock; the same seed gives the same numbers.
-    fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         mix(self.entropy.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN))
     }
 
@@ -386,6 +408,8 @@ impl Engine {
     /// Carries effects out, in their order, with no lock held: a port may call back at once, on this very thread.
     /// `over`: the coordinator has nothing left to do.
     pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, mut effects: Vec<Effect>, over: bool) {
+        // Where the log is asked now and then what is unfinished.
+        let finishing = self.options.lease != u64::MAX && effects.contains(&Effect::Finish);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Stage => self.stage(live),
@@ -407,19 +431,19 @@ impl Engine {
         }
         EFFECTS.set(effects);
         if over {
-            self.let_go(live);
+            self.let_go(live, finishing);
         }
     }
 
     /// Drives it no longer. Whether it did: a late callback must not let go of what has been taken up anew under the same id.
-    fn let_go(&self, live: &Live) -> bool {
+    fn let_go(&self, live: &Live, finishing: bool) -> bool {
         let mut shard = self.shard(live.id).lock();
         let driven = shard.get(&live.id).is_some_and(|driven| std::ptr::eq(Arc::as_ptr(driven), live));
         if driven {
             shard.remove(&live.id);
             drop(shard);
             self.driven.fetch_sub(1, Ordering::Relaxed);
-            self.recovery.lock().lets_go(live.id);
+            self.recovery.lock().lets_go(live.id, finishing);
         }
         driven
     }
@@ -439,7 +463,8 @@ impl Engine {
     }
 
     fn decide(self: &Arc<Self>, live: &Arc<Live>, decision: Decision) {
-        let command = LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.clock.now() };
+        let command =
+            LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.in_log(self.clock.now()) };
         let (engine, of) = (Arc::clone(self), Arc::clone(live));
         let readable = move |answer: Result<LogReply, LogError>| {
             let event = match answer {
@@ -535,7 +560,8 @@ impl Engine {
             "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
         let branch = BranchId { transaction: live.id, step };
         self.observer.observe(&Observation::DeadLetter { branch, service, verb, error: &error });
-        let letter = DeadLetter { step, verb, attempts, error: bounded(&error).into(), at: self.clock.now() };
+        let letter =
+            DeadLetter { step, verb, attempts, error: bounded(&error).into(), at: self.in_log(self.clock.now()) };
         let command = LogCommand::Park { writer: live.writer, id: live.id, letter };
         self.log.append(command, Box::new(|_| {}));
     }
@@ -595,7 +621,7 @@ impl Engine {
     fn conclude(&self, live: &Live, outcome: Option<Outcome>, until: Timestamp) {
         let outcome = outcome.or_else(|| (self.clock.now() >= until).then_some(Outcome::InDoubt));
         if let Some(outcome) = outcome
-            && self.let_go(live)
+            && self.let_go(live, false)
             && !live.state.lock().coordinator.is_answered()
         {
             self.answer(live, outcome);
@@ -605,8 +631,10 @@ impl Engine {
     fn flush_finished(&self) {
         let ids = std::mem::take(&mut *self.finished.lock());
         if !ids.is_empty() {
-            let command = LogCommand::Finish { writer: self.writer(), ids, now: self.clock.now() };
-            self.log.append(command, Box::new(|_| {}));
+            let told = (self.options.lease != u64::MAX).then(|| ids.clone());
+            let command = LogCommand::Finish { writer: self.writer(), ids, now: self.in_log(self.clock.now()) };
+            let recovery = Arc::clone(&self.recovery);
+            self.log.append(command, Box::new(move |_| _ = told.map(|ids| recovery.lock().told_finished(&ids))));
         }
     }
 
@@ -623,4 +651,4 @@ impl Drop for Engine {
 }
 
 /// For use in [`crate::recovery`] only.
-pub(crate) type Pending = VecDeque<(TransactionId, protocol::recovery::Resume, Arc<Transaction>)>;
+pub(crate) type Pending = VecDeque<(TransactionId, protocol::recovery::Resume, Vec<u8>, Arc<Transaction>)>;
