@@ -249,7 +249,9 @@ impl Shop for System {
     }
 
     fn audit(&self) {
-        // The databases are audited by the sums of the world; nobody here looks into them.
         self.wait_until_settled();
+        let audit = self.audit_databases();
+        let said = [audit.stdout, audit.stderr].concat();
+        assert!(audit.status.success(), "{}: {}", audit.status, String::from_utf8_lossy(&said));
     }
 }

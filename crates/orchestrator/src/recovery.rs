@@ -233,6 +233,7 @@ impl Engine {
         let taken = move |answer: Result<LogReply, LogError>| match answer {
             Ok(LogReply::Taken(transactions)) => {
                 tracing::warn!(%from, transactions, "took over the transactions of an instance whose lease lapsed");
+                engine.upkeep.lock().unsure.remove(&from);
                 engine.observer.observe(&Observation::TookOver { from, transactions });
                 engine.recover(Box::new(|_| {}));
             }
@@ -245,8 +246,12 @@ impl Engine {
     /// Take-overs without an answer were done if those who were to be taken over are no longer among the `lapsed`. Their transactions are found like any
     /// others; but who was told of nothing must hear of it now.
     fn tell_who_is_gone(&self, lapsed: &[Name]) {
-        let unsure = std::mem::take(&mut self.upkeep.lock().unsure);
-        for from in unsure.into_iter().filter(|from| !lapsed.contains(from)) {
+        let mut upkeep = self.upkeep.lock();
+        let (unsure, gone) = std::mem::take(&mut upkeep.unsure).into_iter().partition(|from| lapsed.contains(from));
+        upkeep.unsure = unsure;
+        drop(upkeep);
+        let gone: BTreeSet<Name> = gone;
+        for from in gone {
             tracing::warn!(%from, "an instance whose lease lapsed is taken over; nobody had said so");
             self.observer.observe(&Observation::TookOver { from, transactions: 0 });
         }

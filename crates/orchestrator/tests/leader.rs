@@ -11,7 +11,7 @@ use orchestrator::{
 };
 use parking_lot::Mutex;
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
-use protocol::log::{LogCommand, LogReply};
+use protocol::log::{LogCommand, LogReply, Resolution, Standing};
 use protocol::{BranchState, Command, Reply, Timestamp, Verb};
 
 const SEATS: Name = Name::literal("seats");
@@ -35,6 +35,8 @@ impl Clock for Hands {
 struct Silence {
     unanswered: Mutex<Vec<Done<Reply>>>,
     quick: AtomicBool,
+    /// They prepare at once, and answer nothing else.
+    begins: AtomicBool,
 }
 
 impl Transport for Silence {
@@ -43,13 +45,16 @@ impl Transport for Silence {
     }
 
     fn send(&self, _: &Name, command: Command, done: Done<Reply>) {
-        if !self.quick.load(Ordering::Relaxed) {
+        let begins = command.verb == Verb::Prepare && self.begins.load(Ordering::Relaxed);
+        if !begins && !self.quick.load(Ordering::Relaxed) {
             return self.unanswered.lock().push(done);
         }
         let state = if command.verb == Verb::Prepare { BranchState::Prepared } else { BranchState::Committed };
         done(Reply::Done(state));
     }
 }
+
+type Answer = Done<Result<LogReply, LogError>>;
 
 /// A log that notes who takes over whom, and who has it forget.
 #[derive(Clone, Default)]
@@ -61,7 +66,7 @@ struct Noting {
     loses_take_overs: Arc<AtomicBool>,
     /// What is finished is on its way to it for long.
     is_slow: Arc<AtomicBool>,
-    underway: Arc<Mutex<Vec<Done<Result<LogReply, LogError>>>>>,
+    underway: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Log for Noting {
@@ -274,4 +279,31 @@ fn what_the_log_has_not_been_told_of_yet_is_not_taken_up_again_unless_it_never_i
     assert_eq!(taken_up(), 1, "it will not hear of it by itself");
     live_on(&clock, &[&a], 4 * LEASE_RENEWAL_MS);
     assert_eq!(taken_up(), 1, "and now it has");
+}
+
+#[test]
+fn a_resolution_in_the_log_is_heeded_by_an_owner_that_nobody_told_and_by_whoever_takes_over() {
+    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
+    let a = Instance::start("a", &clock, &log);
+    let b = Instance::start("b", &clock, &log);
+    for owner_is_gone in [false, true] {
+        b.ways.begins.store(true, Ordering::Relaxed);
+        let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
+        b.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
+        live_on(&clock, &[&a, &b], 120_000);
+        let stuck = LogQuery::Listing { standing: Some(Standing::Stuck), limit: 10 };
+        let LogAnswer::Listing(found) = read(&log, stuck) else { panic!("it is asked for a list") };
+        let [(id, _)] = found.as_slice() else { panic!("one is stuck: {found:?}") };
+        // By an instance that is not here: neither of these is told.
+        let at = a.engine.now();
+        let resolution = Resolution { step: 0, operator: "ann".into(), reason: "seen to".into(), at };
+        log.append(LogCommand::Resolve { id: *id, resolution }, Box::new(|told| assert_eq!(told, Ok(LogReply::Done))));
+        let left: &[&Instance] = if owner_is_gone { &[&a] } else { &[&a, &b] };
+        live_on(&clock, left, LEASE_MS + 3 * LEASE_RENEWAL_MS);
+        let LogAnswer::Transaction(Some(record)) = read(&log, LogQuery::Transaction(*id)) else { panic!("{id}") };
+        assert_eq!(record.standing(), Standing::Finished, "owner is gone: {owner_is_gone}");
+        assert_eq!(record.letters.len(), 1, "it is not called stuck once more");
+        let owner = if owner_is_gone { &a } else { &b };
+        assert_eq!((record.owner, owner.engine.live_count()), (Some(owner.engine.instance()), 0));
+    }
 }

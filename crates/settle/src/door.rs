@@ -1,14 +1,15 @@
 //! Which shop `settle tx` is about: a data folder, or the operators' door of a running order instance.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::admin_client::AdminClient;
 use crate::folder::Folder;
+use crate::up::member::is_ready;
 use crate::up::plan::Kind;
-use crate::up::state::State;
+use crate::up::state::{Entry, State};
 
 /// The variable with the password of a door that has one.
 const PASSWORD: &str = "SETTLE_ADMIN__PASSWORD";
@@ -75,11 +76,13 @@ impl Door {
 }
 
 /// Any order instance of a `settle up` that lets operators in.
-fn reach_up(data: &PathBuf) -> anyhow::Result<AdminClient> {
+fn reach_up(data: &Path) -> anyhow::Result<AdminClient> {
     let shown = data.display();
     let state = State::read(data)?;
     let state = state.with_context(|| format!("{shown} is no data folder of `settle up`: it has no up.json"))?;
-    for entry in state.components.iter().filter(|entry| entry.kind == Kind::Order && entry.pid.is_some()) {
+    // One that stands still would take the question, and not answer.
+    let answers = |entry: &&Entry| entry.kind == Kind::Order && entry.pid.is_some() && is_ready(entry.kind, entry.port);
+    for entry in state.components.iter().filter(answers) {
         if let Some(client) = AdminClient::reach(&data.join(&entry.name).join(shop::admin::SOCKET))? {
             return Ok(client);
         }

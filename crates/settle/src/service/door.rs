@@ -118,3 +118,62 @@ fn is_equal(said: &[u8], password: &[u8]) -> bool {
     let differs = said.iter().zip(password).fold(0, |differs, (a, b)| differs | (a ^ b));
     said.len() == password.len() && differs == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use axum::routing::get;
+
+    use super::*;
+    use crate::admin_client::AdminClient;
+
+    fn routes() -> Router {
+        Router::new().route("/seven", get(async || Json(7)))
+    }
+
+    async fn asked(url: String, password: Option<&'static str>) -> Result<u8, String> {
+        let ask = move || AdminClient::connect(&url, password.map(str::to_owned))?.get("/seven");
+        tokio::task::spawn_blocking(ask).await.unwrap().map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_address_with_a_password_lets_in_who_knows_it() {
+        let bound =
+            Bound::bind(Door::Address("127.0.0.1:0".parse().unwrap(), Some("sesame".to_owned()))).await.unwrap();
+        let url = bound.flag().strip_prefix("--url ").unwrap().to_owned();
+        let open = bound.open(routes());
+        for wrong in [None, Some(""), Some("sesam"), Some("sesame!"), Some("Sesame")] {
+            let why = asked(url.clone(), wrong).await.unwrap_err();
+            assert!(why.contains("SETTLE_ADMIN__PASSWORD"), "{wrong:?}: {why}");
+        }
+        assert_eq!(asked(url.clone(), Some("sesame")).await, Ok(7));
+        drop(open);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_socket_is_its_users_alone_and_no_other_instances() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("order-1.sock");
+        let bind = || Bound::bind(Door::Socket(path.clone()));
+        let open = bind().await.unwrap().open(routes());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let reach = || {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || {
+                AdminClient::reach(&path).unwrap().map(|mut it| it.get::<u8>("/seven").unwrap())
+            })
+        };
+        assert_eq!(reach().await.unwrap(), Some(7));
+        let twice = bind().await.err().unwrap().to_string();
+        assert!(twice.contains("another process listens on"), "{twice}");
+        drop(open);
+        assert_eq!(reach().await.unwrap(), None);
+        // One that a killed process left behind is nobody's; a file that is no socket is somebody's.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(bind().await.unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind().await.is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+}
