@@ -116,10 +116,10 @@ pub(crate) struct Defined {
 pub(crate) struct Live {
     pub(crate) id: TransactionId,
     transaction: Arc<Transaction>,
-    writer: Writer,
+    pub(crate) writer: Writer,
     began: u64,
     /// It holds a place among the transactions in flight until it is answered.
-    admitted: bool,
+    pub(crate) admitted: bool,
     /// When it wants to be woken. Milliseconds; `u64::MAX`: never.
     wake: AtomicU64,
     /// The probes that it has not used yet, if it took any.
@@ -135,7 +135,7 @@ pub(crate) struct LiveState {
     pub(crate) waiters: Vec<Done<Outcome>>,
     pub(crate) outcome: Option<Outcome>,
     /// Waits for another owner's decision until then.
-    relinquished: Option<Timestamp>,
+    pub(crate) relinquished: Option<Timestamp>,
     /// Where the jitter of its retries comes from.
     entropy: u64,
 }
@@ -148,13 +148,6 @@ thread_local! {
 impl Live {
     fn service(&self, step: u8) -> Option<Name> {
         self.transaction.steps.get(usize::from(step)).map(|step| step.service)
-    }
-
-    /// Under which epoch it was begun here, if it was, and nobody has been told an outcome here.
-    pub(crate) fn untold_by(&self) -> Option<Writer> {
-        let state = self.state.lock();
-        let untold = self.admitted && state.outcome.is_none() && state.relinquished.is_none();
-        untold.then_some(self.writer)
     }
 }
 
@@ -293,18 +286,6 @@ impl Engine {
         };
         transaction.check()?;
         Ok((transaction, definition.pacing, pass))
-    }
-
-    /// A time that is written to the log: never before the log's own. So whatever is born is younger than what the log has forgotten, and what is
-    /// finished is not forgotten at once, however late this instance's clock is.
-    pub(crate) fn in_log(&self, now: Timestamp) -> Timestamp {
-        now.plus(self.log_ahead.load(Ordering::Relaxed).max(0).unsigned_abs())
-    }
-
-    /// The log's own time, if it has one; ours if not.
-    pub(crate) fn log_time(&self, now: Timestamp) -> Timestamp {
-        let ahead = self.log_ahead.load(Ordering::Relaxed);
-        if ahead < 0 { now.minus(ahead.unsigned_abs()) } else { now.plus(ahead.unsigned_abs()) }
     }
 
     /// A fresh transaction id.

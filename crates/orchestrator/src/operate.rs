@@ -4,12 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protocol::limits::MAX_TERMINATION_BATCH;
-use protocol::log::{LogCommand, LogReply, Resolution, Verdict};
+use protocol::log::{LogCommand, LogReply, Resolution, Verdict, Writer};
 use protocol::{Event, Name, Outcome, Protocol, Timestamp, TransactionId};
 
 use crate::definition::Choice;
-use crate::engine::Engine;
+use crate::engine::{Engine, Live};
 use crate::ports::{Done, LogAnswer, LogError, LogQuery};
+
+impl Live {
+    /// Under which epoch it was begun here, if it was, and nobody has been told an outcome here.
+    pub(crate) fn untold_by(&self) -> Option<Writer> {
+        let state = self.state.lock();
+        let untold = self.admitted && state.outcome.is_none() && state.relinquished.is_none();
+        untold.then_some(self.writer)
+    }
+}
 
 impl Engine {
     /// The name of this instance.

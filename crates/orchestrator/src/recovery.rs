@@ -169,6 +169,18 @@ impl Engine {
         }
     }
 
+    /// A time that is written to the log: never before the log's own. So whatever is born is younger than what the log has forgotten, and what is
+    /// finished is not forgotten at once, however late this instance's clock is.
+    pub(crate) fn in_log(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.log_ahead.load(Ordering::Relaxed).max(0).unsigned_abs())
+    }
+
+    /// The log's own time, if it has one; ours if not.
+    pub(crate) fn log_time(&self, now: Timestamp) -> Timestamp {
+        let ahead = self.log_ahead.load(Ordering::Relaxed);
+        if ahead < 0 { now.minus(ahead.unsigned_abs()) } else { now.plus(ahead.unsigned_abs()) }
+    }
+
     /// Learns how far the log's clock is from this instance's, and says when they are far apart, and when they no longer are. Neither leases nor what
     /// is forgotten go by this instance's clock. But if it is ahead, so are the births of its transactions: participants ask about them, and
     /// forget them, later by as much.
