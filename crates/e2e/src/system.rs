@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use servers::redis::Persistence;
 use servers::{nats, redis};
+use tempfile::TempDir;
 
 use crate::client::{Client, PATIENCE};
 use crate::gateway::Gateway;
@@ -30,11 +32,12 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn spawn(service: usize, name: &str, arguments: &[String]) -> Self {
+    fn spawn(service: usize, name: &str, arguments: &[String], folder: &Path) -> Self {
         let (command, section) = SERVICES[service];
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let listen = address.to_string();
-        let mut all = vec!["--listen", &listen, "--instance", name];
+        let door = format!("admin.listen={}", socket(folder, name).display());
+        let mut all = vec!["--listen", &listen, "--instance", name, "--set", &door];
         all.extend(arguments.iter().map(String::as_str));
         let mut child = settle(command, &all).env("SETTLE_LOG", "warn").spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -136,6 +139,12 @@ pub struct System {
     pub broker: nats::Server,
     gateway: Gateway,
     arguments: Vec<String>,
+    folder: TempDir,
+}
+
+/// The operators' socket of an order instance.
+fn socket(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.sock"))
 }
 
 impl System {
@@ -143,19 +152,24 @@ impl System {
     pub fn start(instances: usize, arguments: &[&str]) -> Self {
         let databases: Vec<_> = (0..3).map(|_| redis::Server::start(Persistence::Always).unwrap()).collect();
         let broker = nats::Server::start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut configuration = String::new();
         let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let mut set = |key: &str, value: &str| all.extend(["--set".to_owned(), format!("{key}={value}")]);
         set("nats.url", &broker.address());
         for ((_, section), database) in SERVICES.iter().zip(&databases) {
             set(&format!("{section}.redis"), &database.address());
             set(&format!("{section}.durability"), "fsync");
+            let redis = database.address();
+            configuration.push_str(&format!("[{section}]\nredis = \"{redis}\"\ndurability = \"fsync\"\n"));
         }
+        std::fs::write(folder.path().join("settle.toml"), configuration).unwrap();
         let gateway = Gateway::open();
-        let mut system = Self { services: Default::default(), databases, broker, gateway, arguments: all };
+        let mut system = Self { services: Default::default(), databases, broker, gateway, arguments: all, folder };
         for (service, (command, _)) in SERVICES.iter().enumerate() {
             for number in 1..=instances {
                 let name = format!("{command}-{number}");
-                system.services[service].push(Instance::spawn(service, &name, &system.arguments));
+                system.services[service].push(Instance::spawn(service, &name, &system.arguments, system.folder.path()));
             }
         }
         system.services.iter().flatten().for_each(Instance::wait_until_it_serves);
@@ -165,7 +179,7 @@ impl System {
 
     /// Starts another instance of a service (0 orders, 1 stock, 2 payment), and has the gateway know it.
     pub fn add(&mut self, service: usize, name: &str) {
-        let instance = Instance::spawn(service, name, &self.arguments);
+        let instance = Instance::spawn(service, name, &self.arguments, self.folder.path());
         instance.wait_until_it_serves();
         self.services[service].push(instance);
         self.route();
@@ -181,14 +195,14 @@ impl System {
 
     /// Starts an instance without waiting for it.
     pub fn spawn(&self, service: usize, name: &str) -> Instance {
-        Instance::spawn(service, name, &self.arguments)
+        Instance::spawn(service, name, &self.arguments, self.folder.path())
     }
 
     /// Starts an instance with further arguments, and waits until it serves. The gateway does not know it.
     pub fn spawn_with(&self, service: usize, name: &str, further: &[&str]) -> Instance {
         let further = further.iter().map(ToString::to_string);
         let arguments: Vec<String> = self.arguments.iter().cloned().chain(further).collect();
-        let instance = Instance::spawn(service, name, &arguments);
+        let instance = Instance::spawn(service, name, &arguments, self.folder.path());
         instance.wait_until_it_serves();
         instance
     }
@@ -202,6 +216,18 @@ impl System {
     pub fn load(&self, arguments: &[&str]) -> Output {
         let url = format!("http://{}", self.address());
         settle("load", &[&["--url", &url], arguments].concat()).output().unwrap()
+    }
+
+    /// An operator's tool, at the door of this order instance.
+    pub fn operate(&self, name: &str, arguments: &[&str]) -> Output {
+        let door = socket(self.folder.path(), name).display().to_string();
+        settle(arguments[0], &[&arguments[1..], &["--socket", &door]].concat()).output().unwrap()
+    }
+
+    /// `settle audit` of the databases.
+    pub fn audit_databases(&self) -> Output {
+        let file = self.folder.path().join("settle.toml").display().to_string();
+        settle("audit", &["--config", &file]).output().unwrap()
     }
 
     /// The order instances.
@@ -232,7 +258,9 @@ impl Shop for System {
     }
 
     fn audit(&self) {
-        // The databases are audited by the sums of the world; nobody here looks into them.
         self.wait_until_settled();
+        let audit = self.audit_databases();
+        let said = [audit.stdout, audit.stderr].concat();
+        assert!(audit.status.success(), "{}: {}", audit.status, String::from_utf8_lossy(&said));
     }
 }

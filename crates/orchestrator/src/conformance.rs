@@ -10,8 +10,8 @@ use std::time::Duration;
 use ledger::{EntityId, Entry, entries};
 use protocol::log::{LogCommand, LogReply, Resolution, StageRefusal, Standing, Verdict, Writer};
 use protocol::{
-    BranchId, BranchState, Cause, Command, Decision, Epoch, Name, Order, Payload, Protocol, Recovery, Reply, Step,
-    Timestamp, Transaction, TransactionId, Verb,
+    BranchId, BranchState, Cause, Command, Decision, Name, Order, Payload, Protocol, Recovery, Reply, Step, Timestamp,
+    Transaction, TransactionId, Verb,
 };
 
 use crate::ports::{Done, Log, LogAnswer, LogQuery, Participant};
@@ -19,6 +19,10 @@ use crate::ports::{Done, Log, LogAnswer, LogQuery, Participant};
 pub use ledger_store::ledger_store;
 pub use transport::transport;
 
+/// A lease that stands for as long as a suite takes. Milliseconds.
+const STANDS: u64 = 1_000_000;
+/// Longer than a millisecond, by any clock.
+const A_MOMENT: Duration = Duration::from_millis(5);
 /// How long a call may take before the suite calls it lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,7 +71,7 @@ fn transaction(birth: u64, tag: u8) -> Transaction {
 
 fn register(log: &dyn Log, instance: &'static str, now: u64) -> Writer {
     let instance = Name::literal(instance);
-    match append(log, LogCommand::Register { instance, now: Timestamp(now), lease: 1000 }) {
+    match append(log, LogCommand::Register { instance, now: Timestamp(now), lease: STANDS }) {
         LogReply::Registered(epoch) => Writer { instance, epoch },
         other => panic!("registering answers with an epoch, not {other:?}"),
     }
@@ -114,14 +118,30 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
     let open = transaction(13, 4);
     assert_eq!(stage(&*store, writer, &open), LogReply::Staged);
     let taker = register(&*store, "b", 500);
+    assert!(taker.epoch > writer.epoch, "no epoch is given twice");
     let take_over = |now| LogCommand::TakeOver { writer: taker, from: writer.instance, now: Timestamp(now) };
-    assert_eq!(append(&*store, take_over(1000)), LogReply::StillAlive);
-    assert_eq!(append(&*store, take_over(1001)), LogReply::Taken(2), "the undecided and the unfinished one");
+    assert_eq!(append(&*store, take_over(STANDS)), LogReply::StillAlive);
+    // Whether the log goes by our time or by its own, this lapses with the next millisecond.
+    let resign = LogCommand::Renew { writer, now: Timestamp(STANDS), lease: 0 };
+    assert_eq!(append(&*store, resign), LogReply::Done);
+    std::thread::sleep(A_MOMENT);
+    assert_eq!(append(&*store, take_over(STANDS + 1)), LogReply::Taken(2), "the undecided and the unfinished one");
     assert_eq!(stage(&*store, writer, &transaction(14, 5)), LogReply::StageRefused(StageRefusal::Fenced));
     assert_eq!(decide(&*store, writer, open.id, Decision::Commit), LogReply::Fenced);
     assert_eq!(decide(&*store, taker, open.id, abort()), LogReply::Decided { decision: abort(), first: true });
-    let renew = LogCommand::Renew { writer, now: Timestamp(1002), lease: 1000 };
+    let renew = LogCommand::Renew { writer, now: Timestamp(STANDS + 2), lease: STANDS };
     assert_eq!(append(&*store, renew), LogReply::Fenced);
+    let listed = |log: &dyn Log| match read(log, LogQuery::Open) {
+        LogAnswer::Open { instances, .. } => instances.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        other => panic!("what is open is answered with that, not {other:?}"),
+    };
+    // Its name may stay until another has a higher epoch.
+    let third = register(&*store, "c", 500);
+    assert_eq!(listed(&*store), [taker.instance, third.instance], "who has nothing left is dropped");
+    assert_eq!(append(&*store, take_over(STANDS + 2)), LogReply::NotFound);
+    let back = register(&*store, "a", 500);
+    assert!(back.epoch > third.epoch, "and who comes back gets an epoch that nobody ever had");
+    assert_eq!(stage(&*store, writer, &transaction(15, 8)), LogReply::StageRefused(StageRefusal::Fenced));
 
     // A dead letter makes it stuck until someone resolves it.
     let letter = protocol::log::DeadLetter {
@@ -156,7 +176,7 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
 
     // A restart under the same name raises the epoch.
     let restarted = register(&*store, "b", 2000);
-    assert_eq!(restarted.epoch, Epoch(taker.epoch.0 + 1));
+    assert!(restarted.epoch > taker.epoch);
     assert_eq!(stage(&*store, taker, &transaction(20, 7)), LogReply::StageRefused(StageRefusal::Fenced));
 }
 

@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -116,10 +116,10 @@ pub(crate) struct Defined {
 pub(crate) struct Live {
     pub(crate) id: TransactionId,
     transaction: Arc<Transaction>,
-    writer: Writer,
+    pub(crate) writer: Writer,
     began: u64,
     /// It holds a place among the transactions in flight until it is answered.
-    admitted: bool,
+    pub(crate) admitted: bool,
     /// When it wants to be woken. Milliseconds; `u64::MAX`: never.
     wake: AtomicU64,
     /// The probes that it has not used yet, if it took any.
@@ -135,7 +135,7 @@ pub(crate) struct LiveState {
     pub(crate) waiters: Vec<Done<Outcome>>,
     pub(crate) outcome: Option<Outcome>,
     /// Waits for another owner's decision until then.
-    relinquished: Option<Timestamp>,
+    pub(crate) relinquished: Option<Timestamp>,
     /// Where the jitter of its retries comes from.
     entropy: u64,
 }
@@ -173,9 +173,11 @@ pub struct Engine {
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
     pub(crate) finished: Mutex<Vec<TransactionId>>,
-    pub(crate) recovery: Mutex<crate::recovery::Recovering>,
+    pub(crate) recovery: Arc<Mutex<crate::recovery::Recovering>>,
     pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
     pub(crate) draining: AtomicBool,
+    /// How far the log's clock is ahead of ours, if it has one. Milliseconds.
+    pub(crate) log_ahead: AtomicI64,
 }
 
 impl Engine {
@@ -222,9 +224,10 @@ impl Engine {
             driven: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             finished: Mutex::default(),
-            recovery: Mutex::default(),
+            recovery: Arc::default(),
             upkeep: Mutex::default(),
             draining: AtomicBool::new(false),
+            log_ahead: AtomicI64::new(0),
         }))
     }
 
@@ -273,7 +276,7 @@ impl Engine {
             Choice::Auto => defined.policy.lock().choose(pass.is_probe()),
         };
         let transaction = Transaction {
-            id: self.new_id(now),
+            id: self.new_id(self.in_log(now)),
             definition: name,
             protocol,
             order: definition.order,
@@ -294,7 +297,7 @@ impl Engine {
     }
 
     /// Fresh randomness, without a lock; the same seed gives the same numbers.
-    fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         mix(self.entropy.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN))
     }
 
@@ -386,6 +389,8 @@ impl Engine {
     /// Carries effects out, in their order, with no lock held: a port may call back at once, on this very thread.
     /// `over`: the coordinator has nothing left to do.
     pub(crate) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, mut effects: Vec<Effect>, over: bool) {
+        // Where the log is asked now and then what is unfinished.
+        let finishing = self.options.lease != u64::MAX && effects.contains(&Effect::Finish);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Stage => self.stage(live),
@@ -407,19 +412,19 @@ impl Engine {
         }
         EFFECTS.set(effects);
         if over {
-            self.let_go(live);
+            self.let_go(live, finishing);
         }
     }
 
     /// Drives it no longer. Whether it did: a late callback must not let go of what has been taken up anew under the same id.
-    fn let_go(&self, live: &Live) -> bool {
+    fn let_go(&self, live: &Live, finishing: bool) -> bool {
         let mut shard = self.shard(live.id).lock();
         let driven = shard.get(&live.id).is_some_and(|driven| std::ptr::eq(Arc::as_ptr(driven), live));
         if driven {
             shard.remove(&live.id);
             drop(shard);
             self.driven.fetch_sub(1, Ordering::Relaxed);
-            self.recovery.lock().lets_go(live.id);
+            self.recovery.lock().lets_go(live.id, finishing);
         }
         driven
     }
@@ -439,7 +444,8 @@ impl Engine {
     }
 
     fn decide(self: &Arc<Self>, live: &Arc<Live>, decision: Decision) {
-        let command = LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.clock.now() };
+        let command =
+            LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.in_log(self.clock.now()) };
         let (engine, of) = (Arc::clone(self), Arc::clone(live));
         let readable = move |answer: Result<LogReply, LogError>| {
             let event = match answer {
@@ -535,7 +541,8 @@ impl Engine {
             "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
         let branch = BranchId { transaction: live.id, step };
         self.observer.observe(&Observation::DeadLetter { branch, service, verb, error: &error });
-        let letter = DeadLetter { step, verb, attempts, error: bounded(&error).into(), at: self.clock.now() };
+        let letter =
+            DeadLetter { step, verb, attempts, error: bounded(&error).into(), at: self.in_log(self.clock.now()) };
         let command = LogCommand::Park { writer: live.writer, id: live.id, letter };
         self.log.append(command, Box::new(|_| {}));
     }
@@ -595,7 +602,7 @@ impl Engine {
     fn conclude(&self, live: &Live, outcome: Option<Outcome>, until: Timestamp) {
         let outcome = outcome.or_else(|| (self.clock.now() >= until).then_some(Outcome::InDoubt));
         if let Some(outcome) = outcome
-            && self.let_go(live)
+            && self.let_go(live, false)
             && !live.state.lock().coordinator.is_answered()
         {
             self.answer(live, outcome);
@@ -605,8 +612,10 @@ impl Engine {
     fn flush_finished(&self) {
         let ids = std::mem::take(&mut *self.finished.lock());
         if !ids.is_empty() {
-            let command = LogCommand::Finish { writer: self.writer(), ids, now: self.clock.now() };
-            self.log.append(command, Box::new(|_| {}));
+            let told = (self.options.lease != u64::MAX).then(|| ids.clone());
+            let command = LogCommand::Finish { writer: self.writer(), ids, now: self.in_log(self.clock.now()) };
+            let recovery = Arc::clone(&self.recovery);
+            self.log.append(command, Box::new(move |_| _ = told.map(|ids| recovery.lock().told_finished(&ids))));
         }
     }
 
@@ -623,4 +632,4 @@ impl Drop for Engine {
 }
 
 /// For use in [`crate::recovery`] only.
-pub(crate) type Pending = VecDeque<(TransactionId, protocol::recovery::Resume, Arc<Transaction>)>;
+pub(crate) type Pending = VecDeque<(TransactionId, protocol::recovery::Resume, Vec<u8>, Arc<Transaction>)>;

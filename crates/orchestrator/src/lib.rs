@@ -81,6 +81,8 @@ pub use engine::{Engine, Executed, Options, TurnedAway};
 pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use observe::{Observation, Observer, Unobserved};
 pub use orchestrator::{Builder, Orchestrator, StartError};
-pub use ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer};
+pub use ports::{
+    Clock, ClockBehind, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer,
+};
 pub use protocol::{Name, Outcome, Payload, Step};
 pub use transport::InProcess;

@@ -89,7 +89,7 @@ pub enum Observation<'a> {
     TookOver {
         /// Whose.
         from: Name,
-        /// How many.
+        /// How many; 0 also if the answer was lost.
         transactions: u64,
     },
     /// This instance looks after the log on behalf of all from now on, or does so no longer.

@@ -4,17 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protocol::limits::MAX_TERMINATION_BATCH;
-use protocol::log::{LogCommand, LogReply, Resolution, Verdict};
-use protocol::{Event, Name, Outcome, Protocol, TransactionId};
+use protocol::log::{LogCommand, LogReply, Resolution, Verdict, Writer};
+use protocol::{Event, Name, Outcome, Protocol, Timestamp, TransactionId};
 
 use crate::definition::Choice;
-use crate::engine::Engine;
-use crate::ports::{Done, LogError};
+use crate::engine::{Engine, Live};
+use crate::ports::{Done, LogAnswer, LogError, LogQuery};
+
+impl Live {
+    /// Under which epoch it was begun here, if it was, and nobody has been told an outcome here.
+    pub(crate) fn untold_by(&self) -> Option<Writer> {
+        let state = self.state.lock();
+        let untold = self.admitted && state.outcome.is_none() && state.relinquished.is_none();
+        untold.then_some(self.writer)
+    }
+}
 
 impl Engine {
     /// The name of this instance.
     pub fn instance(&self) -> Name {
         self.options.instance
+    }
+
+    /// The time that this engine writes to its log.
+    pub fn now(&self) -> Timestamp {
+        self.in_log(self.clock.now())
     }
 
     /// Whether anything is under way that a tick could move.
@@ -51,9 +65,24 @@ impl Engine {
         self.live(id).map(|live| live.state.lock().coordinator.state())
     }
 
-    /// Whether whoever had a transaction executed has been answered; `None` if this engine does not drive it.
+    /// Whether this engine has told an outcome of a transaction; `None` if it does not drive it. If it has not, another may have: see
+    /// [`confirm_untold`](Engine::confirm_untold).
     pub fn is_answered(&self, id: TransactionId) -> Option<bool> {
         self.live(id).map(|live| live.state.lock().outcome.is_some())
+    }
+
+    /// Calls `done` with whether it is certain that nobody, anywhere, has been told an outcome of a transaction: this engine began it and has told
+    /// nobody, and the log says that it is its own still. What this engine knows by itself does not suffice: one that was frozen does not know that
+    /// another took the transaction over, and told somebody.
+    pub fn confirm_untold(&self, id: TransactionId, done: Done<bool>) {
+        let Some(writer) = self.live(id).and_then(|live| live.untold_by()) else { return done(false) };
+        if self.options.lease == u64::MAX {
+            // Nobody else can have taken it over.
+            return done(true);
+        }
+        // Finishes nothing; whoever is fenced is told so.
+        let command = LogCommand::Finish { writer, ids: Vec::new(), now: self.in_log(self.clock.now()) };
+        self.log.append(command, Box::new(|answer| done(answer == Ok(LogReply::Done))));
     }
 
     /// Calls `done` with the outcome of a transaction that this engine drives, at once if it has been answered. Gives `done` back
@@ -83,23 +112,46 @@ impl Engine {
         live.is_some()
     }
 
-    /// Records that an operator has settled a branch by hand, and counts it as acknowledged.
+    /// Records that an operator has settled a branch by hand, and counts it as acknowledged if this engine drives the transaction. The log decides
+    /// whether there is anything to settle. Another engine that drives it hears of it from the log, within a renewal, or at once by
+    /// [`resolved`](Engine::resolved).
+    ///
+    /// A resolution's time is at least that of the dead letter it is about, whatever the clocks of those who wrote them say.
     pub fn resolve(
         self: &Arc<Self>,
         id: TransactionId,
-        resolution: Resolution,
+        mut resolution: Resolution,
         done: Done<Result<LogReply, LogError>>,
     ) {
-        let (engine, step) = (Arc::clone(self), resolution.step);
-        let resolved = move |answer: Result<LogReply, LogError>| {
-            if let Ok(LogReply::Done) = answer
-                && let Some(live) = engine.live(id)
-            {
-                engine.handle(&live, Event::Resolved { step });
-            }
-            done(answer);
+        let engine = Arc::clone(self);
+        let found = move |answer: Result<LogAnswer, LogError>| {
+            let record = match answer {
+                Ok(LogAnswer::Transaction(Some(record))) => record,
+                Ok(_) => return done(Ok(LogReply::NotFound)),
+                Err(error) => return done(Err(error)),
+            };
+            let step = resolution.step;
+            let letters = record.open_letters().filter(|letter| letter.step == step).map(|letter| letter.at);
+            resolution.at = letters.chain([resolution.at]).max().unwrap_or_default();
+            let told = Arc::clone(&engine);
+            let resolved = move |answer: Result<LogReply, LogError>| {
+                if let Ok(LogReply::Done) = answer {
+                    told.resolved(id, step);
+                }
+                done(answer);
+            };
+            engine.log.append(LogCommand::Resolve { id, resolution }, Box::new(resolved));
         };
-        self.log.append(LogCommand::Resolve { id, resolution }, Box::new(resolved));
+        self.log.read(LogQuery::Transaction(id), Box::new(found));
+    }
+
+    /// The log says that an operator has settled a branch by hand: it counts as acknowledged. Whether this engine drives the transaction.
+    pub fn resolved(self: &Arc<Self>, id: TransactionId, step: u8) -> bool {
+        let live = self.live(id);
+        if let Some(live) = &live {
+            self.handle(live, Event::Resolved { step });
+        }
+        live.is_some()
     }
 
     /// A participant asks what became of its open branches: at most [`MAX_TERMINATION_BATCH`] at a time; the answers are in order.
@@ -112,7 +164,7 @@ impl Engine {
                 Err(error) => Err(error),
             });
         };
-        self.log.append(LogCommand::Ask { ids, now: self.clock.now() }, Box::new(answered));
+        self.log.append(LogCommand::Ask { ids, now: self.in_log(self.clock.now()) }, Box::new(answered));
     }
 
     /// The services and whether their breakers keep transactions away now, with how often each has opened. One that waits for a probe

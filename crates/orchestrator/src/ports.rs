@@ -3,6 +3,7 @@
 //! The ports take callbacks instead of returning futures: a store that completes a batch of 64 commands on one thread calls 64
 //! functions, and wakes nobody. It also lets the simulator drive the very same engine on one thread.
 
+use protocol::limits::MAX_CLOCK_LEAD_MS;
 use protocol::log::{Lease, LogCommand, LogReply, Record, Standing};
 use protocol::{Command, Name, Reply, Timestamp, TransactionId};
 
@@ -16,9 +17,11 @@ pub struct LogError(pub String);
 
 /// The transaction log: [`protocol::log::LogState`] kept durable.
 ///
+/// A log that several processes share goes by a clock of its own for leases, whatever time a command names: see [`LogAnswer::Open`].
+///
 /// Contract, checked by [`crate::conformance`]: commands of one caller are applied in the order of the calls; each is applied at most
 /// once, never retried blindly; an answer is given once everything it rests on is durable (save the `readable` one of a decision);
-/// an error means *unknown*.
+/// an error means *unknown*. A stage that certainly never left may be answered as refused: [`StageRefusal::NotSent`](protocol::log::StageRefusal).
 pub trait Log: Send + Sync + 'static {
     /// Applies a command; `done` is called when it is durable.
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>);
@@ -61,6 +64,8 @@ pub enum LogAnswer {
         records: Vec<(TransactionId, Record)>,
         /// The instances.
         instances: Vec<(Name, Lease)>,
+        /// The time by which their leases go, if that is the log's own clock; `None`: whoever asks goes by its own.
+        now: Option<Timestamp>,
     },
     /// To [`LogQuery::Transaction`].
     Transaction(Option<Box<Record>>),
@@ -75,6 +80,7 @@ pub fn answer(state: &protocol::log::LogState, query: LogQuery) -> LogAnswer {
         LogQuery::Open => LogAnswer::Open {
             records: state.open().map(owned).collect(),
             instances: state.instances().iter().map(|(name, lease)| (*name, *lease)).collect(),
+            now: None,
         },
         LogQuery::Transaction(id) => LogAnswer::Transaction(state.get(id).cloned().map(Box::new)),
         LogQuery::Listing { standing, limit } => {
@@ -154,6 +160,29 @@ impl SystemClock {
     }
 }
 
+/// The clock of a database, and what it knows of, contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a transaction was born {0} ms after the time by the database's own clock: the clock of the database's machine was set back, or an instance's was \
+     ahead. Mend the clocks; an instance starts once the database's time has come within {MAX_CLOCK_LEAD_MS} ms of it"
+)]
+pub struct ClockBehind(pub u64);
+
+impl SystemClock {
+    /// A clock for one of several processes that share a database: begins at the `database`'s time, however wrong the machine's own is; or right
+    /// behind the birth that is the youngest `known` there, if that is later.
+    ///
+    /// # Errors
+    /// [`ClockBehind`], if it is later by more than [`MAX_CLOCK_LEAD_MS`]: going on from there would carry somebody's wrong clock on.
+    pub fn shared(database: Timestamp, known: Timestamp) -> Result<Self, ClockBehind> {
+        let lead = known.since(database);
+        if lead > MAX_CLOCK_LEAD_MS {
+            return Err(ClockBehind(lead));
+        }
+        Ok(Self { epoch_millis: database.max(known.plus(1)).0, ..Self::default() })
+    }
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.epoch_millis).plus(coarse_millis().saturating_sub(self.coarse_started))
@@ -174,5 +203,17 @@ mod tests {
         assert!(SystemClock::later_than(known).now() > known);
         let machine = SystemClock::default().now();
         assert!(SystemClock::later_than(Timestamp(5)).now() >= machine, "and a right one is left alone");
+    }
+
+    #[test]
+    fn a_shared_clock_goes_by_the_database_and_jumps_so_far_at_most() {
+        let machine = SystemClock::default().now();
+        for database in [machine.minus(3_600_000), machine.plus(3_600_000)] {
+            let begins = |known| SystemClock::shared(database, known).map(|clock| clock.now().since(database));
+            assert!(begins(Timestamp(0)).unwrap() < 10_000, "not the machine's");
+            assert!((30_001..40_000).contains(&begins(database.plus(30_000)).unwrap()));
+            assert!(begins(database.plus(MAX_CLOCK_LEAD_MS)).is_ok());
+            assert_eq!(begins(database.plus(MAX_CLOCK_LEAD_MS + 1)), Err(ClockBehind(MAX_CLOCK_LEAD_MS + 1)));
+        }
     }
 }

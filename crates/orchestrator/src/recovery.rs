@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use protocol::limits::{KEPT_TRANSACTIONS, LEASE_RENEWAL_MS, MIN_RETENTION_MS, RETENTION_MS};
+use protocol::limits::{KEPT_TRANSACTIONS, LEASE_RENEWAL_MS, MAX_CLOCK_SKEW_MS, MIN_RETENTION_MS, RETENTION_MS};
 use protocol::log::{LogCommand, LogReply};
 use protocol::recovery::{lapsed, leader, plan};
-use protocol::{Coordinator, Name, Timestamp, TransactionId};
+use protocol::{Coordinator, Event, Name, Timestamp, TransactionId};
 
 use crate::engine::{Engine, Pending};
 use crate::observe::Observation;
@@ -35,16 +35,30 @@ pub(crate) struct Recovering {
     pub(crate) active: BTreeSet<TransactionId>,
     /// How many times the log is being asked.
     asking: usize,
-    /// What was let go of while the log was being asked: its answer may still show that as unfinished.
+    /// What was let go of, or known to be finished, while the log was being asked: its answer may still show that as unfinished.
     let_go: BTreeSet<TransactionId>,
+    /// What is done here, while the log has not answered that it knows. If it never does, that is found when it is asked again.
+    finishing: BTreeSet<TransactionId>,
 }
 
 impl Recovering {
-    /// A transaction is driven no longer.
-    pub(crate) fn lets_go(&mut self, id: TransactionId) {
+    /// A transaction is driven no longer. `finishing`: the log is about to be told that it is finished.
+    pub(crate) fn lets_go(&mut self, id: TransactionId, finishing: bool) {
         self.active.remove(&id);
+        if finishing {
+            self.finishing.insert(id);
+        }
         if self.asking > 0 {
             self.let_go.insert(id);
+        }
+    }
+
+    /// The log has answered that these are finished; or it has not, and nothing more is to be expected.
+    pub(crate) fn told_finished(&mut self, ids: &[TransactionId]) {
+        for id in ids {
+            if self.finishing.remove(id) && self.asking > 0 {
+                self.let_go.insert(*id);
+            }
         }
     }
 
@@ -63,6 +77,10 @@ pub(crate) struct Upkeep {
     forgot: Timestamp,
     registering: bool,
     leads: bool,
+    /// Whose take-over nobody answered: it may have been done.
+    unsure: BTreeSet<Name>,
+    /// Its clock is far from the log's.
+    skewed: bool,
     /// It has given its lease up.
     resigned: bool,
 }
@@ -96,21 +114,24 @@ impl Engine {
         self.recovery.lock().asking += 1;
         let engine = Arc::clone(self);
         let found = move |answer: Result<LogAnswer, LogError>| match answer {
-            Ok(LogAnswer::Open { records, instances }) => {
+            Ok(LogAnswer::Open { records, instances, now }) => {
                 let own = engine.options.instance;
                 let by_id = records.iter().map(|(id, record)| (*id, record));
                 let planned = plan(by_id, &own);
                 engine.enqueue(planned, &records);
                 engine.recovery.lock().answered();
                 let leases = || instances.iter().map(|(name, lease)| (name, lease));
-                let now = engine.clock.now();
+                let now = now.inspect(|theirs| engine.compare_clocks(*theirs)).unwrap_or_else(|| engine.clock.now());
                 // A log that only one process can open has nobody else to look after it.
                 let leads = engine.options.lease == u64::MAX || leader(leases(), now) == Some(own);
                 engine.lead(leads);
-                for from in lapsed(leases(), &own, now).into_iter().filter(|_| leads) {
+                let lapsed = lapsed(leases(), &own, now);
+                engine.tell_who_is_gone(&lapsed);
+                for from in lapsed.into_iter().filter(|_| leads) {
                     engine.take_over(from);
                 }
                 engine.take_up();
+                engine.heed_operators(&records);
                 done(Ok(()));
             }
             other => {
@@ -130,13 +151,14 @@ impl Engine {
         let mut recovery = self.recovery.lock();
         for (id, resume) in planned {
             let known = recovery.active.contains(&id) || recovery.pending.iter().any(|(other, ..)| *other == id);
-            if known || self.drives(id) || recovery.let_go.contains(&id) {
+            let over = recovery.let_go.contains(&id) || recovery.finishing.contains(&id);
+            if known || over || self.drives(id) {
                 continue;
             }
             let at = records.binary_search_by_key(&id, |(id, _)| *id);
-            let transaction = at.ok().and_then(|at| records[at].1.transaction.clone());
-            if let Some(transaction) = transaction {
-                recovery.pending.push_back((id, resume, transaction));
+            let Some((_, record)) = at.ok().and_then(|at| records.get(at)) else { continue };
+            if let Some(transaction) = record.transaction.clone() {
+                recovery.pending.push_back((id, resume, record.resolved_steps().collect(), transaction));
                 taken += 1;
             }
         }
@@ -144,6 +166,41 @@ impl Engine {
         if taken > 0 {
             tracing::info!(transactions = taken, "recovering what a crash left behind");
             self.observer.observe(&Observation::Recovering { transactions: taken });
+        }
+    }
+
+    /// A time that is written to the log: never before the log's own. So whatever is born is younger than what the log has forgotten, and what is
+    /// finished is not forgotten at once, however late this instance's clock is.
+    pub(crate) fn in_log(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.log_ahead.load(Ordering::Relaxed).max(0).unsigned_abs())
+    }
+
+    /// The log's own time, if it has one; ours if not.
+    pub(crate) fn log_time(&self, now: Timestamp) -> Timestamp {
+        let ahead = self.log_ahead.load(Ordering::Relaxed);
+        if ahead < 0 { now.minus(ahead.unsigned_abs()) } else { now.plus(ahead.unsigned_abs()) }
+    }
+
+    /// Learns how far the log's clock is from this instance's, and says when they are far apart, and when they no longer are. Neither leases nor what
+    /// is forgotten go by this instance's clock. But if it is ahead, so are the births of its transactions: participants ask about them, and
+    /// forget them, later by as much.
+    fn compare_clocks(&self, log: Timestamp) {
+        let own = self.clock.now();
+        let apart = own.since(log).max(log.since(own));
+        let ahead = i64::try_from(log.0).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own.0).unwrap_or(i64::MAX));
+        self.log_ahead.store(ahead, Ordering::Relaxed);
+        let far = apart > MAX_CLOCK_SKEW_MS;
+        if std::mem::replace(&mut self.upkeep.lock().skewed, far) != far {
+            let ahead = own > log;
+            if far {
+                tracing::warn!(
+                    milliseconds = apart,
+                    ahead,
+                    "this instance's clock and that of the log's database are apart: mend the clocks of the machines"
+                );
+            } else {
+                tracing::info!("this instance's clock and that of the log's database agree again");
+            }
         }
     }
 
@@ -185,14 +242,31 @@ impl Engine {
     fn take_over(self: &Arc<Self>, from: Name) {
         let command = LogCommand::TakeOver { writer: self.writer(), from, now: self.clock.now() };
         let engine = Arc::clone(self);
-        let taken = move |answer: Result<LogReply, LogError>| {
-            if let Ok(LogReply::Taken(transactions)) = answer {
+        let taken = move |answer: Result<LogReply, LogError>| match answer {
+            Ok(LogReply::Taken(transactions)) => {
                 tracing::warn!(%from, transactions, "took over the transactions of an instance whose lease lapsed");
+                engine.upkeep.lock().unsure.remove(&from);
                 engine.observer.observe(&Observation::TookOver { from, transactions });
                 engine.recover(Box::new(|_| {}));
             }
+            Ok(_) => {}
+            Err(_) => _ = engine.upkeep.lock().unsure.insert(from),
         };
         self.log.append(command, Box::new(taken));
+    }
+
+    /// Take-overs without an answer were done if those who were to be taken over are no longer among the `lapsed`. Their transactions are found like any
+    /// others; but who was told of nothing must hear of it now.
+    fn tell_who_is_gone(&self, lapsed: &[Name]) {
+        let mut upkeep = self.upkeep.lock();
+        let (unsure, gone) = std::mem::take(&mut upkeep.unsure).into_iter().partition(|from| lapsed.contains(from));
+        upkeep.unsure = unsure;
+        drop(upkeep);
+        let gone: BTreeSet<Name> = gone;
+        for from in gone {
+            tracing::warn!(%from, "an instance whose lease lapsed is taken over; nobody had said so");
+            self.observer.observe(&Observation::TookOver { from, transactions: 0 });
+        }
     }
 
     /// Takes up planned transactions as far as the window allows.
@@ -202,15 +276,29 @@ impl Engine {
             if recovery.active.len() >= RECOVERY_WINDOW {
                 return;
             }
-            let Some((id, resume, transaction)) = recovery.pending.pop_front() else { return };
+            let Some((id, resume, resolved, transaction)) = recovery.pending.pop_front() else { return };
             recovery.active.insert(id);
             drop(recovery);
             let pacing = self.pacing(&transaction.definition);
             let mut effects = Vec::with_capacity(8);
-            let coordinator = Coordinator::resume(transaction, pacing, &resume, self.clock.now(), &mut effects);
+            let now = self.clock.now();
+            let mut coordinator = Coordinator::resume(transaction, pacing, &resume, now, &mut effects);
+            // What an operator has said stands, whoever drives the transaction.
+            for step in resolved {
+                coordinator.handle(now, Event::Resolved { step }, self.random(), &mut effects);
+            }
             let over = coordinator.is_over();
             let live = self.adopt(coordinator, None, None);
             self.carry_out(&live, effects, over);
+        }
+    }
+
+    /// Tells coordinators what operators have said in the log: at another instance, perhaps, whose word of it was lost on the way here.
+    fn heed_operators(self: &Arc<Self>, records: &[(TransactionId, protocol::log::Record)]) {
+        for (id, record) in records.iter().filter(|(_, record)| !record.resolutions.is_empty()) {
+            for step in record.resolved_steps() {
+                self.resolved(*id, step);
+            }
         }
     }
 
@@ -254,6 +342,7 @@ impl Engine {
             self.renew(now);
         }
         if forget {
+            let now = self.log_time(now);
             let command = LogCommand::Forget {
                 finished_before: now.minus(RETENTION_MS),
                 keep: KEPT_TRANSACTIONS,

@@ -52,9 +52,18 @@ pub const BREAKER_SHORT_COOL_DOWN_MS: u64 = 1_000;
 pub const LEASE_MS: u64 = 5_000;
 /// How often a lease is renewed. Milliseconds.
 pub const LEASE_RENEWAL_MS: u64 = 1_500;
+/// How far the clock of an instance may be from that of its log before it says so. Milliseconds.
+pub const MAX_CLOCK_SKEW_MS: u64 = 2_000;
+/// How far behind the youngest transaction that it knows of a shared log's clock may be for an instance to start: its own clock then runs ahead by as
+/// much. Beyond, a clock is wrong, and would be carried on. Milliseconds.
+pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 
-/// How old a prepared branch is before its participant asks the log what became of it. Milliseconds.
-pub const TERMINATION_AGE_MS: u64 = 60_000;
+/// How old a prepared branch is before its participant asks the log what became of it. Milliseconds. A coordinator that lives has decided by then, or has
+/// given up; one that is gone has been taken over. Whoever asks about one that was not staged has its late stage refused, and so aborts it.
+pub const TERMINATION_AGE_MS: u64 = 10_000;
+/// How old a prepared branch is for its participant to ask when it is told that a coordinator is gone. Milliseconds. Younger than a lease without its last
+/// renewal: whatever that coordinator has begun is older.
+pub const ORPHAN_AGE_MS: u64 = 2_000;
 /// How old an executed branch is before its participant asks whether it stands. Milliseconds.
 pub const EXECUTED_AGE_MS: u64 = 5_000;
 /// Branches asked about in one question.
@@ -119,8 +128,20 @@ const _: () = {
     assert!(2 * LEASE_RENEWAL_MS < LEASE_MS, "one lost renewal must not lose the lease");
     assert!(2 * MAX_IN_FLIGHT < MAX_UNSETTLED, "what is answered and not settled leaves room for what is in flight");
     assert!(MIN_RETENTION_MS < RETENTION_MS);
+    assert!(
+        MAX_CLOCK_SKEW_MS < MIN_RETENTION_MS,
+        "an instance has said that its clock is wrong before anything is forgotten too early"
+    );
     assert!(QUEUE_DEADLINE_MS < MIN_RETENTION_MS, "a queued transaction must not expire before it starts");
     assert!(EXECUTED_AGE_MS <= TERMINATION_AGE_MS);
+    assert!(
+        LEASE_MS + LEASE_RENEWAL_MS < TERMINATION_AGE_MS,
+        "a coordinator that is gone is taken over before anybody asks"
+    );
+    assert!(
+        ORPHAN_AGE_MS + LEASE_RENEWAL_MS < LEASE_MS,
+        "what was begun before the last renewal is an orphan when the lease lapses"
+    );
     assert!(MAX_AMOUNT as i128 * MAX_BATCH as i128 <= i128::MAX / 2, "sums over all accounts are taken in 128 bits");
     assert!(MAX_ORDER_LINES <= MAX_ENTRIES, "every order fits in a branch");
     assert!(MAX_STORE_BATCH < MAX_STORE_QUEUE && MAX_TERMINATION_BATCH.div_ceil(MAX_SCRIPT_ITEMS) < MAX_STORE_QUEUE);

@@ -62,10 +62,11 @@ impl LogState {
     pub fn apply(&mut self, command: &LogCommand) -> (LogReply, bool) {
         match command {
             LogCommand::Register { instance, now, lease } => {
-                let entry = self.instances.entry(*instance).or_insert(Lease { epoch: Epoch(0), expires: None });
-                entry.epoch.0 += 1;
-                entry.expires = Some(now.plus(*lease));
-                (LogReply::Registered(entry.epoch), true)
+                // Above every epoch that was ever given to anybody: so whoever is no longer listed can be forgotten.
+                let epoch = Epoch(self.highest_epoch().0 + 1);
+                self.instances.insert(*instance, Lease { epoch, expires: Some(now.plus(*lease)) });
+                self.drop_taken_over();
+                (LogReply::Registered(epoch), true)
             }
             LogCommand::Renew { writer, now, lease } => {
                 if self.is_fenced(writer) {
@@ -96,7 +97,9 @@ impl LogState {
             LogCommand::Resolve { id, resolution } => match self.records.get_mut(id) {
                 None => (LogReply::NotFound, false),
                 Some(record) => {
-                    if !record.open_letters().any(|letter| letter.step == resolution.step) {
+                    let stuck = record.open_letters().any(|letter| letter.step == resolution.step);
+                    // What is acknowledged by hand is a decision: without one, nobody could know what it would be.
+                    if !stuck || record.decided.is_none() {
                         return (LogReply::NotStuck, false);
                     }
                     mark("log.resolved");
@@ -115,6 +118,17 @@ impl LogState {
                 (LogReply::Done, self.finished.len() != before)
             }
         }
+    }
+
+    fn highest_epoch(&self) -> Epoch {
+        self.instances.values().map(|lease| lease.epoch).max().unwrap_or_default()
+    }
+
+    /// Drops the instances that were taken over, which have nothing left: whoever is not listed is fenced. The one with the highest epoch
+    /// stays, so that no epoch is ever given twice.
+    fn drop_taken_over(&mut self) {
+        let highest = self.highest_epoch();
+        self.instances.retain(|_, lease| lease.expires.is_some() || lease.epoch == highest);
     }
 
     fn is_fenced(&self, writer: &Writer) -> bool {
@@ -143,6 +157,7 @@ impl LogState {
                 taken += 1;
             }
         }
+        self.drop_taken_over();
         (LogReply::Taken(taken), true)
     }
 

@@ -111,9 +111,10 @@ impl Saga {
                     mark("saga.stage_refused");
                     let outcome = match refusal {
                         StageRefusal::Application(refusal) => Outcome::Conflict(refusal),
-                        StageRefusal::Fenced | StageRefusal::Expired | StageRefusal::Decided => {
-                            Outcome::RolledBack { step: None }
-                        }
+                        StageRefusal::Fenced
+                        | StageRefusal::Expired
+                        | StageRefusal::Decided
+                        | StageRefusal::NotSent => Outcome::RolledBack { step: None },
                     };
                     common.answer(outcome, out);
                     self.state = State::Over;

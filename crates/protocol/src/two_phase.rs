@@ -169,7 +169,9 @@ impl TwoPhase {
         // Nothing is in the log, nor ever will be: no recovery can commit this, so the aborts may go at once.
         let refusal = match refusal {
             StageRefusal::Application(refusal) => Outcome::Conflict(refusal),
-            StageRefusal::Fenced | StageRefusal::Expired | StageRefusal::Decided => Outcome::RolledBack { step: None },
+            StageRefusal::Fenced | StageRefusal::Expired | StageRefusal::Decided | StageRefusal::NotSent => {
+                Outcome::RolledBack { step: None }
+            }
         };
         common.send_all(Verb::Abort, now, out);
         self.state = State::Withdrawing { refusal, answer_by: now.plus(common.pacing.release_wait) };

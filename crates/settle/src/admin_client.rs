@@ -1,5 +1,6 @@
 //! The operators' door of a running shop, from outside.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -9,41 +10,64 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 
+/// How long a connection over the network may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long an answer may take: an audit of millions of accounts takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One connection to the socket in a data folder. Blocks while it asks.
+/// One connection to an operators' door. Blocks while it asks.
 pub(crate) struct AdminClient {
     runtime: Runtime,
     requests: SendRequest<Full<Bytes>>,
+    password: Option<String>,
 }
 
 impl AdminClient {
-    /// Reaches the shop that has `data` open; `None` if none runs.
-    pub(crate) fn reach(data: &Path) -> anyhow::Result<Option<Self>> {
-        let path = data.join(shop::admin::SOCKET);
+    /// Reaches whoever listens on a Unix socket; `None` if nobody does.
+    pub(crate) fn reach(socket: &Path) -> anyhow::Result<Option<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        let stream = match runtime.block_on(UnixStream::connect(&path)) {
+        let stream = match runtime.block_on(UnixStream::connect(socket)) {
             Ok(stream) => stream,
             // No socket, or one that a killed shop left behind.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Ok(None);
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", socket.display())),
         };
+        Self::over(runtime, stream, None, &socket.display()).map(Some)
+    }
+
+    /// Reaches whoever listens at an address, such as `http://127.0.0.1:9001`.
+    pub(crate) fn connect(url: &str, password: Option<String>) -> anyhow::Result<Self> {
+        let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let connecting = async { tokio::time::timeout(CONNECT, TcpStream::connect(&address)).await };
+        let connected = runtime.block_on(connecting);
+        let connected = connected.with_context(|| format!("{address} does not answer in {} s", CONNECT.as_secs()))?;
+        let stream = connected.with_context(|| format!("cannot connect to {address}"))?;
+        Self::over(runtime, stream, password, &address)
+    }
+
+    fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        runtime: Runtime,
+        stream: S,
+        password: Option<String>,
+        name: &dyn Display,
+    ) -> anyhow::Result<Self> {
         let shaken = runtime.block_on(http1::handshake(TokioIo::new(stream)));
-        let (requests, connection) = shaken.with_context(|| format!("{} speaks no HTTP", path.display()))?;
+        let (requests, connection) = shaken.with_context(|| format!("{name} speaks no HTTP"))?;
         // Its failure is also that of the request under way, which tells it.
         runtime.spawn(async move { _ = connection.await });
-        Ok(Some(Self { runtime, requests }))
+        Ok(Self { runtime, requests, password })
     }
 
     /// Asks for something.
@@ -62,6 +86,10 @@ impl AdminClient {
     /// Sends a request and returns the body of its 2xx answer; a problem becomes an error in the shop's own words.
     fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let request = Request::builder().method(method).uri(path).header(HOST, "settle");
+        let request = match &self.password {
+            Some(password) => request.header(AUTHORIZATION, format!("Bearer {password}")),
+            None => request,
+        };
         let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body))?;
         let requests = &mut self.requests;
         let exchange = async {

@@ -4,21 +4,34 @@
 //! |-----------------|------------------------------------------------------------------------------------|
 //! | a running shop  | the shop audits itself, asked over the operators' socket until the picture is at rest |
 //! | a data folder   | the three stores are opened and audited                                            |
+//! | `--up`, `--config` | the three databases of the distributed system are audited, while its services run or not |
 //! | `--url`         | over the public contract, on any server: see the crate `load`                       |
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use ledger::Ledger;
-use shop::audit::{AuditReport, audit as audit_stores};
+use orchestrator::{Done, LedgerAnswer, LedgerQuery, LedgerStore, StoreFailure};
+use redis_store::RedisLedger;
+use shop::audit::{AuditReport, audit as audit_stores, compare};
+use shop::checkout::{PAYMENT, STOCK};
+use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery};
 use shop::orders::OrderBook;
+use shop::redis_orders::RedisOrders;
 
+use crate::config::{Config, ConfigArgs, Service};
 use crate::exit::{OFF, UNUSABLE};
 use crate::folder::Folder;
 use crate::output::say;
+use crate::up::plan::Kind;
+use crate::up::state::State;
 
+/// A service's configuration in its folder, as `settle up` writes it.
+const CONFIGURATION: &str = "settle.toml";
 /// How long to wait before looking at a busy shop again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -27,6 +40,10 @@ Examples:
   The shop in ./settle-data, running or not:
     settle audit
     settle audit --data /var/lib/settle --json
+
+  The distributed system, asked at its databases, while the services run or not:
+    settle audit --up settle-up
+    settle audit --config settle.toml
 
   Any server that speaks the contract, over HTTP; given what each item and user started with
   (batch_init), to the last one:
@@ -46,6 +63,12 @@ be compared.";
 pub(crate) struct BooksArgs {
     #[command(flatten)]
     folder: Folder,
+    /// The data folder of a running `settle up`.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "url"])]
+    up: Option<PathBuf>,
+    /// The configuration of the distributed services, with all three databases in it.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    config: Option<PathBuf>,
     /// How long to wait for a running shop to come to rest. Seconds, up to an hour.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=3600))]
     wait: u64,
@@ -60,18 +83,16 @@ pub(crate) fn audit(args: BooksArgs) -> anyhow::Result<ExitCode> {
     if let Some(over_http) = &args.over_http {
         return Ok(load::main_audit(over_http));
     }
-    let report = match args.folder.running()? {
-        Some(mut shop) => {
-            let until = Instant::now() + Duration::from_secs(args.wait);
-            loop {
-                let report: AuditReport = shop.get("/audit")?;
-                if report.compared || !report.is_clean() || Instant::now() >= until {
-                    break report;
-                }
-                std::thread::sleep(AGAIN);
-            }
+    let wait = Duration::from_secs(args.wait);
+    let report = match args.configuration()? {
+        Some(config) => {
+            let databases = Databases::open(&config)?;
+            at_rest(wait, || databases.audit())?
         }
-        None => audit_folder(&args.folder)?,
+        None => match args.folder.running()? {
+            Some(mut shop) => at_rest(wait, || shop.get("/audit"))?,
+            None => audit_folder(&args.folder)?,
+        },
     };
     say(&if args.json { serde_json::to_string(&report)? } else { text(&report) })?;
     Ok(match (report.is_clean(), report.compared) {
@@ -79,6 +100,78 @@ pub(crate) fn audit(args: BooksArgs) -> anyhow::Result<ExitCode> {
         (true, true) => ExitCode::SUCCESS,
         (true, false) => ExitCode::from(UNUSABLE),
     })
+}
+
+/// Audits until the picture is one at rest, or the time is over.
+fn at_rest(wait: Duration, mut audit: impl FnMut() -> anyhow::Result<AuditReport>) -> anyhow::Result<AuditReport> {
+    let until = Instant::now() + wait;
+    loop {
+        let report = audit()?;
+        if report.compared || !report.is_clean() || Instant::now() >= until {
+            return Ok(report);
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+impl BooksArgs {
+    /// The configuration of the distributed system, if it is about one.
+    fn configuration(&self) -> anyhow::Result<Option<Config>> {
+        let file = match (&self.up, &self.config) {
+            (Some(data), _) => {
+                let state = State::read(data)?;
+                let state = state.with_context(|| {
+                    format!("{} is no data folder of `settle up`: it has no up.json", data.display())
+                })?;
+                let service = state.components.iter().find(|entry| entry.kind == Kind::Order);
+                let service =
+                    service.context("that `settle up` runs the infrastructure only: there is nothing to audit")?;
+                data.join(&service.name).join(CONFIGURATION)
+            }
+            (None, Some(file)) => file.clone(),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(ConfigArgs::of_file(file).load()?))
+    }
+}
+
+/// The databases of the distributed system.
+struct Databases {
+    orders: RedisOrders,
+    stock: RedisLedger,
+    payment: RedisLedger,
+}
+
+impl Databases {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let [orders, stock, payment] = [Service::Orders, Service::Stock, Service::Payment].map(|it| config.redis(it));
+        Ok(Self {
+            orders: RedisOrders::open(&orders?).context("the orders database")?,
+            stock: RedisLedger::open(STOCK, &stock?).context("the stock database")?,
+            payment: RedisLedger::open(PAYMENT, &payment?).context("the payment database")?,
+        })
+    }
+
+    fn audit(&self) -> anyhow::Result<AuditReport> {
+        let OrdersAnswer::Audit(orders) = told(|done| self.orders.query(OrdersQuery::Audit, done))? else {
+            bail!("the orders database answered another question");
+        };
+        let ledger = |ledger: &RedisLedger| match told(|done| ledger.read(LedgerQuery::Audit, done))? {
+            LedgerAnswer::Audit(found) => Ok(*found),
+            _ => bail!("a ledger's database answered another question"),
+        };
+        let (stock, payment) = (ledger(&self.stock)?, ledger(&self.payment)?);
+        let now = told(|done| self.orders.query(OrdersQuery::Progress, done))?;
+        let stood_still = now == OrdersAnswer::Progress(orders.ended);
+        Ok(compare(*orders, stock, payment, stood_still))
+    }
+}
+
+/// Waits for a database.
+fn told<T: Send + 'static>(ask: impl FnOnce(Done<Result<T, StoreFailure>>)) -> anyhow::Result<T> {
+    let (send, answer) = channel();
+    ask(Box::new(move |told| _ = send.send(told)));
+    Ok(answer.recv().context("a database stopped while it was asked")??)
 }
 
 fn audit_folder(folder: &Folder) -> anyhow::Result<AuditReport> {

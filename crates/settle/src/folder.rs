@@ -21,7 +21,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Reaches the shop that has this folder open; `None` if none runs.
     pub(crate) fn running(&self) -> anyhow::Result<Option<AdminClient>> {
-        AdminClient::reach(&self.data)
+        AdminClient::reach(&self.data.join(shop::admin::SOCKET))
     }
 
     /// The same, for what only a running shop can do.

@@ -15,7 +15,7 @@
 //!
 //! `gateway/` makes the configuration of HAProxy, `compose/` the files for containers.
 //!
-//! The tools ask a running shop through `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
+//! The tools ask a running shop through `door.rs` and `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
 mod admin_client;
 mod audit;
@@ -24,6 +24,7 @@ mod compose;
 mod config;
 mod decode;
 mod doctor;
+mod door;
 mod exit;
 mod folder;
 mod gateway;

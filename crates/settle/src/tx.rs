@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use shop::admin::{ResolveRequest, TransactionView};
 use shop::orders::OrderBook;
 
+use crate::door::Door;
 use crate::folder::Folder;
 use crate::output::{say, time};
 use crate::{decode, history, journal};
@@ -24,6 +25,9 @@ Examples:
   settle tx show 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx retry 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --reason 'ticket 4711'
+Of the distributed system; any order instance will do:
+  settle tx list --state stuck --up settle-up
+  settle tx list --state stuck --socket /run/settle/order-1.sock
 
 A transaction goes through these states:
   in-flight   not decided; its coordinator is on it
@@ -32,7 +36,7 @@ A transaction goes through these states:
   stuck       decided; a participant still has not acknowledged: a person should look
   finished    decided and acknowledged
 
-`list` and `show` work whether the shop runs or not; `retry` and `resolve` need it to run.
+Of a data folder, `list` and `show` work whether the shop runs or not; `retry` and `resolve` need it to run.
 Exit code: 0 done; 2 it could not be done, and the message says why.";
 
 /// Looks at transactions, and settles those that are stuck.
@@ -56,7 +60,7 @@ enum TxCommand {
     /// Count one step of a stuck transaction as acknowledged, so that it can finish without its service.
     ///
     /// This changes no balance. A branch that the service still holds open is settled as decided when the service next asks the
-    /// log about it, a minute after its birth or when it is back: do not settle the same by hand as well. Who did it, and why, is
+    /// log about it, some seconds after its birth or when it is back: do not settle the same by hand as well. Who did it, and why, is
     /// kept with the transaction; until the service has done its part, `settle audit` shows what is missing.
     Resolve(ResolveArgs),
 }
@@ -73,7 +77,7 @@ struct ListArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    folder: Folder,
+    door: Door,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -84,7 +88,7 @@ struct ShowArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    folder: Folder,
+    door: Door,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -92,7 +96,7 @@ struct RetryArgs {
     /// The transaction.
     id: TransactionId,
     #[command(flatten)]
-    folder: Folder,
+    door: Door,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -109,7 +113,7 @@ struct ResolveArgs {
     #[arg(long, value_name = "NAME", env = "USER")]
     operator: String,
     #[command(flatten)]
-    folder: Folder,
+    door: Door,
 }
 
 /// Where a transaction stands, as an operator sees it.
@@ -174,13 +178,13 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     // Two states are one to the log: of those, all that it will list are looked through.
     let asked = if args.state.is_some_and(|state| state.standing() == Standing::Undecided) { MAX_PAGE } else { limit };
     let standing = args.state.map(State::standing);
-    let mut views: Vec<TransactionView> = match args.folder.running()? {
+    let mut views: Vec<TransactionView> = match args.door.running()? {
         Some(mut shop) => {
             let standing = standing.map(serde_json::to_value).transpose()?;
             let state = standing.as_ref().and_then(Value::as_str).map(|word| format!("&state={word}"));
             shop.get(&format!("/transactions?limit={asked}{}", state.unwrap_or_default()))?
         }
-        None => match look(&args.folder, LogQuery::Listing { standing, limit: asked })? {
+        None => match look(&args.door.folder, LogQuery::Listing { standing, limit: asked })? {
             LogAnswer::Listing(found) => found.into_iter().map(|(id, record)| undriven(id, record)).collect(),
             _ => Vec::new(),
         },
@@ -220,16 +224,17 @@ fn row(id: &str, state: &str, decision: &str, protocol: &str, born: &str, order:
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let mut view: TransactionView = match args.folder.running()? {
+    let mut view: TransactionView = match args.door.running()? {
         Some(mut shop) => shop.get(&format!("/transactions/{}", args.id))?,
-        None => match look(&args.folder, LogQuery::Transaction(args.id))? {
+        None => match look(&args.door.folder, LogQuery::Transaction(args.id))? {
             LogAnswer::Transaction(Some(record)) => undriven(args.id, *record),
             _ => bail!("there is no transaction `{}`: it was never staged here, or is finished and forgotten", args.id),
         },
     };
     if view.standing == Standing::Finished
         && view.record.transaction.is_some()
-        && let Some(staged) = journal::staged(&args.folder.data, args.id)
+        && args.door.is_folder()
+        && let Some(staged) = journal::staged(&args.door.folder.data, args.id)
     {
         view.record.transaction = Some(staged);
     }
@@ -256,15 +261,15 @@ fn json_line(view: &TransactionView) -> anyhow::Result<String> {
 }
 
 fn retry(args: &RetryArgs) -> anyhow::Result<()> {
-    let mut shop = args.folder.must_run("send anything again")?;
+    let mut shop = args.door.must_run("send anything again")?;
     shop.post(&format!("/transactions/{}/retry", args.id), &json!({}))?;
-    say(&format!("Sent again. See what comes of it: settle tx show {}", args.id))?;
+    say(&format!("Sent again. See what comes of it: settle tx show {}{}", args.id, args.door.again()))?;
     Ok(())
 }
 
 fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
-    let ResolveArgs { id, step, reason, operator, folder } = args;
-    let mut shop = folder.must_run("resolve a step")?;
+    let ResolveArgs { id, step, reason, operator, door } = args;
+    let mut shop = door.must_run("resolve a step")?;
     let reason = match reason {
         Some(reason) => reason,
         None => ask_why(id, step)?,

@@ -79,6 +79,16 @@ fn killed_services_and_databases_cost_time_and_nothing_else() {
             let killed = hit.iter().filter(|hit| it["name"] == **hit && !hit.starts_with("payment")).count() as u64;
             assert_eq!(it["restarts"], killed, "{it}");
         }
+        // Operators find their way in, and the books at the databases say the same.
+        for (words, begins) in [(["tx", "list"], "TRANSACTION "), (["audit", "--json"], "{\"off\":0,")] {
+            let told = settle().args(words).arg("--up").arg(data.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&told.stdout).into_owned();
+            assert!(
+                told.status.success() && said.starts_with(begins),
+                "{said}{}",
+                String::from_utf8_lossy(&told.stderr)
+            );
+        }
     }
     // The system is gone: there is nothing to break.
     let said = chaos(data.path(), &[]);

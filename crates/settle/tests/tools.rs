@@ -88,7 +88,7 @@ fn a_resolution_is_kept_with_who_and_why() {
     assert_eq!(folder.the_one("finished"), id);
     let told = fine(&folder.tool(&["tx", "show", &id]));
     assert!(told.contains("ann resolved step 1 (payment): payment is gone for good, ticket 4711"), "{told}");
-    // Payment has not done its part yet, and will not for a minute: the books say so, in the right place.
+    // Payment has not done its part yet, and will not for some seconds: the books say so, in the right place.
     drop(server);
     let audit = folder.tool(&["audit"]);
     assert_eq!(audit.status.code(), Some(1));

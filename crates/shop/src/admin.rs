@@ -1,20 +1,27 @@
 //! The operators' door: transactions and the audit, on a socket in the data folder that only its owner can open.
+//!
+//! It does not matter which of several order instances is asked: what became of a transaction, and what an operator says of it, stands in the log.
+//! Whoever drives it is told to try again, or to heed what the log says, at once; if that instance cannot be reached, it finds it in the log
+//! with its next renewal, and if it is gone, whoever takes it over does.
+
+use std::collections::BTreeMap;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use orchestrator::{Clock, LogAnswer, LogQuery, SystemClock};
+use orchestrator::{LogAnswer, LogError, LogQuery};
 use protocol::limits::{MAX_PAGE, MAX_TEXT_BYTES};
 use protocol::log::{LogReply, Record, Resolution, Standing};
-use protocol::{Timestamp, TransactionId};
+use protocol::{Name, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::order_service::OrderService;
+use crate::ports::{Operated, Operation};
 use crate::problem::Problem;
-use crate::request::called;
+use crate::request::{called, heard};
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -52,18 +59,37 @@ async fn read(orders: &OrderService, query: LogQuery) -> Result<LogAnswer, Probl
     found.map_err(|error| Problem::unavailable(error.to_string()))
 }
 
-fn view(orders: &OrderService, id: TransactionId, record: Record) -> TransactionView {
-    let driven = orders.orchestrator().engine().state_of(id).map(str::to_owned);
-    TransactionView { id, standing: record.standing(), driven, record }
+/// Transactions with what their coordinators are doing, as far as those who drive them say.
+async fn views(orders: &OrderService, found: Vec<(TransactionId, Record)>) -> Vec<TransactionView> {
+    let engine = orders.orchestrator().engine();
+    let mut views: Vec<_> = found
+        .into_iter()
+        .map(|(id, record)| {
+            let driven = engine.state_of(id).map(str::to_owned);
+            TransactionView { id, standing: record.standing(), driven, record }
+        })
+        .collect();
+    let mut elsewhere: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+    for (at, view) in views.iter().enumerate().filter(|(_, view)| view.standing != Standing::Finished) {
+        if let Some(owner) = view.record.owner.filter(|owner| view.driven.is_none() && *owner != engine.instance()) {
+            elsewhere.entry(owner).or_default().push(at);
+        }
+    }
+    for (owner, places) in elsewhere {
+        let asked = Operation::States(places.iter().map(|at| views[*at].id).collect());
+        if let Some(Some(Operated::States(states))) = heard(|done| orders.peers().operate(owner, asked, done)).await {
+            for (at, driven) in places.into_iter().zip(states) {
+                views[at].driven = driven;
+            }
+        }
+    }
+    views
 }
 
 async fn list(State(orders): State<OrderService>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = listing.limit.unwrap_or(50).min(MAX_PAGE);
     match read(&orders, LogQuery::Listing { standing: listing.state, limit }).await? {
-        LogAnswer::Listing(found) => {
-            let views: Vec<_> = found.into_iter().map(|(id, record)| view(&orders, id, record)).collect();
-            Ok(Json(views).into_response())
-        }
+        LogAnswer::Listing(found) => Ok(Json(views(&orders, found).await).into_response()),
         _ => Err(Problem::unavailable("an answer to another question")),
     }
 }
@@ -79,26 +105,41 @@ fn unknown(id: &str) -> Problem {
 
 async fn show(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
     let id = parse(&text)?;
-    match read(&orders, LogQuery::Transaction(id)).await? {
-        LogAnswer::Transaction(Some(record)) => Ok(Json(view(&orders, id, *record)).into_response()),
-        _ => Err(unknown(&text)),
-    }
+    let LogAnswer::Transaction(Some(record)) = read(&orders, LogQuery::Transaction(id)).await? else {
+        return Err(unknown(&text));
+    };
+    let view = views(&orders, vec![(id, *record)]).await.pop();
+    view.map(|view| Json(view).into_response()).ok_or_else(|| unknown(&text))
 }
 
 async fn retry(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
-    if orders.orchestrator().engine().retry(parse(&text)?) {
+    let id = parse(&text)?;
+    let engine = orders.orchestrator().engine();
+    if engine.retry(id) {
         return Ok(Json(json!({ "status": "sent again" })).into_response());
     }
-    match read(&orders, LogQuery::Transaction(parse(&text)?)).await? {
-        LogAnswer::Transaction(Some(record)) if record.finished.is_some() => {
-            let detail = format!("transaction `{text}` is finished: there is nothing to try again");
-            Err(Problem::new(StatusCode::CONFLICT, "finished", detail))
-        }
-        LogAnswer::Transaction(Some(_)) => {
-            let detail = format!("nobody drives transaction `{text}` here yet: recovery will take it up");
+    let LogAnswer::Transaction(Some(record)) = read(&orders, LogQuery::Transaction(id)).await? else {
+        return Err(unknown(&text));
+    };
+    if record.finished.is_some() {
+        let detail = format!("transaction `{text}` is finished: there is nothing to try again");
+        return Err(Problem::new(StatusCode::CONFLICT, "finished", detail));
+    }
+    let elsewhere = record.owner.filter(|owner| *owner != engine.instance());
+    let Some(owner) = elsewhere else {
+        let detail = format!("nobody drives transaction `{text}` here yet: recovery will take it up");
+        return Err(Problem::new(StatusCode::CONFLICT, "not_driven", detail));
+    };
+    match heard(|done| orders.peers().operate(owner, Operation::Retry(id), done)).await.flatten() {
+        Some(Operated::Driven(true)) => Ok(Json(json!({ "status": "sent again", "by": owner })).into_response()),
+        answer => {
+            let why = if answer.is_some() { "does not drive it yet" } else { "does not answer" };
+            let detail = format!(
+                "transaction `{text}` is that of instance `{owner}`, which {why}: if that one is gone, another takes the \
+                 transaction over within seconds, and tries it; look again"
+            );
             Err(Problem::new(StatusCode::CONFLICT, "not_driven", detail))
         }
-        _ => Err(unknown(&text)),
     }
 }
 
@@ -125,16 +166,34 @@ async fn resolve(
             return Err(Problem::bad_argument(format!("`{name}` must have 1 to {MAX_TEXT_BYTES} bytes")));
         }
     }
-    let at: Timestamp = SystemClock::default().now();
+    let engine = orders.orchestrator().engine();
     let ResolveRequest { step, operator, reason } = request;
-    let resolution = Resolution { step, operator: operator.into(), reason: reason.into(), at };
-    let answer = called(|done| orders.orchestrator().engine().resolve(id, resolution, done)).await?;
-    match answer.map_err(|error| Problem::unavailable(error.to_string()))? {
-        LogReply::Done => Ok(Json(json!({ "status": "resolved" })).into_response()),
+    let resolution = Resolution { step, operator: operator.into(), reason: reason.into(), at: engine.now() };
+    let answer = heard(|done| engine.resolve(id, resolution, done)).await;
+    let answer =
+        answer.ok_or_else(|| Problem::in_doubt("the service is shutting down: look at the transaction again"))?;
+    let lost = |error: LogError| Problem::in_doubt(format!("{error}: look at the transaction again"));
+    match answer.map_err(lost)? {
+        LogReply::Done => {
+            tell_owner(&orders, id, step).await;
+            Ok(Json(json!({ "status": "resolved" })).into_response())
+        }
         LogReply::NotStuck => {
-            let detail = format!("step {step} of transaction `{text}` is no dead letter: there is nothing to resolve");
+            let detail = format!(
+                "step {step} of transaction `{text}` is no dead letter of a decided transaction: there is nothing to resolve"
+            );
             Err(Problem::new(StatusCode::CONFLICT, "not_stuck", detail))
         }
         _ => Err(unknown(&text)),
+    }
+}
+
+/// Tells whoever drives a transaction what now stands in the log. Nothing depends on it: that one reads the log, too, a little later.
+async fn tell_owner(orders: &OrderService, id: TransactionId, step: u8) {
+    let engine = orders.orchestrator().engine();
+    if let Ok(LogAnswer::Transaction(Some(record))) = read(orders, LogQuery::Transaction(id)).await
+        && let Some(owner) = record.owner.filter(|owner| *owner != engine.instance())
+    {
+        _ = heard(|done| orders.peers().operate(owner, Operation::Resolved { id, step }, done)).await;
     }
 }

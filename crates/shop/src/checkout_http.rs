@@ -20,7 +20,7 @@ use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Order, OrderState, OrdersCommand, OrdersReply, refusals};
 use crate::orders_http::{read_order, submit};
 use crate::problem::Problem;
-use crate::request::{called, id, idempotency_key, key_reused, text_or_json, unknown};
+use crate::request::{called, heard, id, idempotency_key, key_reused, stored, text_or_json, unknown};
 
 /// What a client hears whose order is paid.
 pub(crate) const PAID: &str = "Checkout successful";
@@ -89,7 +89,7 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
     for _ in 0..CLAIM_ATTEMPTS {
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
         // If the store has stopped, somebody's checkout of this order may be under way all the same: in doubt, not refused.
-        let order = called(|done| orders.store().peek(OrdersQuery::Order(id), done)).await?;
+        let order = stored(|done| orders.store().peek(OrdersQuery::Order(id), done)).await;
         let OrdersAnswer::Order(order) = order.map_err(|failure| unread(&failure))? else {
             return Err(Problem::in_doubt("an answer to another question"));
         };
@@ -217,7 +217,9 @@ async fn wait_for(
     let ([mut pause, longest], mut told) = (LOOK_AGAIN, Telling::default());
     let mut released_by = None;
     loop {
-        let found = called(|done| orders.store().read(LogQuery::Transaction(other), done)).await?;
+        let stopping =
+            || Problem::in_doubt("the shop is stopping while the order is being checked out: look at it again");
+        let found = heard(|done| orders.store().read(LogQuery::Transaction(other), done)).await.ok_or_else(stopping)?;
         if let Ok(LogAnswer::Transaction(Some(record))) = &found {
             told.ask(orders, record.owner, other);
             if let Some(outcome) = concluded(record, &told, &mut released_by) {

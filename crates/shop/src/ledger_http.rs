@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::faults::{Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
 use crate::ledger_service::LedgerService;
 use crate::problem::Problem;
-use crate::request::{called, idempotency_key, key_reused, number, overflow, unknown};
+use crate::request::{called, idempotency_key, key_reused, number, overflow, stored, unknown};
 
 /// How long `batch_init` waits for open branches.
 pub(crate) const BATCH_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub(crate) async fn change(
 ) -> Result<(EntityId, Account), Problem> {
     let key = idempotency_key(headers, what)?;
     let command = LedgerCommand::Change { change, key };
-    let reply = called(|done| service.store().submit(command, done)).await?;
+    let reply = stored(|done| service.store().submit(command, done)).await;
     let account = match change {
         Change::Open { account, .. } | Change::Credit { account, .. } | Change::Debit { account, .. } => account,
     };
@@ -96,7 +96,7 @@ pub(crate) async fn batch_init(
     loop {
         service.terminate_executed();
         let command = LedgerCommand::Replace { count, available, price };
-        let reply = called(|done| service.store().submit(command, done)).await?;
+        let reply = stored(|done| service.store().submit(command, done)).await;
         match reply.map_err(|error| write_failed(&error))? {
             LedgerReply::Done => {
                 let msg = format!("Batch init for {what} successful");

@@ -10,7 +10,8 @@ use axum::http::StatusCode;
 use ledger::{EntityId, LedgerCommand, Termination, terminate};
 use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure};
 use protocol::limits::{
-    EXECUTED_AGE_MS, KEPT_BRANCHES, LEASE_MS, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, RETENTION_MS, TERMINATION_AGE_MS,
+    EXECUTED_AGE_MS, KEPT_BRANCHES, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, ORPHAN_AGE_MS, RETENTION_MS,
+    TERMINATION_AGE_MS,
 };
 use protocol::log::Verdict;
 use protocol::{BranchId, Command, Name, Payload, Timestamp, TransactionId};
@@ -91,9 +92,9 @@ impl LedgerService {
         self.terminate(Timestamp(u64::MAX), Timestamp(0), done);
     }
 
-    /// Asks the log about prepared branches that have outlived a lease: an order instance is gone, and may have left some that it never staged.
+    /// Asks the log about prepared branches that are not quite young: an order instance is gone, and may have left some that it never staged.
     pub fn terminate_orphans(&self, now: Timestamp) {
-        self.terminate(now.minus(LEASE_MS), Timestamp(0), Box::new(|()| {}));
+        self.terminate(now.minus(ORPHAN_AGE_MS), Timestamp(0), Box::new(|()| {}));
     }
 
     /// Asks the log about every executed branch: whether it stands.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use ledger::EntityId;
 use orchestrator::{LogAnswer, LogQuery, Orchestrator};
+use protocol::TransactionId;
 use protocol::log::Standing;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::checkout::CHECKOUT;
 use crate::flights::Flights;
 use crate::metrics::OrchestratorFigures;
 use crate::order_store::{OrderStore, OrdersQuery};
-use crate::ports::{Peers, Prices};
+use crate::ports::{Peers, Prices, Told};
 use crate::request::called;
 use crate::vitals::Examination;
 use crate::{admin, orders_http, vitals};
@@ -83,6 +84,15 @@ impl OrderService {
     /// The operators' routes to transactions.
     pub(crate) fn transactions(&self) -> Router {
         admin::routes().with_state(self.clone())
+    }
+
+    /// How far a transaction is that this instance drives.
+    pub(crate) async fn told_here(&self, id: TransactionId) -> Told {
+        let engine = self.orchestrator().engine();
+        if called(|done| engine.confirm_untold(id, done)).await.unwrap_or(false) {
+            return Told::Unanswered;
+        }
+        if engine.is_answered(id) == Some(true) { Told::Answered } else { Told::Nothing }
     }
 
     /// Whether the database answers, durably.

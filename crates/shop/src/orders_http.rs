@@ -23,7 +23,7 @@ use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
 use crate::ports::Told;
 use crate::problem::Problem;
 use crate::request::{
-    amount, called, id, idempotency_key, key_reused, new_id, number, overflow, text_or_json, unknown,
+    amount, called, id, idempotency_key, key_reused, new_id, number, overflow, stored, text_or_json, unknown,
 };
 
 pub(crate) fn routes() -> Router<OrderService> {
@@ -37,7 +37,7 @@ pub(crate) fn routes() -> Router<OrderService> {
 }
 
 pub(crate) async fn submit(orders: &OrderService, command: OrdersCommand) -> Result<OrdersReply, Problem> {
-    called(|done| orders.store().submit(command, done)).await?.map_err(|failure| write_failed(&failure))
+    stored(|done| orders.store().submit(command, done)).await.map_err(|failure| write_failed(&failure))
 }
 
 fn not_open(id: &str, state: OrderState) -> Problem {
@@ -104,23 +104,7 @@ async fn settled_order(orders: &OrderService, id: EntityId) -> Result<Option<Ord
         let Some(OrderState::CheckingOut(transaction)) = found.as_ref().map(|order| order.state) else {
             return Ok(found);
         };
-        let engine = orders.orchestrator().engine();
-        let told = match engine.is_answered(transaction) {
-            Some(true) => Told::Answered,
-            Some(false) => Told::Unanswered,
-            None => {
-                let query = LogQuery::Transaction(transaction);
-                match called(|done| orders.store().read(query, done)).await? {
-                    Ok(LogAnswer::Transaction(Some(record))) => match record.owner {
-                        Some(owner) if owner != engine.instance() => {
-                            called(|done| orders.peers().ask(owner, transaction, false, done)).await?
-                        }
-                        _ => Told::Nothing,
-                    },
-                    _ => Told::Nothing,
-                }
-            }
-        };
+        let told = told_of(orders, transaction).await?;
         if told == Told::Unanswered {
             return Ok(found);
         }
@@ -132,6 +116,23 @@ async fn settled_order(orders: &OrderService, id: EntityId) -> Result<Option<Ord
     }
 }
 
+/// How far a transaction is, as whoever drives it says.
+async fn told_of(orders: &OrderService, id: TransactionId) -> Result<Told, Problem> {
+    let engine = orders.orchestrator().engine();
+    if engine.is_answered(id).is_some() {
+        return Ok(orders.told_here(id).await);
+    }
+    let Ok(LogAnswer::Transaction(Some(record))) =
+        called(|done| orders.store().read(LogQuery::Transaction(id), done)).await?
+    else {
+        return Ok(Told::Nothing);
+    };
+    match record.owner {
+        Some(owner) if owner != engine.instance() => called(|done| orders.peers().ask(owner, id, false, done)).await,
+        _ => Ok(Told::Nothing),
+    }
+}
+
 /// Reads an order, as it is durable.
 ///
 /// `failed` says what it means if that fails: for a mere reader nothing, for a checkout that it is in doubt.
@@ -140,7 +141,7 @@ pub(crate) async fn read_order(
     id: EntityId,
     failed: fn(&StoreFailure) -> Problem,
 ) -> Result<Option<Order>, Problem> {
-    let found = called(|done| orders.store().query(OrdersQuery::Order(id), done)).await?;
+    let found = stored(|done| orders.store().query(OrdersQuery::Order(id), done)).await;
     match found.map_err(|failure| failed(&failure))? {
         OrdersAnswer::Order(order) => Ok(order),
         other => Err(Problem::unavailable(format!("an unexpected answer: {other:?}"))),

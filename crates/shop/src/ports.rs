@@ -7,8 +7,11 @@
 //! | [`Peers`]    | orders            | [`NoPeers`]: nobody else drives anything | the order instance that drives it   |
 //! | [`Spread`]   | stock, payment    | [`NoPeers`]: there is nobody else     | every other instance of the service    |
 
+use std::sync::Arc;
+
 use ledger::EntityId;
 use orchestrator::{Done, Engine, LogError};
+use protocol::limits::MAX_PAGE;
 use protocol::log::Verdict;
 use protocol::{Name, TransactionId};
 use serde::{Deserialize, Serialize};
@@ -42,9 +45,9 @@ pub trait Prices: Send + Sync + 'static {
 pub enum Told {
     /// Its caller has been answered. What the answer was stands in the log, or soon will.
     Answered,
-    /// Nobody has been told anything of it yet.
+    /// Nobody has been told anything of it yet, anywhere: it is still its own, by the log.
     Unanswered,
-    /// It knows nothing of it, or cannot be reached.
+    /// It cannot say, or cannot be reached.
     Nothing,
 }
 
@@ -52,6 +55,48 @@ pub enum Told {
 pub trait Peers: Send + Sync + 'static {
     /// Asks `owner` how far a transaction of its own is: now, or, with `waits`, once it can say [`Told::Answered`].
     fn ask(&self, owner: Name, id: TransactionId, waits: bool, done: Done<Told>);
+
+    /// Has `owner` do what an operator wants of transactions that it drives; `done` hears `None` if it cannot be reached.
+    fn operate(&self, owner: Name, operation: Operation, done: Done<Option<Operated>>);
+}
+
+/// What an operator wants of whoever drives a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// To hear what the coordinators of these are doing: at most [`protocol::limits::MAX_PAGE`].
+    States(Vec<TransactionId>),
+    /// To have everything tried at once that is left of it.
+    Retry(TransactionId),
+    /// To have heeded at once what the log says: that a step of it counts as acknowledged.
+    Resolved {
+        /// The transaction.
+        id: TransactionId,
+        /// The step.
+        step: u8,
+    },
+}
+
+/// What came of an [`Operation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operated {
+    /// To [`Operation::States`], in its order; `None` for what is not driven there.
+    States(Vec<Option<String>>),
+    /// To the others: whether the transaction is driven there.
+    Driven(bool),
+}
+
+impl Operation {
+    /// Has an engine do it.
+    pub fn at(self, engine: &Arc<Engine>) -> Operated {
+        match self {
+            Self::States(ids) => {
+                let state = |id: TransactionId| engine.state_of(id).map(str::to_owned);
+                Operated::States(ids.into_iter().take(MAX_PAGE).map(state).collect())
+            }
+            Self::Retry(id) => Operated::Driven(engine.retry(id)),
+            Self::Resolved { id, step } => Operated::Driven(engine.resolved(id, step)),
+        }
+    }
 }
 
 /// The other instances of a service that keeps a ledger.
@@ -67,6 +112,10 @@ pub struct NoPeers;
 impl Peers for NoPeers {
     fn ask(&self, _: Name, _: TransactionId, _: bool, done: Done<Told>) {
         done(Told::Nothing);
+    }
+
+    fn operate(&self, _: Name, _: Operation, done: Done<Option<Operated>>) {
+        done(None);
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`Question::Verdicts`]     | any order instance                     | [`Answer::Verdicts`]        |
 //! | [`Question::Price`]        | any stock instance                     | [`Answer::Price`]           |
 //! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
+//! | [`Question::Operate`]      | the order instance that drives it      | [`Answer::Operated`]        |
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::faults::FaultChange;
 use crate::ledger_service::LedgerService;
 use crate::order_service::OrderService;
-use crate::ports::{Price, Prices, Told, Verdicts};
+use crate::ports::{Operated, Operation, Price, Prices, Told, Verdicts};
 
 /// How long a database may take to answer before its service does not call itself well.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub enum Question {
         /// Whether to answer only once its caller has been answered.
         waits: bool,
     },
+    /// What an operator wants.
+    Operate(Operation),
     /// Could you do your part of a checkout?
     Well,
     /// Faults are to be injected.
@@ -63,6 +66,8 @@ pub enum Answer {
     Price(Price),
     /// To [`Question::Transaction`].
     Transaction(Told),
+    /// To [`Question::Operate`].
+    Operated(Operated),
     /// To [`Question::Well`].
     Well(bool),
 }
@@ -109,14 +114,8 @@ pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
             Verdicts::ask(&**engine, ids, Box::new(told));
         }
         Some(Question::Transaction { id, waits: false }) => {
-            answer(
-                done,
-                &Answer::Transaction(match engine.is_answered(id) {
-                    Some(true) => Told::Answered,
-                    Some(false) => Told::Unanswered,
-                    None => Told::Nothing,
-                }),
-            );
+            let orders = orders.clone();
+            tokio::spawn(async move { answer(done, &Answer::Transaction(orders.told_here(id).await)) });
         }
         Some(Question::Transaction { id, waits: true }) => {
             let orchestrator = orders.orchestrator().clone();
@@ -126,6 +125,7 @@ pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
                 answer(done, &Answer::Transaction(told));
             });
         }
+        Some(Question::Operate(operation)) => answer(done, &Answer::Operated(operation.at(engine))),
         Some(Question::Well) => {
             let orders = orders.clone();
             tokio::spawn(async move {
@@ -158,7 +158,7 @@ pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn C
             ledger.terminate_orphans(clock.now());
             done(None);
         }
-        Some(Question::Verdicts(_) | Question::Transaction { .. }) | None => done(None),
+        Some(Question::Verdicts(_) | Question::Transaction { .. } | Question::Operate(_)) | None => done(None),
     }
 }
 
@@ -182,6 +182,9 @@ mod tests {
             Question::Verdicts(vec![id, id]),
             Question::Price(EntityId::number(7)),
             Question::Transaction { id, waits: true },
+            Question::Operate(Operation::States(vec![id])),
+            Question::Operate(Operation::Retry(id)),
+            Question::Operate(Operation::Resolved { id, step: 3 }),
             Question::Well,
             Question::Orphans,
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },

@@ -27,7 +27,7 @@ use std::sync::LazyLock;
 use ledger::EntityId;
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
 use protocol::log::{LogCommand, LogReply};
-use protocol::{Name, Transaction};
+use protocol::{Name, Timestamp, Transaction};
 use redis_store::answers::{Unreadable, only};
 use redis_store::{LOG_LUA, LogScripts, OpenError, Options, RedisLog, Script, ScriptStore, Statistics, Value, Words};
 
@@ -79,6 +79,18 @@ impl RedisOrders {
         let store = ScriptStore::open(ORDERS, KIND, scripts, options)?;
         let log = RedisLog::within(store.clone(), &LOG, claim_words);
         Ok(Self { store, log })
+    }
+
+    /// For tests that compare histories: leases go by the time that commands name, not by the server's.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn by_callers_time(self) -> Self {
+        Self { log: self.log.by_callers_time(), ..self }
+    }
+
+    /// The time by the server's clock, which is the same for all processes that have the orders open.
+    pub fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
+        self.store.time(done);
     }
 
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.

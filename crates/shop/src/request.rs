@@ -5,6 +5,7 @@ use std::str::FromStr;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ledger::{EntityId, IdempotencyKey};
+use orchestrator::{Done, StoreFailure};
 use protocol::limits::{MAX_AMOUNT, MAX_IDEMPOTENCY_KEY_BYTES};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -87,9 +88,36 @@ pub(crate) fn text_or_json(headers: &HeaderMap, text: String, members: impl FnOn
     if wants_json { axum::Json(members()).into_response() } else { text.into_response() }
 }
 
-/// Waits for a callback. Gives [`Problem::unavailable`] if the one who was to call it is gone.
-pub(crate) async fn called<T: Send + 'static>(start: impl FnOnce(orchestrator::Done<T>)) -> Result<T, Problem> {
+/// Waits for the callback of a question. Gives [`Problem::unavailable`] if the one who was to call it is gone.
+pub(crate) async fn called<T: Send + 'static>(start: impl FnOnce(Done<T>)) -> Result<T, Problem> {
+    heard(start).await.ok_or_else(|| Problem::unavailable("the service is shutting down"))
+}
+
+/// Waits for a database's callback. If the one who was to call it is gone, nobody knows what was done.
+pub(crate) async fn stored<T: Send + 'static>(
+    start: impl FnOnce(Done<Result<T, StoreFailure>>),
+) -> Result<T, StoreFailure> {
+    heard(start).await.unwrap_or_else(|| Err(StoreFailure::Unknown("the service is shutting down".to_owned())))
+}
+
+/// Waits for a callback; `None` if the one who was to call it is gone.
+pub(crate) async fn heard<T: Send + 'static>(start: impl FnOnce(Done<T>)) -> Option<T> {
     let (send, receive) = oneshot::channel();
     start(Box::new(move |value| _ = send.send(value)));
-    receive.await.map_err(|_| Problem::unavailable("the service is shutting down"))
+    receive.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger_http::{read_failed, write_failed};
+
+    #[tokio::test]
+    async fn a_change_whose_callback_is_dropped_is_in_doubt_and_a_question_is_not() {
+        let asked = called(drop::<Done<()>>).await.unwrap_err();
+        assert_eq!(asked.status(), StatusCode::FAILED_DEPENDENCY);
+        let lost = stored(drop::<Done<Result<(), StoreFailure>>>).await.unwrap_err();
+        assert_eq!(write_failed(&lost).status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(read_failed(&lost).status(), StatusCode::FAILED_DEPENDENCY);
+    }
 }

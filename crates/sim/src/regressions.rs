@@ -271,8 +271,9 @@ impl Shop {
 
     /// Another instance takes over, without this one's knowing.
     fn taken_over(&mut self) -> Writer {
-        self.log.apply(&LogCommand::Register { instance: THERE, now: self.now, lease: 1_000 });
-        let writer = Writer { instance: THERE, epoch: Epoch(1) };
+        let register = LogCommand::Register { instance: THERE, now: self.now, lease: 1_000 };
+        let (LogReply::Registered(epoch), _) = self.log.apply(&register) else { panic!("it registers") };
+        let writer = Writer { instance: THERE, epoch };
         let late = self.now.plus(60_000);
         let (reply, _) = self.log.apply(&LogCommand::TakeOver { writer, from: HERE, now: late });
         assert_eq!(reply, LogReply::Taken(1));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ledger::{LedgerCommand, LedgerReply};
 use orchestrator::{Done, LedgerAnswer, LedgerQuery, LedgerStore, StoreFailure};
-use protocol::Name;
+use protocol::{Name, Timestamp};
 use redis::Value;
 
 use crate::answers::only;
@@ -48,6 +48,11 @@ impl RedisLedger {
     pub fn open(service: Name, options: &Options) -> Result<Self, OpenError> {
         let store = ScriptStore::open(service, KIND, vec![&BRANCHES, &ACCOUNT, &LEDGER], options)?;
         Ok(Self { store })
+    }
+
+    /// The time by the server's clock, which is the same for all processes that have the ledger open.
+    pub fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
+        self.store.time(done);
     }
 
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.

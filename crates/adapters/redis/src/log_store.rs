@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
 use parking_lot::Mutex;
 use protocol::limits::MAX_PAGE;
-use protocol::log::{LogCommand, LogReply, Record, Standing};
+use protocol::log::{LogCommand, LogReply, Record, StageRefusal, Standing};
 use protocol::{Name, Timestamp, Transaction, TransactionId};
 use redis::Value;
 
@@ -66,13 +66,14 @@ impl LogScripts {
 /// Adds to a stage's call what the application's `claim` is given of the transaction.
 pub type ClaimWords = fn(&Transaction, &mut Words);
 
-/// A transaction log in Redis or Valkey. A clone is another handle to the same connection; any number of processes may have the same log
+/// A transaction log in Redis or Valkey. **Leases go by the server's clock**, not by those of the instances. A clone is another handle to the same connection; any number of processes may have the same log
 /// open, each writing under its own name and epoch.
 #[derive(Clone)]
 pub struct RedisLog {
     store: ScriptStore,
     scripts: &'static LogScripts,
     claim: ClaimWords,
+    by_callers_time: bool,
 }
 
 impl fmt::Debug for RedisLog {
@@ -97,7 +98,15 @@ impl RedisLog {
 
     /// The log that lives in a store with the application's data. The store was opened with these `scripts`, and more.
     pub fn within(store: ScriptStore, scripts: &'static LogScripts, claim: ClaimWords) -> Self {
-        Self { store, scripts, claim }
+        Self { store, scripts, claim, by_callers_time: false }
+    }
+
+    /// For tests that compare histories: leases go by the time that commands name, not by the server's.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn by_callers_time(mut self) -> Self {
+        self.by_callers_time = true;
+        self
     }
 
     /// The store that the log is in.
@@ -137,8 +146,11 @@ impl RedisLog {
             let page = answer.map_err(not_done).and_then(|values| codec::oldest(&values).map_err(unreadable));
             match page {
                 Err(failure) => done(Err(failure)),
-                Ok((page, instances)) => match page.last() {
-                    None => done(Ok(LogAnswer::Open { records: found, instances })),
+                Ok((page, instances, now)) => match page.last() {
+                    None => {
+                        let now = (!self.by_callers_time).then_some(now);
+                        done(Ok(LogAnswer::Open { records: found, instances, now }));
+                    }
                     Some((last, _)) => {
                         let after = last.to_string();
                         found.extend(page);
@@ -205,7 +217,15 @@ struct Listing {
 
 impl Log for RedisLog {
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
-        self.submit(command, Box::new(|answer| done(answer.map_err(log_error))));
+        let stage = matches!(command, LogCommand::Stage { .. });
+        let told = move |answer| {
+            done(match answer {
+                // A stage that certainly did not leave is known not to be there: nobody has to wait until the log can be asked.
+                Err(StoreFailure::NotDone(_)) if stage => Ok(LogReply::StageRefused(StageRefusal::NotSent)),
+                other => other.map_err(log_error),
+            });
+        };
+        self.submit(command, Box::new(told));
     }
 
     fn decide(

@@ -1,18 +1,23 @@
 //! A store of scripts: what is kept on the server, and what the scripts do with it, is the business of whoever opens it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use orchestrator::{Done, StoreFailure};
 use parking_lot::Mutex;
-use protocol::Name;
+use protocol::{Name, Timestamp};
 use redis::Value;
 
-use crate::answers::{Unreadable, wants_more};
+use crate::answers::{Unreadable, only, wants_more, words};
 use crate::error::OpenError;
 use crate::options::Options;
 use crate::script::{Script, Words, call};
 use crate::writer::{Answers, Job, Names, Shared, Statistics, Writer};
+
+/// What the server's clock says, in milliseconds.
+static CLOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["local t = redis.call('TIME') return string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))"])
+});
 
 /// A store whose commands are scripts, over one connection. A clone is another handle to the same connection; any number of processes may
 /// have the same store open.
@@ -45,6 +50,7 @@ impl ScriptStore {
     ) -> Result<Self, OpenError> {
         // One partition: what one script touches must be on one node, and a partition is what a node has.
         let base: Arc<str> = format!("{{settle:{service}:0}}:").into();
+        let scripts = scripts.into_iter().chain([&*CLOCK]).collect();
         let writer = Writer::open(&Names { service, kind, base: Arc::clone(&base) }, scripts, options)?;
         Ok(Self { writer: Arc::new(writer), base })
     }
@@ -122,6 +128,15 @@ impl ScriptStore {
             }
         };
         self.submit_readable(calls, Box::new(readable), Box::new(durable));
+    }
+
+    /// The time by the server's clock, which is the same for all processes that have the store open.
+    pub fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
+        let read = |values: Vec<Value>| match words(only(&values)?)?.as_slice() {
+            [Some(now)] => now.parse().map(Timestamp).map_err(|_| Unreadable(format!("no time: {now}"))),
+            other => Err(Unreadable(format!("no time: {other:?}"))),
+        };
+        self.ask(vec![self.call(&CLOCK)], read, done);
     }
 
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.

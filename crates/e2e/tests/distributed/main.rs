@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod operators;
+mod recovery;
+
 use std::time::{Duration, Instant};
 
 use e2e::gate::Gate;

@@ -8,11 +8,11 @@ use crate::ids::{Epoch, Name, Timestamp, TransactionId};
 use crate::message::{Refusal, Verb};
 use crate::transaction::{Decision, Transaction};
 
-/// A change of the log. Time is handed in by whoever asks.
+/// A change of the log. Time is handed in by whoever asks; a log that several processes share goes by its own for leases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogCommand {
-    /// An instance starts: raises its epoch, which fences whatever ran under its name before.
+    /// An instance starts: it gets an epoch above all others, which fences whatever ran under its name before.
     Register {
         /// The instance.
         instance: Name,
@@ -75,7 +75,8 @@ pub enum LogCommand {
         /// What would not go through.
         letter: DeadLetter,
     },
-    /// An operator has settled a branch by hand.
+    /// An operator has settled a branch of a decided transaction by hand. Whoever drives the transaction, now or later, counts that branch as
+    /// having acknowledged the decision.
     Resolve {
         /// The transaction.
         id: TransactionId,
@@ -141,7 +142,7 @@ pub enum LogReply {
     Verdicts(Vec<Verdict>),
     /// There is no such transaction, or nothing of it to resolve.
     NotFound,
-    /// That step's branch is no dead letter: there is nothing to settle by hand.
+    /// That step's branch is no dead letter, or nothing is decided yet: there is nothing to settle by hand.
     NotStuck,
 }
 
@@ -157,6 +158,8 @@ pub enum StageRefusal {
     Expired,
     /// It has been decided already: a tombstone.
     Decided,
+    /// It never reached the log, for certain, and is not sent again.
+    NotSent,
 }
 
 /// What became of a transaction, told to a participant that asks.
@@ -245,6 +248,12 @@ impl Record {
         let resolved = |letter: &DeadLetter, done: &Resolution| done.step == letter.step && done.at >= letter.at;
         let unresolved = move |letter: &&DeadLetter| !self.resolutions.iter().any(|done| resolved(letter, done));
         self.letters.iter().filter(move |_| open).filter(unresolved)
+    }
+
+    /// The steps that count as acknowledged because an operator said so.
+    pub fn resolved_steps(&self) -> impl Iterator<Item = u8> {
+        let again = |step: u8| self.open_letters().any(|letter| letter.step == step);
+        self.resolutions.iter().map(|done| done.step).filter(move |step| !again(*step))
     }
 
     /// Where the transaction stands.

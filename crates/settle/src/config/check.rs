@@ -3,7 +3,7 @@
 use figment::Figment;
 use protocol::limits::{MAX_NATS_SERVERS, MAX_SENTINELS};
 
-use super::{Config, Durability, Service, Store, keys};
+use super::{Config, Door, Durability, Service, Store, keys};
 
 /// The times that a database's `wait_ms` and `patience_ms` may be.
 const TIMES: std::ops::RangeInclusive<u64> = 10..=60_000;
@@ -33,12 +33,31 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     if ![1, 3, 5].contains(&nats.replicas) {
         problems.bounds("nats.replicas", nats.replicas);
     }
+    if let Some(admin) = &config.admin
+        && admin.listen.as_ref().is_none_or(String::is_empty)
+    {
+        problems.found.push(format!("[admin] has no `listen`: {}", keys::ADMIN[0].allowed));
+    }
     for service in Service::ALL {
         if let Some(store) = config.store(service) {
             problems.store(service.section(), store);
         }
     }
     problems.found
+}
+
+/// What is wrong with a door that anybody could open. Known only with the passwords.
+pub(super) fn open_door(config: &Config) -> Option<String> {
+    match config.door() {
+        Some(Door::Address(address, None)) if !address.ip().is_loopback() => {
+            let variable = keys::variable("admin.password");
+            Some(format!(
+                "`admin.listen` is `{address}`, which is no loopback address: whoever reaches it could settle transactions by hand. Set \
+                 {variable}, or give the path of a Unix socket"
+            ))
+        }
+        _ => None,
+    }
 }
 
 struct Problems<'a> {

@@ -45,6 +45,17 @@ pub(super) const NATS: &[Key] = &[
     key("password_file", Kind::Text, "", "the path of a file that holds the password"),
 ];
 
+/// The keys of `[admin]`.
+pub(super) const ADMIN: &[Key] = &[
+    key(
+        "listen",
+        Kind::Text,
+        "",
+        "the path of a Unix socket, or an IP address and a port; a password with any but a loopback address",
+    ),
+    key("password_file", Kind::Text, "", "the path of a file that holds the password"),
+];
+
 /// The keys of `[orders]`, `[stock]` and `[payment]`.
 pub(super) const STORE: &[Key] = &[
     key("redis", Kind::Text, "", "HOST:PORT of a server; or leave it out, and give sentinels and master"),
@@ -61,7 +72,7 @@ pub(super) const STORE: &[Key] = &[
 
 /// The sections and their keys.
 pub(super) const SECTIONS: &[(&str, &[Key])] =
-    &[("nats", NATS), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
+    &[("nats", NATS), ("admin", ADMIN), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
 
 /// The key of this path, such as `orders.redis`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) attempts: u32,
     /// The broker between the services.
     pub(crate) nats: Nats,
+    /// Where operators reach an order instance.
+    admin: Option<Admin>,
     orders: Option<Store>,
     stock: Option<Store>,
     payment: Option<Store>,
@@ -138,6 +140,25 @@ impl Nats {
     pub(crate) fn password(&self) -> Option<&str> {
         self.secret.0.as_deref()
     }
+}
+
+/// The operators' door.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Admin {
+    listen: Option<String>,
+    password_file: Option<PathBuf>,
+    #[serde(skip)]
+    secret: Secret,
+}
+
+/// Where operators reach an order instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A Unix socket, which only this user can open.
+    Socket(PathBuf),
+    /// An address; whoever reaches it must know the password, if there is one.
+    Address(SocketAddr, Option<String>),
 }
 
 /// What an answer rests on.
@@ -254,6 +275,7 @@ impl ConfigArgs {
         let mut config: Config = figment.extract().map_err(|error| ConfigError(told(error)))?;
         let mut problems = check::check(&config, figment);
         problems.extend(config.take_secrets(environment));
+        problems.extend(check::open_door(&config));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
 
@@ -332,7 +354,23 @@ impl Config {
     /// The files that passwords are read from.
     pub(crate) fn password_files(&self) -> impl Iterator<Item = &std::path::Path> {
         let stores = [&self.orders, &self.stock, &self.payment].into_iter().flatten();
-        stores.map(|store| &store.password_file).chain([&self.nats.password_file]).flatten().map(PathBuf::as_path)
+        let admin = self.admin.iter().map(|admin| &admin.password_file);
+        stores
+            .map(|store| &store.password_file)
+            .chain([&self.nats.password_file])
+            .chain(admin)
+            .flatten()
+            .map(PathBuf::as_path)
+    }
+
+    /// Where operators reach an order instance, if anywhere.
+    pub(crate) fn door(&self) -> Option<Door> {
+        let admin = self.admin.as_ref()?;
+        let listen = admin.listen.as_ref()?;
+        Some(match listen.parse() {
+            Ok(address) => Door::Address(address, admin.secret.0.clone()),
+            Err(_) => Door::Socket(PathBuf::from(listen)),
+        })
     }
 
     fn store(&self, service: Service) -> Option<&Store> {
@@ -351,8 +389,9 @@ impl Config {
             Some((section, &store.password_file, &mut store.secret))
         });
         let nats = ("nats", &self.nats.password_file, &mut self.nats.secret);
+        let admin = self.admin.as_mut().map(|admin| ("admin", &admin.password_file, &mut admin.secret));
         let mut problems = vec![];
-        for (section, file, secret) in stores.chain([nats]) {
+        for (section, file, secret) in stores.chain([nats]).chain(admin) {
             let variable = keys::variable(&format!("{section}.{}", sources::SECRET));
             let given = environment.iter().find(|(name, text)| *name == variable && !text.is_empty());
             match (given, file) {

@@ -278,3 +278,28 @@ fn passwords_come_from_the_environment_or_a_file_and_are_never_shown() {
     let both = load(&file, &given, &[]).unwrap_err();
     assert!(both.starts_with("SETTLE_STOCK__PASSWORD and `stock.password_file`"), "{both}");
 }
+
+#[test]
+fn a_door_that_anybody_could_open_needs_a_password() {
+    let door = |listen: &str, environment: &[(&str, &str)]| {
+        load(&format!("{STOCK}[admin]\nlisten = \"{listen}\"\n"), environment, &[]).map(|config| config.door())
+    };
+    let password = [("SETTLE_ADMIN__PASSWORD", "sesame")];
+    let at = |address: &str, password: Option<&str>| {
+        Ok(Some(Door::Address(address.parse().unwrap(), password.map(str::to_owned))))
+    };
+    assert_eq!(door("admin.sock", &[]), Ok(Some(Door::Socket(PathBuf::from("admin.sock")))));
+    assert_eq!(door("127.0.0.1:9001", &[]), at("127.0.0.1:9001", None));
+    assert_eq!(door("[::1]:9001", &password), at("[::1]:9001", Some("sesame")));
+    assert_eq!(door("0.0.0.0:9001", &password), at("0.0.0.0:9001", Some("sesame")));
+    let refused = door("0.0.0.0:9001", &[]).unwrap_err();
+    assert!(refused.contains("`admin.listen`") && refused.contains("SETTLE_ADMIN__PASSWORD"), "{refused}");
+    assert!(door("", &[]).unwrap_err().contains("[admin] has no `listen`"));
+    assert_eq!(
+        load(STOCK, &password, &[]).map(|config| config.door()),
+        Ok(None),
+        "nobody is let in unless somebody says so"
+    );
+    let written = load(&format!("{STOCK}[admin]\nlisten = \"a.sock\"\npassword = \"sesame\"\n"), &[], &[]);
+    assert!(written.unwrap_err().contains("a secret does not belong there"));
+}

@@ -9,7 +9,7 @@ use protocol::log::Verdict;
 use protocol::{Name, TransactionId};
 use shop::checkout::{PAYMENT, STOCK};
 use shop::faults::FaultChange;
-use shop::ports::{Peers, Price, Prices, Spread, Told, Verdicts};
+use shop::ports::{Operated, Operation, Peers, Price, Prices, Spread, Told, Verdicts};
 use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
 
@@ -99,6 +99,12 @@ impl Peers for Others {
         let within = if waits { WAITING } else { AT_ONCE };
         self.ask(To::Instance(owner), &Question::Transaction { id, waits }, within, |answer| {
             done(if let Ok(Answer::Transaction(told)) = answer { told } else { Told::Nothing });
+        });
+    }
+
+    fn operate(&self, owner: Name, operation: Operation, done: Done<Option<Operated>>) {
+        self.ask(To::Instance(owner), &Question::Operate(operation), AT_ONCE, |answer| {
+            done(if let Ok(Answer::Operated(operated)) = answer { Some(operated) } else { None });
         });
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Clock, Done, LedgerStore, SystemClock};
-use protocol::Name;
+use protocol::{Name, Timestamp};
 use redis_store::RedisLedger;
 use serde_json::json;
 use shop::Front;
@@ -48,7 +48,9 @@ impl Ledger {
         let options = config.redis(of)?;
         let store = start::database(title, move || RedisLedger::open(name, &options)).await?;
         let nats = start::broker(config).await?;
-        let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(SystemClock::default()));
+        // The births that it compares with its clock are of the orders' clock, not of this one: nothing that it knows of moves it.
+        let clock = start::clock(title, |done| store.time(done), |done| done(Ok(Timestamp(0)))).await?;
+        let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(clock));
         let faults = Arc::new(Faults::new(config.chaos));
         let participant = LedgerParticipant::new(name, store.clone(), Arc::clone(&faults), Arc::clone(&metrics));
         let others = Others::new(nats.clone(), config.instance);

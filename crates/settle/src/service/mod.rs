@@ -12,12 +12,14 @@
 //! | `ledger.rs`  | stock, or payment                                              |
 //! | `figures.rs` | what their databases and the broker say for the metrics         |
 //! | `asking.rs`  | the ports of the services to each other, over NATS             |
+//! | `door.rs`    | the operators' door of an order instance                       |
 //! | `start.rs`   | waiting for servers that are not there yet                     |
 //!
 //! A process takes requests when it has recovered. Told to stop, it says so at `/health` and goes on for a moment, so that nobody sends it
 //! any more; then it finishes what it has in hand.
 
 mod asking;
+mod door;
 mod figures;
 mod ledger;
 mod order;
@@ -32,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::Router;
 use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
@@ -67,6 +70,11 @@ pub(crate) struct ServiceArgs {
 trait Running: Send + Sync {
     /// What answers requests.
     fn front(&self) -> Front;
+
+    /// What operators may ask, if anything.
+    fn operators(&self) -> Option<Router> {
+        None
+    }
 
     /// Why the process must end, if so: its database will never answer again.
     fn stopped(&self) -> Option<String>;
@@ -107,6 +115,10 @@ async fn run<R: Running>(
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
+    let door = match config.door().filter(|_| service == Service::Orders) {
+        Some(door) => Some(door::Bound::bind(door).await?),
+        None => None,
+    };
     let draining = Draining::default();
     let running = tokio::select! {
         started = start(config, draining.clone()) => started?,
@@ -114,6 +126,10 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    let door = door.zip(running.operators()).map(|(door, routes)| {
+        println!("Operators: settle tx list {}", door.flag());
+        door.open(routes)
+    });
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), running.front(), stopping));
     let mut glance = tokio::time::interval(GLANCE);
@@ -146,6 +162,7 @@ async fn run<R: Running>(
     eprintln!("settle: finishing what is in hand");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
+    drop(door);
     let finished = running.shut_down(DRAIN).await;
     if served.is_err() || !finished {
         eprintln!("settle: not everything was finished in time; another instance takes the rest over");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use nats::{Bytes, Nats, Serving};
-use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, SystemClock};
+use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, StoreFailure, SystemClock};
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp};
 use serde_json::json;
@@ -82,7 +82,8 @@ impl Order {
         let others = Others::new(nats.clone(), config.instance);
         let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
         // Ids that are born here must be younger than those that the log has forgotten.
-        let clock = Arc::new(SystemClock::later_than(youngest(&store).await?));
+        let clock = start::clock("orders", |done| store.time(done), |done| youngest(&store, done)).await?;
+        let clock = Arc::new(clock);
         let mut checkout = definition(config.protocol.into());
         checkout.pacing = Pacing { attempts: config.attempts, ..PACING };
         let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
@@ -125,14 +126,13 @@ fn unstarted(error: StartError) -> anyhow::Error {
     }
 }
 
-async fn youngest(store: &RedisOrders) -> anyhow::Result<Timestamp> {
-    let (send, answer) = tokio::sync::oneshot::channel();
-    store.query(OrdersQuery::Youngest, Box::new(|answer| _ = send.send(answer)));
-    match answer.await {
-        Ok(Ok(OrdersAnswer::Youngest(youngest))) => Ok(youngest),
-        Ok(Err(failure)) => bail!(Stopped(format!("the orders database: {failure}"))),
-        Ok(Ok(_)) | Err(_) => bail!(Stopped("the orders database gave no answer".to_owned())),
-    }
+fn youngest(store: &RedisOrders, done: Done<Result<Timestamp, StoreFailure>>) {
+    let told = |answer| match answer {
+        Ok(OrdersAnswer::Youngest(youngest)) => done(Ok(youngest)),
+        Ok(_) => done(Err(StoreFailure::NotDone("an answer to another question".to_owned()))),
+        Err(failure) => done(Err(failure)),
+    };
+    store.query(OrdersQuery::Youngest, Box::new(told));
 }
 
 async fn until_stopped(store: &RedisOrders) -> String {
@@ -149,6 +149,10 @@ impl Running for Order {
         let OrderVitals { service, metrics, .. } = &*self.vitals;
         let vitals = Arc::clone(&self.vitals) as Arc<dyn Vitals>;
         Front::of_service("/orders", service.routes(), vitals, Arc::clone(metrics), Arc::clone(&self.clock))
+    }
+
+    fn operators(&self) -> Option<axum::Router> {
+        Some(self.vitals.service.admin_routes())
     }
 
     fn stopped(&self) -> Option<String> {

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use nats::{Credentials, Mode, Nats, Options, Storage};
+use orchestrator::{Clock, Done, StoreFailure, SystemClock};
+use protocol::Timestamp;
+use protocol::limits::MAX_CLOCK_SKEW_MS;
 use redis_store::OpenError;
 
 use super::COMMAND_PATIENCE_MS;
@@ -61,6 +64,40 @@ pub(super) async fn database<S: Send + 'static>(
             tracing::warn!(database = name, %error, "waiting for it, {} s at most", PATIENCE.as_secs());
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// The clock of a service: the database's, by which all of its instances go, and never before what that knows of.
+///
+/// # Errors
+/// If the database does not answer, or its clock and what it knows of contradict each other.
+pub(super) async fn clock(
+    name: &'static str,
+    time: impl FnOnce(Done<Result<Timestamp, StoreFailure>>),
+    youngest: impl FnOnce(Done<Result<Timestamp, StoreFailure>>),
+) -> anyhow::Result<SystemClock> {
+    let stopped = |why: String| Stopped(format!("the {name} database: {why}"));
+    let (database, known) = tokio::join!(told(time), told(youngest));
+    let (database, known) = (database.map_err(stopped)?, known.map_err(stopped)?);
+    let machine = SystemClock::default().now();
+    let apart = machine.since(database).max(database.since(machine));
+    if apart > MAX_CLOCK_SKEW_MS {
+        tracing::warn!(
+            database = name,
+            milliseconds = apart,
+            ahead = machine > database,
+            "this machine's clock and the database's are apart: this instance goes by the database's. Mend the machine's"
+        );
+    }
+    SystemClock::shared(database, known).map_err(|behind| stopped(behind.to_string()).into())
+}
+
+async fn told(ask: impl FnOnce(Done<Result<Timestamp, StoreFailure>>)) -> Result<Timestamp, String> {
+    let (send, answer) = tokio::sync::oneshot::channel();
+    ask(Box::new(|told| _ = send.send(told)));
+    match answer.await {
+        Ok(told) => told.map_err(|failure| failure.to_string()),
+        Err(_) => Err("no answer".to_owned()),
     }
 }
 

@@ -219,7 +219,7 @@ impl System {
     }
 
     fn greet(&mut self) {
-        let data = self.folder.path.display();
+        let data = self.folder.path.display().to_string();
         let what = if self.options.infrastructure_only {
             format!("The infrastructure runs, with its data in {data}. Ctrl-C stops it.")
         } else {
@@ -229,6 +229,9 @@ impl System {
             )
         };
         self.show.tell(&what);
+        if !self.options.infrastructure_only {
+            self.show.tell(&format!("Operators: settle tx list --up {data}, settle audit --up {data}"));
+        }
         if self.options.durability != options::Level::Replicated && !self.options.small {
             self.show.tell("A failover may lose checkouts that were acknowledged: --durability is below `replicated`.");
         }

@@ -213,6 +213,8 @@ impl Plan<'_> {
             options.chaos,
             self.at("nats"),
         );
+        // Beside this file, where it is started: a path that holds however deep the folder is.
+        text.push_str(&format!("\n[admin]\nlisten = \"{}\"\n", shop::admin::SOCKET));
         for service in Service::ALL {
             let section = service.section();
             text.push_str(&format!("\n[{section}]\ndurability = \"{}\"\n", options.durability.word()));

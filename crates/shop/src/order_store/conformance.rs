@@ -137,7 +137,12 @@ impl Twins {
         for ask in [LogQuery::Open, LogQuery::Listing { standing: None, limit: 100 }] {
             let (done, told) = slot();
             self.store.read(ask, done);
-            assert_eq!(take(&told), Ok(answer(self.book.transactions(), ask)), "{ask:?}");
+            let mut told = take(&told);
+            if let Ok(LogAnswer::Open { now, .. }) = &mut told {
+                // A clock of its own, if it has one, is nobody else's.
+                *now = None;
+            }
+            assert_eq!(told, Ok(answer(self.book.transactions(), ask)), "{ask:?}");
         }
     }
 }

@@ -115,10 +115,10 @@ impl RedisLog {
         };
         match command {
             LogCommand::Register { instance, now, lease } => {
-                words.word(instance.as_str()).word(&time_word(now.plus(*lease)));
+                words.word(instance.as_str()).word(&self.lease_time(*now)).word(&lease.to_string());
             }
-            LogCommand::Renew { now, lease, .. } => _ = words.word(&time_word(now.plus(*lease))),
-            LogCommand::TakeOver { from, now, .. } => _ = words.word(from.as_str()).word(&time_word(*now)),
+            LogCommand::Renew { now, lease, .. } => _ = words.word(&self.lease_time(*now)).word(&lease.to_string()),
+            LogCommand::TakeOver { from, now, .. } => _ = words.word(from.as_str()).word(&self.lease_time(*now)),
             LogCommand::Park { id, letter, .. } => {
                 let (step, at) = (letter.step.to_string(), time_word(letter.at));
                 words.word(&id.to_string()).word(&step).word(&at).word(&encode_text(letter)?);
@@ -137,6 +137,11 @@ impl RedisLog {
             | LogCommand::Ask { .. } => {}
         }
         Ok(vec![words])
+    }
+
+    /// The time that a lease goes by: nothing, for the server's.
+    fn lease_time(&self, now: Timestamp) -> String {
+        if self.by_callers_time { time_word(now) } else { String::new() }
     }
 
     fn stage(&self, writer: &Writer, transaction: &Transaction) -> Result<Words, StoreFailure> {
@@ -293,10 +298,14 @@ fn read_list<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, Unreadable> {
     text.split_terminator(';').map(one).collect()
 }
 
-/// A page of unfinished transactions, and the instances.
-pub(super) fn oldest(values: &[Value]) -> Result<(Rows, Vec<(Name, Lease)>), Unreadable> {
+/// A page of unfinished transactions, the instances, and a time.
+type Open = (Rows, Vec<(Name, Lease)>, Timestamp);
+
+/// A page of unfinished transactions; the instances, and the time that their leases go by.
+pub(super) fn oldest(values: &[Value]) -> Result<Open, Unreadable> {
     let value = only(values)?;
-    let [open, instances] = list(value)? else { return Err(unreadable(value)) };
+    let [open, instances, now] = list(value)? else { return Err(unreadable(value)) };
+    let now = text(now)?.and_then(|now| now.parse().ok()).map(Timestamp).ok_or_else(|| unreadable(now))?;
     let parts = words(instances)?;
     let instance = |pair: &[Option<&str>]| {
         let (epoch, expires) = pair.get(1).copied()??.split_once(' ')?;
@@ -306,7 +315,7 @@ pub(super) fn oldest(values: &[Value]) -> Result<(Rows, Vec<(Name, Lease)>), Unr
     let instances: Option<Vec<_>> = parts.chunks(2).map(instance).collect();
     let mut instances = instances.ok_or_else(|| unreadable(value))?;
     instances.sort_unstable_by_key(|(name, _)| *name);
-    Ok((rows(open)?, instances))
+    Ok((rows(open)?, instances, now))
 }
 
 pub(super) fn youngest(values: &[Value]) -> Result<Timestamp, Unreadable> {

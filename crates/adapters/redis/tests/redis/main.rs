@@ -5,5 +5,6 @@
 mod differential;
 mod failover;
 mod faults;
+mod leases;
 mod suite;
 mod support;

@@ -5,20 +5,51 @@
 -- How many of a list are handed to one command of the server.
 local SLICE = 500
 
-local function lease_of(epoch, expires) return epoch .. ' ' .. expires end
+-- The server's clock, in milliseconds: what leases go by, so that it does not matter how right those of the instances are.
+local function server_time()
+  local now = call('TIME')
+  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
+end
 
--- register INSTANCE EXPIRES
+-- NOW in what follows: the server's time if it is empty, as it always is but in tests that tell many histories of leases in a moment.
+local function time_of(now) return now == '' and server_time() or tonumber(now) end
+
+-- How long a lease may be to lapse at all, and when one lapses that does not.
+local FOR_EVER, NEVER = 2 ^ 53, '18446744073709551615'
+
+local function lease_of(epoch, now, lease)
+  local expires = time_of(now) + tonumber(lease)
+  return epoch .. ' ' .. (expires < FOR_EVER and string.format('%.0f', expires) or NEVER)
+end
+
+-- Drops the instances that were taken over, which have nothing left: whoever is not listed is fenced. The one with the highest epoch stays, so that no
+-- epoch is ever given twice. Answers with that epoch.
+local function drop_taken_over()
+  local all, highest, gone = call('HGETALL', base .. 'instances'), 0, {}
+  for i = 2, #all, 2 do highest = math.max(highest, tonumber(string.match(all[i], '^%d+'))) end
+  for i = 2, #all, 2 do
+    local epoch, expires = string.match(all[i], '^(%d+) (%d*)$')
+    if expires == '' and tonumber(epoch) ~= highest then gone[#gone + 1] = all[i - 1] end
+  end
+  for first = 1, #gone, SLICE do
+    call('HDEL', base .. 'instances', unpack(gone, first, math.min(first + SLICE - 1, #gone)))
+  end
+  return highest
+end
+
+-- register INSTANCE NOW LEASE
 local function register()
-  local lease = call('HGET', base .. 'instances', ARGV[2]) or '0'
-  local epoch = string.format('%.0f', tonumber(string.match(lease, '^%d+')) + 1)
-  call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, ARGV[3]))
+  -- Above every epoch that was ever given to anybody.
+  local epoch = string.format('%.0f', drop_taken_over() + 1)
+  call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, ARGV[3], ARGV[4]))
+  drop_taken_over()
   return { 'registered', epoch }
 end
 
--- renew INSTANCE EPOCH EXPIRES
+-- renew INSTANCE EPOCH NOW LEASE
 local function renew()
   if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
-  call('HSET', base .. 'instances', ARGV[2], lease_of(ARGV[3], ARGV[4]))
+  call('HSET', base .. 'instances', ARGV[2], lease_of(ARGV[3], ARGV[4], ARGV[5]))
   return 'ok'
 end
 
@@ -29,8 +60,8 @@ local function take()
   local lease = call('HGET', base .. 'instances', from)
   if not lease then return 'not_found' end
   local epoch, expires = string.match(lease, '^(%d+) (%d*)$')
-  if expires ~= '' and tonumber(ARGV[5]) <= tonumber(expires) then return 'alive' end
-  call('HSET', base .. 'instances', from, lease_of(string.format('%.0f', tonumber(epoch) + 1), ''))
+  if expires ~= '' and time_of(ARGV[5]) <= tonumber(expires) then return 'alive' end
+  call('HSET', base .. 'instances', from, string.format('%.0f ', tonumber(epoch) + 1))
   local taken, open = 0, call('ZCARD', base .. 'open')
   for first = 0, open - 1, SLICE do
     local ids = call('ZRANGE', base .. 'open', first, first + SLICE - 1)
@@ -44,6 +75,7 @@ local function take()
     end
     if owned[1] then call('HSET', base .. 'records', unpack(owned)) end
   end
+  drop_taken_over()
   return { 'taken', string.format('%.0f', taken) }
 end
 
@@ -102,7 +134,8 @@ local function resolve()
   local id, step = ARGV[2], ARGV[3]
   local record = call('HGET', base .. 'records', id)
   if not record then return 'not_found' end
-  if not is_open(record) then return 'not_stuck' end
+  -- What is acknowledged by hand is a decision: without one, nobody could know what it would be.
+  if not is_open(record) or decision_of(record) == '' then return 'not_stuck' end
   local resolutions = call('HGET', base .. 'resolutions', id) or ''
   local latest = -1
   for of, at in string.gmatch(resolutions, '(%d+) (%d+) %x+;') do
@@ -184,11 +217,11 @@ local function rows(ids)
   return found
 end
 
--- oldest AFTER LIMIT: unfinished ones with ids above AFTER, and the instances
+-- oldest AFTER LIMIT: unfinished ones with ids above AFTER; the instances, and the time that their leases go by
 local function oldest()
   local after = ARGV[2] == '' and '-' or '(' .. ARGV[2]
   local ids = call('ZRANGEBYLEX', base .. 'open', after, '+', 'LIMIT', '0', ARGV[3])
-  return { rows(ids), call('HGETALL', base .. 'instances') }
+  return { rows(ids), call('HGETALL', base .. 'instances'), string.format('%.0f', server_time()) }
 end
 
 -- latest BEFORE LIMIT: unfinished ones with ids below BEFORE, the latest first

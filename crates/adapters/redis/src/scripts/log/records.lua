@@ -7,7 +7,7 @@
 -- A record is one text: OWNER|DECISION@TIME|FINISHED|NOTE, a line feed, and the transaction without its payloads, as bytes that nobody here
 -- reads. A tombstone has no owner and no transaction. DECISION is `c`, or `a` and the cause. NOTE is the application's: what was claimed.
 --
--- Times are compared only, and kept as they came. Nothing can fail after the first write: every path reads and decides first, and
+-- Times but those of leases are compared only, and kept as they came. Nothing can fail after the first write: every path reads and decides first, and
 -- writes then.
 
 local call = redis.call
