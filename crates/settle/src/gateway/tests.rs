@@ -130,19 +130,27 @@ struct Front {
 type Fakes<'a> = [&'a [&'a Fake]; 3];
 
 fn front(fakes: Fakes<'_>, change: impl FnOnce(&mut Gateway)) -> Front {
-    let port = free_port().unwrap();
     let services = fakes.map(|fakes| {
         let named = fakes.iter().enumerate().map(|(n, fake)| (format!("instance-{n}"), fake.address.to_string()));
         Instances::At(named.collect())
     });
-    let bind = |port: u16| format!("127.0.0.1:{port}");
-    let statistics = free_port().unwrap();
-    let mut gateway = Gateway::new("A test.".to_owned(), bind(port), bind(statistics), services);
+    let mut gateway = Gateway::new("A test.".to_owned(), String::new(), String::new(), services);
     gateway.connections = 1_000;
     change(&mut gateway);
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("haproxy.cfg"), gateway.configuration()).unwrap();
-    Front { port, statistics, _haproxy: Haproxy::start(folder, port).unwrap() }
+    // A port that is free may be somebody else's a moment later: then others are tried.
+    let mut last = None;
+    for _ in 0..5 {
+        let (port, statistics) = (free_port().unwrap(), free_port().unwrap());
+        gateway.bind = format!("127.0.0.1:{port}");
+        gateway.statistics = format!("127.0.0.1:{statistics}");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("haproxy.cfg"), gateway.configuration()).unwrap();
+        match Haproxy::start(folder, port) {
+            Ok(haproxy) => return Front { port, statistics, _haproxy: haproxy },
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("no HAProxy: {last:?}");
 }
 
 struct Said {
