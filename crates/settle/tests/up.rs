@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -131,4 +133,40 @@ fn it_says_what_is_not_installed() {
     assert_eq!(said.status.code(), Some(2));
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("redis-server. On Debian or Ubuntu: apt install "), "{said}");
+}
+
+/// What the server at this port answers to a GET, as JSON.
+fn get(port: u64, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: settle\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn prometheus_sees_every_instance_and_judges_by_the_rules() {
+    let data = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    command.args(["up", "--small", "--instances", "1", "--observability", "--port", &free, "--data"]).arg(data.path());
+    let _up = Up(command.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("everything is ready", || {
+        let ready = |state: &Value| components(state).iter().all(|it| it["ready"] == true);
+        state(data.path()).is_some_and(|state| ready(&state))
+    });
+    let now = state(data.path()).unwrap();
+    let port = now["ports"]["prometheus"].as_u64().unwrap();
+    let health = |instance: &str| {
+        let targets = get(port, "/api/v1/targets")?;
+        let targets = targets["data"]["activeTargets"].as_array()?.clone();
+        targets.iter().find(|it| it["labels"]["instance"] == instance)?["health"].as_str().map(str::to_owned)
+    };
+    for instance in ["order-1", "stock-1", "payment-1"] {
+        wait_until("it is scraped", || health(instance).as_deref() == Some("up"));
+    }
+    let rules = get(port, "/api/v1/rules").unwrap().to_string();
+    assert!(rules.contains("TransactionsStuck") && rules.contains("settle:checkouts:rate1m"), "{rules}");
+    kill_process(pid(&now, "payment-1").unwrap(), Signal::KILL).unwrap();
+    wait_until("it is missed", || health("payment-1").as_deref() == Some("down"));
 }

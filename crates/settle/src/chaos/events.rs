@@ -73,7 +73,7 @@ impl Act {
         let (goal, needed) = match who {
             Who::Leader | Who::Follower => (SERVICE_GOAL, false),
             Who::Any(kind) | Who::Number(kind, _) => match kind {
-                Kind::Order | Kind::Stock | Kind::Payment | Kind::Sentinel => (SERVICE_GOAL, false),
+                Kind::Order | Kind::Stock | Kind::Payment | Kind::Sentinel | Kind::Prometheus => (SERVICE_GOAL, false),
                 Kind::Gateway => (SERVICE_GOAL, true),
                 Kind::Nats | Kind::Redis => (SERVER_GOAL, true),
             },
@@ -139,6 +139,7 @@ impl std::fmt::Display for Who {
             Kind::Stock => "stock instance",
             Kind::Payment => "payment instance",
             Kind::Gateway => "gateway",
+            Kind::Prometheus => "Prometheus",
         };
         match *self {
             Self::Leader => f.write_str("the leader"),

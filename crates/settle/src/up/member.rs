@@ -216,6 +216,10 @@ pub(crate) fn is_ready(kind: Kind, port: u16) -> bool {
         }
         Kind::Nats => first_line(port, "").is_some_and(|line| line.starts_with("INFO ")),
         Kind::Gateway => TcpStream::connect_timeout(&local(port), GLANCE).is_ok(),
+        Kind::Prometheus => {
+            let question = "GET /-/ready HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n";
+            first_line(port, question).is_some_and(|line| line.contains(" 200 "))
+        }
         Kind::Order | Kind::Stock | Kind::Payment => {
             let section = kind.service().map_or("", crate::config::Service::section);
             let question = format!("GET /{section}/health HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n");

@@ -144,12 +144,13 @@ impl System {
     async fn run(&mut self) -> anyhow::Result<ExitCode> {
         // The ports first: a server keeps those that it is told of, even if another does not come up.
         self.write_state()?;
-        let stages: [&[Kind]; 5] = [
+        let stages: [&[Kind]; 6] = [
             &[Kind::Nats, Kind::Redis],
             &[Kind::Sentinel],
             &[Kind::Stock, Kind::Payment],
             &[Kind::Order],
             &[Kind::Gateway],
+            &[Kind::Prometheus],
         ];
         for stage in stages {
             if self.start(stage).await? == Woken::Stop {
@@ -232,6 +233,9 @@ impl System {
         if !self.options.infrastructure_only {
             self.show.tell(&format!("Operators: settle tx list --up {data}, settle audit --up {data}"));
         }
+        if let Some(port) = self.ports.get("prometheus").filter(|_| self.options.observability) {
+            self.show.tell(&format!("Prometheus: http://127.0.0.1:{port}, its alerts at /alerts"));
+        }
         if self.options.durability != options::Level::Replicated && !self.options.small {
             self.show.tell("A failover may lose checkouts that were acknowledged: --durability is below `replicated`.");
         }
@@ -296,7 +300,7 @@ impl System {
     async fn stop(&mut self) {
         let stages: [&[Kind]; 4] = [
             &[Kind::Order, Kind::Stock, Kind::Payment],
-            &[Kind::Gateway],
+            &[Kind::Gateway, Kind::Prometheus],
             &[Kind::Sentinel],
             &[Kind::Redis, Kind::Nats],
         ];

@@ -68,6 +68,9 @@ pub(crate) struct UpArgs {
     /// Start again what ends by itself or is killed.
     #[arg(long)]
     restart: bool,
+    /// Start Prometheus too, with Settle's recording rules and alerts.
+    #[arg(long)]
+    observability: bool,
     /// Put a proxy before each database and the broker, so that `settle chaos` can part them from the others.
     #[arg(long)]
     proxied: bool,
@@ -91,6 +94,7 @@ pub(super) struct UpOptions {
     pub(super) protocol: String,
     pub(super) chaos: bool,
     pub(super) restart: bool,
+    pub(super) observability: bool,
     pub(super) proxied: bool,
     pub(super) logs: Vec<String>,
     pub(super) infrastructure_only: bool,
@@ -114,6 +118,7 @@ impl UpArgs {
             protocol,
             chaos: self.chaos,
             restart: self.restart,
+            observability: self.observability,
             proxied: self.proxied,
             logs: self.logs,
             infrastructure_only: self.only == Some(Part::Infrastructure),

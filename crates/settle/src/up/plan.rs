@@ -16,6 +16,9 @@ const DOWN_AFTER_MS: u32 = 2_000;
 /// Replicas of each master.
 pub(super) const REPLICAS: u32 = 2;
 
+/// What Prometheus records, and when it calls somebody.
+const RULES: &str = include_str!("../../../../deploy/observability/rules.yml");
+
 /// What kind of thing a component is. In the order in which they are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,6 +37,8 @@ pub(crate) enum Kind {
     Payment,
     /// HAProxy.
     Gateway,
+    /// Prometheus, which watches everybody.
+    Prometheus,
 }
 
 impl Kind {
@@ -91,6 +96,9 @@ pub(super) fn names(options: &UpOptions) -> Vec<(String, Kind)> {
             names.extend((1..=options.instances).map(named));
         }
         names.push(("gateway".to_owned(), Kind::Gateway));
+        if options.observability {
+            names.push(("prometheus".to_owned(), Kind::Prometheus));
+        }
     }
     names
 }
@@ -141,6 +149,7 @@ impl Plan<'_> {
             Kind::Redis => ("redis-server", "redis.conf", self.redis(name), true),
             Kind::Sentinel => ("redis-sentinel", "sentinel.conf", self.sentinel(name), true),
             Kind::Gateway => ("haproxy", "haproxy.cfg", self.gateway(name), false),
+            Kind::Prometheus => ("prometheus", "prometheus.yml", self.prometheus(), false),
             Kind::Order | Kind::Stock | Kind::Payment => ("settle", "settle.toml", self.service(name), false),
         };
         let told = self.path(name, file);
@@ -148,13 +157,23 @@ impl Plan<'_> {
             Kind::Nats => vec!["-c".to_owned(), told],
             Kind::Redis | Kind::Sentinel => vec![told],
             Kind::Gateway => vec!["-db".to_owned(), "-f".to_owned(), told],
+            Kind::Prometheus => vec![
+                format!("--config.file={told}"),
+                format!("--storage.tsdb.path={}", self.path(name, "series")),
+                format!("--web.listen-address={}", self.at(name)),
+                "--storage.tsdb.retention.time=2d".to_owned(),
+                "--log.level=warn".to_owned(),
+            ],
             Kind::Order | Kind::Stock | Kind::Payment => {
                 let word = kind.service().map_or("", crate::gateway::program);
                 vec![word.to_owned(), "--config".to_owned(), told]
             }
         };
         let command = std::iter::once(program.to_owned()).chain(words).collect();
-        let files = vec![FileOf { name: file, text, kept }];
+        let mut files = vec![FileOf { name: file, text, kept }];
+        if kind == Kind::Prometheus {
+            files.push(FileOf { name: "rules.yml", text: RULES.to_owned(), kept: false });
+        }
         Component { name: name.to_owned(), kind, port: self.port(name), command, files }
     }
 
@@ -231,6 +250,28 @@ impl Plan<'_> {
                 Level::Fsync | Level::Memory => text.push_str("may_lose_acknowledged_writes = true\n"),
             }
         }
+        text
+    }
+
+    /// The instances themselves are asked: each has figures of its own, and the gateway would ask any.
+    fn prometheus(&self) -> String {
+        let mut text =
+            "# Written by `settle up` at every start.\nglobal: { scrape_interval: 2s, evaluation_interval: 2s }\n\
+                        rule_files: [rules.yml]\nscrape_configs:\n  - job_name: settle\n    static_configs:\n"
+                .to_owned();
+        for service in Service::ALL {
+            for n in 1..=self.options.instances {
+                let name = format!("{}-{n}", program(service));
+                text.push_str(&format!(
+                    "      - {{ targets: [\"{}\"], labels: {{ instance: {name} }} }}\n",
+                    self.at(&name)
+                ));
+            }
+        }
+        text.push_str(&format!(
+            "  - job_name: gateway\n    static_configs: [{{ targets: [\"{}\"] }}]\n",
+            self.at("gateway-statistics")
+        ));
         text
     }
 
