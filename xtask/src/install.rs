@@ -46,7 +46,10 @@ pub(crate) fn system_packages(install: bool) -> anyhow::Result<()> {
     }
     println!("Installing {} with apt-get.", missing.join(", "));
     step("apt-get update", Command::new("apt-get").arg("update"))?;
-    step("apt-get install", Command::new("apt-get").args(["install", "-y"]).args(missing))
+    // What is merely recommended (exporters, mail) would start services of its own; and nobody is there to be asked.
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]).args(missing).env("DEBIAN_FRONTEND", "noninteractive");
+    step("apt-get install", &mut install)
 }
 
 /// Installs the TLA+ checker if it is missing.
