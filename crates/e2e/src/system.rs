@@ -230,6 +230,37 @@ impl System {
         settle("audit", &["--config", &file]).output().unwrap()
     }
 
+    /// Waits until a fault is set at every instance of a service (1 stock, 2 payment), or is cleared: they tell each other.
+    ///
+    /// # Panics
+    /// If they don't.
+    pub fn wait_for_fault(&self, service: usize, point: &str, is_set: bool) {
+        let until = Instant::now() + PATIENCE;
+        let rules = format!("/{}/fault/rules", SERVICES[service].1);
+        for instance in &self.services[service] {
+            while instance.client().get(&rules).json()["rules"][point].is_null() == is_set {
+                assert!(Instant::now() < until, "{}: {point} is not as it was set", instance.name());
+            }
+        }
+    }
+
+    /// How many branches the participants hold prepared, as the first instance of each says.
+    ///
+    /// # Panics
+    /// If one does not say.
+    pub fn prepared(&self) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        let held = |service: usize| loop {
+            let health = self.services[service][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json();
+            // A busy database may not say in time.
+            match health["prepared"].as_u64() {
+                Some(held) => return held,
+                None => assert!(Instant::now() < until, "{health}"),
+            }
+        };
+        held(1) + held(2)
+    }
+
     /// The order instances.
     pub fn orders(&mut self) -> &mut Vec<Instance> {
         &mut self.services[0]

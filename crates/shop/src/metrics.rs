@@ -87,7 +87,7 @@ pub struct OrchestratorFigures {
     pub unsettled: usize,
     /// Taken up by recovery and not decided yet.
     pub in_doubt: usize,
-    /// In the whole log; `None` if it did not say.
+    /// In the whole log; `None` if it did not say; 0 from whoever is not the leader.
     pub stuck: Option<usize>,
     /// Whether this instance looks after the log on behalf of all.
     pub leader: bool,
@@ -211,7 +211,7 @@ impl Default for Metrics {
                 Gauge::default(),
                 "transactions_stuck",
                 &[],
-                "Transactions with a dead letter, in the whole log; at most 1,000 are counted"
+                "Transactions with a dead letter, in the whole log; at most 1,000 are counted, by the leader: 0 at any other instance"
             ),
             commands: Cached::default(),
             command_counts: add!(

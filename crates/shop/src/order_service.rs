@@ -122,13 +122,17 @@ impl OrderService {
         Examination { well, findings }
     }
 
-    /// How the orchestrator fares at the moment. The log is given a while to say what is stuck.
+    /// How the orchestrator fares at the moment. The log is given a while to say what is stuck; the leader alone asks it, on behalf of all.
     pub async fn measure(&self, patience: Duration) -> OrchestratorFigures {
         let query = LogQuery::Listing { standing: Some(Standing::Stuck), limit: MAX_STUCK_COUNTED };
-        let listed = called(|done| self.store().read(query, done));
-        let stuck = match tokio::time::timeout(patience, listed).await {
-            Ok(Ok(Ok(LogAnswer::Listing(found)))) => Some(found.len()),
-            _ => None,
+        let stuck = if self.orchestrator().engine().is_leader() {
+            let listed = called(|done| self.store().read(query, done));
+            match tokio::time::timeout(patience, listed).await {
+                Ok(Ok(Ok(LogAnswer::Listing(found)))) => Some(found.len()),
+                _ => None,
+            }
+        } else {
+            Some(0)
         };
         let engine = self.orchestrator().engine();
         let (in_flight, queued) = engine.load();

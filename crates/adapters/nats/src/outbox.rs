@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A lane sends at once what comes while nothing of it is under way: whoever is alone never waits. Otherwise it sends when an answer has come
-//! since it sent last, when 64 wait, or a millisecond after it sent last, whichever is first. So a busy lane has few messages under way,
+//! since it sent last, when 64 wait, or 4 ms after it sent last, whichever is first. So a busy lane has few messages under way,
 //! each with many commands, and a participant that does not answer holds nobody up for longer than that.
 
 use std::sync::Arc;
@@ -95,6 +95,12 @@ impl Waiting {
                 || self.lane.relieved.load(Ordering::Acquire)
                 || self.sent.is_none_or(|sent| now.duration_since(sent) >= GATHER))
     }
+
+    /// A message is about to go out: what came of those before it is no reason for the next one.
+    fn is_sending(&mut self, now: Instant) {
+        self.lane.relieved.store(false, Ordering::Release);
+        self.sent = Some(now);
+    }
 }
 
 /// Sends what is queued, for ever.
@@ -128,17 +134,10 @@ pub(crate) async fn send_all(shared: &Shared, mut queue: mpsc::Receiver<Outgoing
         for lane in &mut lanes {
             let now = Instant::now();
             while lane.is_due(now) {
-                lane.relieved_by(now);
+                lane.is_sending(now);
                 commands(shared, lane, now).await;
             }
         }
-    }
-}
-
-impl Waiting {
-    fn relieved_by(&mut self, now: Instant) {
-        self.lane.relieved.store(false, Ordering::Release);
-        self.sent = Some(now);
     }
 }
 

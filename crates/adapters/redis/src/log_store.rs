@@ -66,8 +66,8 @@ impl LogScripts {
 /// Adds to a stage's call what the application's `claim` is given of the transaction.
 pub type ClaimWords = fn(&Transaction, &mut Words);
 
-/// A transaction log in Redis or Valkey. **Leases go by the server's clock**, not by those of the instances. A clone is another handle to the same connection; any number of processes may have the same log
-/// open, each writing under its own name and epoch.
+/// A transaction log in Redis or Valkey. **Leases go by the server's clock**, not by those of the instances. A clone is another handle to the
+/// same connection; any number of processes may have the same log open, each writing under its own name and epoch.
 #[derive(Clone)]
 pub struct RedisLog {
     store: ScriptStore,

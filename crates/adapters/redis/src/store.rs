@@ -94,11 +94,7 @@ impl ScriptStore {
         read: impl FnOnce(Vec<Value>) -> Result<R, Unreadable> + Send + 'static,
         done: Done<Result<R, StoreFailure>>,
     ) {
-        let done = move |answer: Answers| {
-            let values = answer.map_err(not_done);
-            done(values.and_then(|values| read(values).map_err(|Unreadable(why)| StoreFailure::NotDone(why))));
-        };
-        self.submit(calls, Box::new(done));
+        self.submit(calls, Box::new(answering(read, done)));
     }
 
     /// The same as [`ask`](Self::ask), for a look that something durable follows: what it is told may not be durable yet.
@@ -108,12 +104,8 @@ impl ScriptStore {
         read: impl FnOnce(Vec<Value>) -> Result<R, Unreadable> + Send + 'static,
         done: Done<Result<R, StoreFailure>>,
     ) {
-        let done = move |answer: Answers| {
-            let values = answer.map_err(not_done);
-            done(values.and_then(|values| read(values).map_err(|Unreadable(why)| StoreFailure::NotDone(why))));
-        };
         // Whoever comes first takes it.
-        let waiting = Arc::new(Mutex::new(Some(done)));
+        let waiting = Arc::new(Mutex::new(Some(answering(read, done))));
         let early = Arc::clone(&waiting);
         let readable = move |values: Vec<Value>| {
             let waiting = early.lock().take();
@@ -172,6 +164,17 @@ impl ScriptStore {
 pub fn not_done(failure: StoreFailure) -> StoreFailure {
     match failure {
         StoreFailure::Unknown(why) | StoreFailure::NotDone(why) => StoreFailure::NotDone(why),
+    }
+}
+
+/// Reads the answers to a question for whoever asked it.
+fn answering<R>(
+    read: impl FnOnce(Vec<Value>) -> Result<R, Unreadable>,
+    done: Done<Result<R, StoreFailure>>,
+) -> impl FnOnce(Answers) {
+    move |answer| {
+        let values = answer.map_err(not_done);
+        done(values.and_then(|values| read(values).map_err(|Unreadable(why)| StoreFailure::NotDone(why))));
     }
 }
 

@@ -170,10 +170,14 @@ fn a_twin_waits_for_a_checkout_that_another_instance_takes_long_over() {
     let mut client = system.client();
     let (item, user) = (client.new_item(5, 30), client.new_user(100));
     let order = client.new_order(&user, &[(&item, 1)]);
-    client.done("/stock/fault/set?point=before_prepare&action=delay&delay_ms=600&times=1");
+    client.done("/stock/fault/set?point=before_prepare&action=delay&delay_ms=1200&times=1");
+    system.wait_for_fault(1, "before_prepare", true);
     let (first, second) = std::thread::scope(|scope| {
         let first = scope.spawn(|| system.services[0][0].client().check_out(&order));
-        std::thread::sleep(Duration::from_millis(200));
+        let until = Instant::now() + Duration::from_secs(10);
+        while system.prepared() == 0 {
+            assert!(Instant::now() < until, "the first one prepares nothing");
+        }
         assert!(!system.services[0][1].client().order(&order).paid, "nobody was told that it is");
         let began = Instant::now();
         let second = system.services[0][1].client().check_out(&order);

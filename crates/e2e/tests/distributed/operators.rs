@@ -49,8 +49,7 @@ fn stuck() -> Stuck {
     let (item, user) = (client.new_item(10, 30), client.new_user(100));
     let order = client.new_order(&user, &[(&item, 1)]);
     client.done("/payment/fault/set?point=before_commit&action=error");
-    // Every instance of payment has heard of it.
-    std::thread::sleep(Duration::from_millis(300));
+    system.wait_for_fault(2, "before_commit", true);
     let Response { status, .. } = system.services[0][0].client().check_out(&order);
     assert_eq!(status, 200);
     let ids = NAMES.map(|name| the_one(&system, name, "stuck")["id"].as_str().unwrap().to_owned());
@@ -90,7 +89,7 @@ fn a_stuck_transaction_is_seen_and_tried_again_from_any_order_instance() {
     }
     assert_eq!(listed(&stuck.system, NAMES[1], "stuck").len(), 1, "the fault is still there");
     stuck.system.client().done("/payment/fault/clear");
-    std::thread::sleep(Duration::from_millis(300));
+    stuck.system.wait_for_fault(2, "before_commit", false);
     stuck.tx(NAMES[1], &["retry", &stuck.id]);
     let record = the_one(&stuck.system, NAMES[1], "finished")["record"].clone();
     let parked_for = record["finished"].as_u64().unwrap() - record["letters"][0]["at"].as_u64().unwrap();

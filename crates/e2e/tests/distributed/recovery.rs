@@ -1,18 +1,14 @@
 //! How soon everything is settled behind a crash.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::System;
+use e2e::client::PATIENCE;
 use e2e::world::Shop as _;
 
 /// A lease, its renewal, and some seconds on a busy machine. A branch that nobody tells of is asked about when it is 10 s old.
 const SOON: Duration = Duration::from_secs(9);
-
-fn prepared(system: &System) -> u64 {
-    let count = |service: usize| system.services[service][0].client().get("/health/deep").json()["prepared"].as_u64();
-    (1..3).map(|service| count(service).unwrap_or(1)).sum()
-}
 
 /// Prepared at stock and payment, and never staged: the order instance and its database die at the same moment. Nobody but the participants knows of
 /// these branches; they waited for a minute, since those that were younger than a lease when an instance was taken over were not asked about.
@@ -23,36 +19,42 @@ fn what_a_killed_instance_prepared_and_did_not_stage_is_released_soon() {
     client.done("/stock/batch_init/10/1000000/1");
     client.done("/payment/batch_init/1000/1000000");
     client.done("/orders/batch_init/50000/10/1000/1");
-    let (over, mut victim) = (AtomicBool::new(false), system.orders().remove(0));
+    let (over, answered, mut victim) = (AtomicBool::new(false), AtomicU32::new(0), system.orders().remove(0));
     std::thread::scope(|scope| {
         for part in 0..32_u32 {
-            let (over, victim) = (&over, victim.client());
+            let (over, answered, victim) = (&over, &answered, victim.client());
             scope.spawn(move || {
                 let mut client = victim;
                 for order in part * 1_000.. {
                     if over.load(Ordering::Relaxed) {
                         break;
                     }
-                    _ = client.try_send("POST", &format!("/orders/checkout/{order}"), &[], "");
+                    if client.try_send("POST", &format!("/orders/checkout/{order}"), &[], "").is_ok() {
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(700));
+        let until = Instant::now() + PATIENCE;
+        while answered.load(Ordering::Relaxed) < 500 {
+            assert!(Instant::now() < until, "only {answered:?} were answered");
+        }
         over.store(true, Ordering::Relaxed);
-        // What was sent to the database and not carried out is lost with it.
+        // What was sent to the database and not carried out is lost with it: what is prepared from now on is not staged.
         system.databases[0].process().freeze().unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        while system.prepared() == 0 {
+            assert!(Instant::now() < until, "nothing was prepared");
+        }
         victim.kill();
         system.databases[0].kill().unwrap();
     });
     system.route();
-    std::thread::sleep(Duration::from_millis(200));
-    let orphans = prepared(&system);
+    let orphans = system.prepared();
     assert!(orphans > 0, "nothing was under way");
     system.databases[0].restart().unwrap();
     let since = Instant::now();
-    while prepared(&system) > 0 {
-        assert!(since.elapsed() < SOON, "{} of {orphans} branches are held still", prepared(&system));
+    while system.prepared() > 0 {
+        assert!(since.elapsed() < SOON, "{} of {orphans} branches are held still", system.prepared());
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("{orphans} branches were settled within {:?}", since.elapsed());

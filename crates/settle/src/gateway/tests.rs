@@ -38,8 +38,9 @@ struct Shared {
     released: AtomicBool,
     stopping: AtomicBool,
     frozen: AtomicBool,
-    /// Requests, without those for health.
+    /// Requests, without those for health; and those.
     asked: AtomicUsize,
+    checked: AtomicUsize,
 }
 
 impl Fake {
@@ -99,9 +100,8 @@ impl Shared {
                 return Ok(());
             }
             let checked = path.ends_with("/health") && path != "/health";
-            if !checked {
-                self.asked.fetch_add(1, Ordering::SeqCst);
-            }
+            let counter = if checked { &self.checked } else { &self.asked };
+            counter.fetch_add(1, Ordering::SeqCst);
             if self.frozen.load(Ordering::SeqCst) {
                 wait_until(Duration::from_secs(20), || self.released.load(Ordering::SeqCst));
                 return Ok(());
@@ -423,8 +423,9 @@ fn an_instance_that_is_stopping_gets_nothing_new_and_finishes_what_it_has() {
     one.shared.stopping.store(true, Ordering::SeqCst);
     let moved = || who(&front.ask("GET", &format!("/orders/find/{of_one}"))) == "other";
     assert!(wait_until(Duration::from_secs(5), moved));
-    // Longer than it takes to call one dead.
-    std::thread::sleep(Duration::from_secs(2));
+    // More checks than it takes to call one dead.
+    let checks = one.shared.checked.load(Ordering::SeqCst);
+    assert!(wait_until(Duration::from_secs(20), || one.shared.checked.load(Ordering::SeqCst) >= checks + 5));
     assert!(moved());
     one.release();
     assert_eq!(who(&answer(under_way)), "one");

@@ -25,6 +25,7 @@ pub(super) fn broker(metrics: &Metrics, nats: &Nats) {
         ("reconnected", now(&counted.reconnects)),
         ("dropped", now(&counted.dropped)),
         ("sent", now(&counted.sent)),
+        ("message", now(&counted.messages)),
         ("replied", now(&counted.replied)),
         ("timed_out", now(&counted.timed_out)),
         ("unreachable", now(&counted.unreachable)),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ledger::EntityId;
 use orchestrator::{Log, LogAnswer, LogError, LogQuery};
-use protocol::log::{LogCommand, LogReply, Writer};
+use protocol::log::{LogCommand, LogReply, StageRefusal, Writer};
 use protocol::{
     Cause, Decision, Epoch, Name, Order as StepOrder, Payload, Protocol, Recovery, Step, Timestamp, Transaction,
     TransactionId,
@@ -257,6 +257,41 @@ fn nothing_is_told_early_where_a_failover_may_lose_what_it_rests_on() {
     assert!(durable.recv_timeout(PATIENCE).unwrap().is_err(), "no replica has it");
     assert!(readable.recv_timeout(PATIENCE).unwrap().is_err(), "and it was not told before");
     servers.servers[1].process().thaw().unwrap();
+}
+
+/// A stage that certainly never left is refused, so that its transaction is rolled back at once. One of which nobody knows whether it is there is
+/// not: whoever took that for "no" would release what recovery may find staged, prepared, and so committed.
+#[test]
+fn a_stage_is_refused_if_it_never_left_and_unknown_if_it_may_have() {
+    let mut server = Server::start(Persistence::Always).unwrap();
+    let store = seeded(&hasty(options(&server)));
+    let log = &store as &dyn Log;
+    let staged = |n| {
+        let (told, answer) = channel();
+        log.append(stage(n), Box::new(move |reply| _ = told.send(reply)));
+        answer.recv_timeout(PATIENCE).unwrap()
+    };
+    assert_eq!(staged(1), Ok(LogReply::Staged));
+    server.process().freeze().unwrap();
+    let unknown = staged(2);
+    assert!(unknown.is_err(), "it may have arrived: {unknown:?}");
+    server.process().thaw().unwrap();
+    server.process().kill().unwrap();
+    // The first one finds the connection broken, perhaps when it was written to already; those behind it find no server.
+    let until = Instant::now() + PATIENCE;
+    let mut n = 3;
+    while staged(n) != Ok(LogReply::StageRefused(StageRefusal::NotSent)) {
+        assert!(Instant::now() < until, "nobody is there to send it to");
+        n += 1;
+    }
+    server.restart().unwrap();
+    let order = loop {
+        match query(&store, OrdersQuery::Order(EntityId::number(n))) {
+            Ok(OrdersAnswer::Order(Some(order))) => break order,
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+    };
+    assert_eq!(order.state, OrderState::Open, "what was refused is not there");
 }
 
 #[test]
