@@ -71,15 +71,17 @@ mod ledger_store;
 pub mod memory;
 mod observe;
 mod operate;
+mod options;
 mod orchestrator;
 mod ports;
 mod recovery;
 mod transport;
 
 pub use definition::{BadDefinition, Choice, Definition};
-pub use engine::{Engine, Executed, Options, TurnedAway};
+pub use engine::{Engine, Executed, TurnedAway};
 pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use observe::{Observation, Observer, Unobserved};
+pub use options::Options;
 pub use orchestrator::{Builder, Orchestrator, StartError};
 pub use ports::{
     Clock, ClockBehind, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer,

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use protocol::{Name, Outcome, Payload, Step};
 
 use crate::definition::{BadDefinition, Definition};
-use crate::engine::{Engine, Executed, Options, TurnedAway};
+use crate::engine::{Engine, Executed, TurnedAway};
 use crate::observe::{Observer, Unobserved};
+use crate::options::Options;
 use crate::ports::{Clock, Log, LogError, SystemClock, Transport};
 
 /// How often a busy engine is ticked.

@@ -11,8 +11,8 @@ use redis::Value;
 use crate::answers::only;
 use crate::error::OpenError;
 use crate::options::Options;
+use crate::queue::Statistics;
 use crate::store::ScriptStore;
-use crate::writer::Statistics;
 
 mod audit;
 mod codec;

@@ -13,9 +13,9 @@ use redis::Value;
 use crate::answers::{Unreadable, only};
 use crate::error::OpenError;
 use crate::options::Options;
+use crate::queue::Answers;
 use crate::script::{Script, Words};
 use crate::store::{ScriptStore, not_done};
-use crate::writer::Answers;
 
 mod codec;
 

@@ -8,29 +8,26 @@
 //!
 //! One batch is under way at a time: while it is, the next one fills. What became of a batch is decided in one place, [`Talk::exchange`].
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use orchestrator::{Done, StoreFailure};
-use parking_lot::{Condvar, Mutex};
+use orchestrator::StoreFailure;
+use parking_lot::Mutex;
 use protocol::Name;
-use protocol::limits::{MAX_STORE_BATCH_BYTES, MAX_STORE_QUEUE};
 use redis::Value;
 
 use crate::error::OpenError;
 use crate::link::{Broken, Link, shown};
 use crate::options::{Durability, Options};
+use crate::queue::{Job, Shared, answer};
 use crate::script::{Script, Words, write_all};
 use crate::sentinel::{Compass, Seat};
 
 /// How long after a connection that could not be made the next one is tried.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Behind a batch of so many jobs, the next one waits this long for company. A lone caller never waits.
+/// Behind a batch of so many jobs, the next one waits a moment for company.
 const CROWD: usize = 4;
-const GATHER: Duration = Duration::from_micros(300);
 /// After so long without a word it is asked first whether the server is still there: a batch that is not sent is not unknown.
 const IDLE: Duration = Duration::from_millis(500);
 /// The errors with which a server turns a script away before its first write, or our scripts do. Whatever has one of them was not done.
@@ -48,152 +45,6 @@ const CERTAIN: [&str; 12] = [
     "NOAUTH",
     "NOPERM",
 ];
-
-/// What the server answered to each of the calls, or why nobody knows.
-pub type Answers = Result<Vec<Value>, StoreFailure>;
-
-/// Calls whose answers are wanted together. They are sent in one batch, in order, and others' scripts may run between them.
-pub(crate) struct Job {
-    pub(crate) calls: Vec<Words>,
-    /// Called before `done`, or never: with what the server answered, before that is as durable as was asked for.
-    pub(crate) readable: Option<Done<Vec<Value>>>,
-    pub(crate) done: Done<Answers>,
-}
-
-impl Job {
-    pub(crate) fn new(calls: Vec<Words>, done: Done<Answers>) -> Self {
-        Self { calls, readable: None, done }
-    }
-}
-
-/// What a store has done since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Statistics {
-    /// Batches sent.
-    pub batches: u64,
-    /// Scripts in them.
-    pub scripts: u64,
-    /// Scripts whose outcome nobody knows.
-    pub unknown: u64,
-    /// Connections made, the first included.
-    pub connections: u64,
-}
-
-enum Phase {
-    Open,
-    Closing,
-    Stopped(String),
-}
-
-struct Queue {
-    jobs: VecDeque<Job>,
-    scripts: usize,
-    phase: Phase,
-    statistics: Statistics,
-    /// Why there is no connection, while there is none.
-    trouble: Option<String>,
-}
-
-/// What the writer's thread shares with its callers.
-pub(crate) struct Shared {
-    queue: Mutex<Queue>,
-    work: Condvar,
-}
-
-impl Shared {
-    /// Takes a job in, or turns it away if there is no room.
-    pub(crate) fn submit(&self, job: Job) {
-        let queue = self.queue.lock();
-        if queue.scripts + job.calls.len() > MAX_STORE_QUEUE {
-            let why = format!("{} scripts wait for the server already", queue.scripts);
-            drop(queue);
-            return answer(job.done, Err(StoreFailure::NotDone(why)));
-        }
-        if let Some(why) = closed(&queue.phase) {
-            drop(queue);
-            return answer(job.done, Err(StoreFailure::NotDone(why)));
-        }
-        self.push(queue, job);
-    }
-
-    /// Takes in what goes on with a job that was just answered: there is room for it.
-    pub(crate) fn go_on(&self, job: Job) {
-        let queue = self.queue.lock();
-        if let Some(why) = closed(&queue.phase) {
-            drop(queue);
-            return answer(job.done, Err(StoreFailure::NotDone(why)));
-        }
-        self.push(queue, job);
-    }
-
-    fn push(&self, mut queue: parking_lot::MutexGuard<'_, Queue>, job: Job) {
-        queue.scripts += job.calls.len();
-        queue.jobs.push_back(job);
-        let alone = queue.jobs.len() == 1;
-        drop(queue);
-        if alone {
-            self.work.notify_one();
-        }
-    }
-
-    pub(crate) fn stopped(&self) -> Option<String> {
-        match &self.queue.lock().phase {
-            Phase::Stopped(why) => Some(why.clone()),
-            Phase::Open | Phase::Closing => None,
-        }
-    }
-
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.queue.lock().trouble.clone()
-    }
-
-    pub(crate) fn statistics(&self) -> Statistics {
-        self.queue.lock().statistics
-    }
-
-    /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed. Behind a `crowd` it waits a moment longer: those
-    /// who were just answered come back, and the first of them should not have the server's flush and its replicas to itself.
-    fn take(&self, most: usize, crowd: bool) -> Option<Vec<Job>> {
-        let mut queue = self.queue.lock();
-        while queue.jobs.is_empty() {
-            if !matches!(queue.phase, Phase::Open) {
-                return None;
-            }
-            self.work.wait(&mut queue);
-        }
-        if crowd && queue.scripts < most && matches!(queue.phase, Phase::Open) {
-            _ = self.work.wait_for(&mut queue, GATHER);
-        }
-        let (mut batch, mut scripts, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(job) = queue.jobs.front() {
-            let weight: usize = job.calls.iter().map(Words::len).sum();
-            let fits = scripts + job.calls.len() <= most && bytes + weight <= MAX_STORE_BATCH_BYTES;
-            if !fits && !batch.is_empty() {
-                break;
-            }
-            scripts += job.calls.len();
-            bytes += weight;
-            batch.extend(queue.jobs.pop_front());
-        }
-        queue.scripts -= scripts;
-        Some(batch)
-    }
-}
-
-fn closed(phase: &Phase) -> Option<String> {
-    match phase {
-        Phase::Open => None,
-        Phase::Closing => Some("the store is closed".to_owned()),
-        Phase::Stopped(why) => Some(why.clone()),
-    }
-}
-
-/// A callback that panics is its owner's fault, and must not cost the others their answers.
-fn answer<T>(done: Done<T>, value: T) {
-    if catch_unwind(AssertUnwindSafe(|| done(value))).is_err() {
-        tracing::error!("a callback of the store in Redis panicked");
-    }
-}
 
 /// What a store is called.
 pub(crate) struct Names {
@@ -235,14 +86,7 @@ impl Writer {
             Some(identity) => identity,
             None => baptise(&mut link, names, options)?,
         };
-        let queue = Queue {
-            jobs: VecDeque::new(),
-            scripts: 0,
-            phase: Phase::Open,
-            statistics: Statistics { connections: 1, ..Statistics::default() },
-            trouble: None,
-        };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
+        let shared = Arc::new(Shared::new());
         let name = names.service.as_str();
         tracing::info!(store = name, address = link.address, run_id = link.run_id, "opened a store in Redis");
         let talk = Talk {
@@ -267,12 +111,7 @@ impl Writer {
     }
 
     pub(crate) fn close(&self) {
-        let mut queue = self.shared.queue.lock();
-        if matches!(queue.phase, Phase::Open) {
-            queue.phase = Phase::Closing;
-        }
-        drop(queue);
-        self.shared.work.notify_all();
+        self.shared.close();
         if let Some(thread) = self.thread.lock().take() {
             // The last handle may be dropped by a callback; the thread then ends without being awaited.
             if thread.thread().id() != thread::current().id() {
@@ -439,7 +278,7 @@ impl Talk {
 
     fn unknown(&mut self, batch: Vec<Job>, why: String) {
         let scripts: usize = batch.iter().map(|job| job.calls.len()).sum();
-        self.shared.queue.lock().statistics.unknown += scripts as u64;
+        self.shared.count(|statistics| statistics.unknown += scripts as u64);
         tracing::warn!(store = self.name, scripts, why, "the outcome of a batch is unknown");
         fail(batch, &StoreFailure::Unknown(why));
     }
@@ -502,10 +341,10 @@ impl Talk {
             Err(Broken(why)) => return Exchange::Unknown(format!("{} gave no answer: {why}", link.address)),
         };
         self.spoke = Instant::now();
-        let mut statistics = self.shared.queue.lock();
-        statistics.statistics.batches += 1;
-        statistics.statistics.scripts += scripts as u64;
-        drop(statistics);
+        self.shared.count(|statistics| {
+            statistics.batches += 1;
+            statistics.scripts += scripts as u64;
+        });
         if self.compass.seat().ok().as_ref() != Some(&seat) {
             return Exchange::Unknown(format!("{} is no longer the master", link.address));
         }
@@ -550,22 +389,17 @@ impl Talk {
         match self.connect(&seat) {
             Ok(link) => {
                 self.failed = None;
-                let mut queue = self.shared.queue.lock();
-                queue.statistics.connections += 1;
-                queue.trouble = None;
-                drop(queue);
+                self.shared.is_connected();
                 tracing::info!(store = self.name, address = link.address, run_id = link.run_id, "connected again");
                 Ok((link, seat))
             }
             Err(error) => {
                 let why = error.to_string();
-                let mut queue = self.shared.queue.lock();
-                queue.trouble = Some(why.clone());
-                if matches!(error, OpenError::Strange { .. }) {
+                let for_good = matches!(error, OpenError::Strange { .. });
+                self.shared.is_in_trouble(&why, for_good);
+                if for_good {
                     tracing::error!(store = self.name, why, "the store is gone: nothing more is written");
-                    queue.phase = Phase::Stopped(why.clone());
                 }
-                drop(queue);
                 tracing::warn!(store = self.name, why, "no connection");
                 self.failed = Some((Instant::now(), why.clone()));
                 Err(why)

@@ -11,7 +11,7 @@ use redis::Value;
 use super::codec::{LOW_BITS, holds_call, page_call};
 use crate::answers::{Unreadable, unreadable, words};
 use crate::link::shown;
-use crate::writer::{Answers, Job, Shared};
+use crate::queue::{Answers, Job, Shared};
 
 /// How often the audit begins anew because accounts were replaced while it went on.
 const ATTEMPTS: usize = 5;
