@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
+use shop::auditor::Pace;
 use shop::{Config, Found, OpenShopError, Shop};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -98,6 +99,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             },
             ..embedded::Options::default()
         },
+        audit: Pace::HERE,
     };
     // Nothing is made in a folder that could not be served from.
     let socket = args.data.join(shop::admin::SOCKET);

@@ -16,8 +16,10 @@ use crate::orders::{Order, OrderBook, OrdersCommand, OrdersReply, Paid};
 use crate::store::OrderLog;
 
 mod conformance;
+mod look;
 
 pub use conformance::order_store;
+pub use look::{OrdersLook, OrdersSeen, Sum};
 
 /// The database of the order service: its orders, and the log of its transactions.
 ///
@@ -54,6 +56,8 @@ pub enum OrdersQuery {
     Progress,
     /// Everything that an audit asks of the orders.
     Audit,
+    /// A little of what an audit asks that goes on all the time.
+    Look(OrdersLook),
 }
 
 /// The answer to a question to the orders.
@@ -69,6 +73,8 @@ pub enum OrdersAnswer {
     Progress(Progress),
     /// To [`OrdersQuery::Audit`].
     Audit(Box<OrdersAudit>),
+    /// To [`OrdersQuery::Look`].
+    Seen(OrdersSeen),
 }
 
 /// How far the log has come. Two that are equal, with nothing open, mean that no transaction was under way between them.
@@ -107,7 +113,7 @@ pub enum OrderDiscrepancy {
         /// The transaction.
         transaction: TransactionId,
     },
-    /// It is paid by a transaction that the log knows, and not as committed.
+    /// It is paid by a transaction that the log knows, and not as one that committed it; or that the log never knew.
     PaidInVain {
         /// The order.
         order: EntityId,
@@ -131,6 +137,7 @@ pub fn answer_orders(book: &OrderBook, query: &OrdersQuery, sequence: u64) -> Or
         OrdersQuery::Progress => {
             OrdersAnswer::Progress(Progress { sequence, open: book.transactions().open_count() as u64 })
         }
+        OrdersQuery::Look(asked) => OrdersAnswer::Seen(look::look(book, asked)),
         OrdersQuery::Audit => OrdersAnswer::Audit(Box::new(audit_orders(book, sequence))),
     }
 }

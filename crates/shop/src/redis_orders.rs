@@ -168,6 +168,7 @@ impl OrderStore for RedisOrders {
             OrdersQuery::Youngest => self.log.youngest(Box::new(|told| done(told.map(OrdersAnswer::Youngest)))),
             OrdersQuery::Progress => self.progress(Box::new(|told| done(told.map(OrdersAnswer::Progress)))),
             OrdersQuery::Audit => audit::begin(self.clone(), done),
+            OrdersQuery::Look(look) => audit::look(self, &look, done),
         }
     }
 
