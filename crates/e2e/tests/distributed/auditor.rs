@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::client::PATIENCE;
 use e2e::world::{Shop as _, Size};
 use e2e::{System, World};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Asks an order instance for the audit's last word.
 fn word(system: &System, name: &str) -> Option<Value> {
@@ -108,16 +108,16 @@ fn planted_losses_are_found_and_named_by_the_leader_whoever_is_asked() {
             .unwrap_or_else(|| panic!("{what}: {last}"))
     };
     let account = found(&format!("payment account {} does not add up: off by -60", users[0]));
-    let named = &account["transactions"][0];
-    assert_eq!((&named["order"], &named["branch"], &named["step"]), (&*orders[0], "committed", 1), "{account}");
+    let named = |found: &Value, what: [&str; 2]| what.map(|what| found["transactions"][0][what].clone());
+    assert_eq!(named(account, ["order", "branch"]), [json!(orders[0]), json!("committed")], "{account}");
     let order = found(&format!("order {} is paid by transaction {never}", orders[2]));
-    assert_eq!((&order["transactions"][0]["transaction"], &order["transactions"][0]["branch"]), (never, "missing"));
+    assert_eq!(named(order, ["transaction", "branch"]), [json!(never), json!("missing")], "{order}");
     let charged = found(&format!("user {} was charged 60 less", users[2]));
-    assert_eq!((&charged["transactions"][0]["transaction"], &charged["transactions"][0]["caused"]), (never, true));
+    assert_eq!(named(charged, ["transaction", "caused"]), [json!(never), json!(true)], "{charged}");
     found(&format!("item {item}: 2 units fewer were sold"));
     let branch =
         found(&format!("transaction {transaction} was committed, and its branch at payment (step 1) is aborted"));
-    assert_eq!((&branch["transactions"][0]["order"], &branch["transactions"][0]["caused"]), (&*orders[1], true));
+    assert_eq!(named(branch, ["order", "caused"]), [json!(orders[1]), json!(true)], "{branch}");
     assert_eq!(figure(&system, &leader, "settle_audit_findings"), 5.0);
     assert_eq!(figure(&system, other, "settle_audit_findings"), 0.0, "the leader alone audits");
     assert_eq!(figure(&system, other, "settle_audit_runs_total"), 0.0, "the leader alone audits");
