@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use orchestrator::{LogAnswer, LogError, LogQuery};
 use protocol::limits::{MAX_PAGE, MAX_TEXT_BYTES};
 use protocol::log::{LogReply, Record, Resolution, Standing};
@@ -18,6 +17,7 @@ use protocol::{Name, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::ports::{Operated, Operation};
 use crate::problem::Problem;
@@ -39,12 +39,34 @@ pub struct TransactionView {
     pub record: Record,
 }
 
-pub(crate) fn routes() -> Router<OrderService> {
-    Router::new()
-        .route("/transactions", get(list))
-        .route("/transactions/{id}", get(show))
-        .route("/transactions/{id}/retry", post(retry))
-        .route("/transactions/{id}/resolve", post(resolve))
+pub(crate) fn routes() -> Api<OrderService> {
+    let lists = Description::new("listTransactions", "Transactions, the latest first")
+        .query("state", "Where they stand", json!({ "enum": ["undecided", "settling", "stuck", "finished"] }))
+        .query("limit", "How many, at most", json!({ "type": "integer", "minimum": 0 }))
+        .json(json!({ "type": "array", "items": schema("Transaction") }))
+        .reads();
+    let shows = Description::new("showTransaction", "One transaction")
+        .json(schema("Transaction"))
+        .fails(404, &["transaction_not_found"])
+        .reads();
+    let retries = Description::new("retryTransaction", "Tries at once what is left of it")
+        .json(schema("Status"))
+        .fails(404, &["transaction_not_found"])
+        .fails(409, &["finished", "not_driven"])
+        .reads();
+    let resolves = Description::new("resolveTransaction", "Counts a branch that is stuck as acknowledged, by hand")
+        .body(schema("Resolve"), true)
+        .json(schema("Status"))
+        .fails(404, &["transaction_not_found"])
+        .fails(409, &["not_stuck"])
+        .fails(415, &["bad_argument"])
+        .fails(422, &["bad_argument"])
+        .writes();
+    Api::new()
+        .get("/transactions", list, lists)
+        .get("/transactions/{id}", show, shows)
+        .post("/transactions/{id}/retry", retry, retries)
+        .post("/transactions/{id}/resolve", resolve, resolves)
 }
 
 /// Which transactions to list.

@@ -21,6 +21,7 @@
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
+//! | [`openapi`]     | each route with its description, and the document made of that            |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
@@ -39,6 +40,7 @@ mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;
 pub mod metrics;
+pub mod openapi;
 pub mod order_service;
 pub mod order_store;
 pub mod orders;

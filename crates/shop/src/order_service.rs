@@ -13,9 +13,11 @@ use protocol::TransactionId;
 use protocol::log::Standing;
 use serde_json::json;
 
+use crate::auditor::{Auditor, http};
 use crate::checkout::CHECKOUT;
 use crate::flights::Flights;
 use crate::metrics::OrchestratorFigures;
+use crate::openapi::Api;
 use crate::order_store::{OrderStore, OrdersQuery};
 use crate::ports::{Peers, Prices, Told};
 use crate::request::called;
@@ -72,17 +74,18 @@ impl OrderService {
     }
 
     /// Its part of the public contract, without its name before the paths.
-    pub fn routes(&self) -> Router {
+    pub fn routes(&self) -> Api {
         orders_http::routes().with_state(self.clone())
     }
 
-    /// The operators' routes, for [`admin::SOCKET`], and more.
-    pub fn admin_routes_with(&self, more: Router) -> Router {
-        vitals::finish(self.transactions().merge(more))
+    /// The operators' routes, for [`admin::SOCKET`]: those to transactions, and those of the audit.
+    pub fn admin_routes(&self, auditor: &Arc<Auditor>) -> Router {
+        let audit = Api::new().nest("/admin", http::routes(Arc::clone(auditor), self.clone()));
+        vitals::finish(self.transactions().merge(audit).described_as("Settle, for operators", &["/"]))
     }
 
     /// The operators' routes to transactions.
-    pub(crate) fn transactions(&self) -> Router {
+    pub(crate) fn transactions(&self) -> Api {
         admin::routes().with_state(self.clone())
     }
 

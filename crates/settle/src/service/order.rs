@@ -12,7 +12,7 @@ use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp};
 use serde_json::json;
 use shop::Front;
-use shop::auditor::{Auditor, Books, Pace, http};
+use shop::auditor::{Auditor, Books, Pace};
 use shop::checkout::{PAYMENT, STOCK, definition};
 use shop::metrics::Metrics;
 use shop::order_service::{OrderParts, OrderService};
@@ -162,8 +162,7 @@ impl Running for Order {
 
     fn operators(&self) -> Option<axum::Router> {
         let OrderVitals { service, auditor, .. } = &*self.vitals;
-        let continuous = axum::Router::new().nest("/admin", http::routes(Arc::clone(auditor), service.clone()));
-        Some(service.admin_routes_with(continuous))
+        Some(service.admin_routes(auditor))
     }
 
     fn stopped(&self) -> Option<String> {

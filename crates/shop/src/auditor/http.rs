@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use orchestrator::{LogAnswer, LogQuery};
 use protocol::recovery::leader;
 
 use super::{Auditor, AuditorView};
 use crate::audit::AuditReport;
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::problem::Problem;
 use crate::request::{called, heard};
@@ -23,8 +23,13 @@ struct Desk {
 }
 
 /// `/audit`, to be served below `/admin`.
-pub fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Router {
-    Router::new().route("/audit", get(last).post(now)).with_state(Desk { auditor, orders })
+pub(crate) fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Api {
+    let says = Description::new("lastAudit", "The last word of the continuous audit").json(schema("Auditor")).reads();
+    let audits = Description::new("audit", "Audits everything, now")
+        .json(schema("AuditReport"))
+        .fails(409, &["audit_runs"])
+        .reads();
+    Api::new().get("/audit", last, says).post("/audit", now, audits).with_state(Desk { auditor, orders })
 }
 
 /// The leader's word.

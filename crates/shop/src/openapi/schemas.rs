@@ -1,0 +1,136 @@
+//! The shapes of answers, by name.
+
+use serde_json::{Value, json};
+
+fn object(members: &[(&str, Value)]) -> Value {
+    let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+    let properties: serde_json::Map<String, Value> =
+        members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    json!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn whole() -> Value {
+    json!({ "type": "integer" })
+}
+
+fn flag() -> Value {
+    json!({ "type": "boolean" })
+}
+
+fn list(of: Value) -> Value {
+    json!({ "type": "array", "items": of })
+}
+
+fn or_null(kind: &str) -> Value {
+    json!({ "type": [kind, "null"] })
+}
+
+fn of(name: &str) -> Value {
+    super::schema(name)
+}
+
+/// A refusal whose further members are ids.
+fn problem() -> Value {
+    let mut problem = object(&[
+        ("type", text()),
+        ("title", text()),
+        ("status", json!({ "type": "integer", "minimum": 400, "maximum": 599 })),
+        ("code", json!({ "type": "string", "pattern": "^[a-z_]+$", "description": "Stable: for programs" })),
+        ("detail", json!({ "type": "string", "description": "For people" })),
+    ]);
+    problem["additionalProperties"] = text();
+    problem
+}
+
+fn found() -> Value {
+    let named = object(&[
+        ("transaction", text()),
+        ("order", or_null("string")),
+        ("service", text()),
+        ("step", whole()),
+        ("branch", json!({ "type": "string", "description": "What became of it at its service" })),
+        ("caused", json!({ "type": "boolean", "description": "Whether it explains what is off" })),
+    ]);
+    let since = json!({ "type": "integer", "description": "Milliseconds since 1970" });
+    object(&[
+        ("finding", json!({ "type": "object" })),
+        ("text", text()),
+        ("since", since),
+        ("transactions", list(named)),
+    ])
+}
+
+/// All of them.
+pub(super) fn all() -> Value {
+    // Tools that know an older JSON schema stumble over `prefixItems`.
+    let line = json!({
+        "type": "array", "description": "The item's id, and how many units", "items": { "type": ["string", "integer"] },
+        "minItems": 2, "maxItems": 2,
+    });
+    let letter = object(&[
+        ("transaction_id", text()),
+        ("service", or_null("string")),
+        ("step", whole()),
+        ("verb", text()),
+        ("attempts", whole()),
+        ("error", text()),
+        ("at_ms", whole()),
+    ]);
+    let credit = [("user_id", text()), ("credit", whole())];
+    let mut deep = object(&[("status", json!({ "enum": ["ok", "down"] })), ("services", json!({ "type": "object" }))]);
+    deep["description"] = json!("`status` first, then what was found");
+    json!({
+        "Problem": problem(),
+        "Health": object(&[("status", text())]),
+        "DeepHealth": deep,
+        "Message": object(&[("msg", text())]),
+        "Status": object(&[("status", text())]),
+        "OrderId": object(&[("order_id", text())]),
+        "ItemId": object(&[("item_id", text())]),
+        "UserId": object(&[("user_id", text())]),
+        "Order": object(&[
+            ("order_id", text()), ("paid", flag()), ("items", list(line)), ("user_id", text()), ("total_cost", whole()),
+        ]),
+        "OrderTotal": object(&[("order_id", text()), ("item_id", text()), ("total_cost", whole())]),
+        "Paid": object(&[("order_id", text()), ("paid", json!({ "const": true }))]),
+        "Item": object(&[("stock", whole()), ("price", whole())]),
+        "ItemStock": object(&[("item_id", text()), ("stock", whole())]),
+        "User": object(&credit),
+        "DeadLetters": object(&[("count", whole()), ("latest", list(letter))]),
+        "FaultRules": object(&[("status", text()), ("rules", json!({ "type": "object" }))]),
+        "Fault": {
+            "type": "object",
+            "required": ["point", "action"],
+            "properties": {
+                "point": text(),
+                "action": { "enum": ["crash", "delay", "error", "error_after"] },
+                "delay_ms": { "type": "integer", "minimum": 1, "maximum": crate::faults::MAX_DELAY_MS },
+                "times": { "type": "integer", "minimum": 1 },
+            },
+        },
+        "Transaction": object(&[
+            ("id", text()), ("standing", text()), ("driven", or_null("string")), ("record", json!({ "type": "object" })),
+        ]),
+        "Resolve": {
+            "type": "object",
+            "required": ["step", "operator", "reason"],
+            "additionalProperties": false,
+            "properties": {
+                "step": { "type": "integer", "minimum": 0, "maximum": 255 }, "operator": text(), "reason": text(),
+            },
+        },
+        "AuditReport": object(&[
+            ("off", whole()), ("findings", list(json!({ "type": "object" }))), ("paid_orders", whole()), ("paid_cost", whole()),
+            ("items", whole()), ("users", whole()), ("open_transactions", whole()), ("compared", flag()),
+        ]),
+        "Found": found(),
+        "Auditor": object(&[
+            ("by", or_null("string")), ("runs", whole()), ("at", or_null("integer")), ("checked", whole()), ("postponed", whole()),
+            ("complete", flag()), ("trouble", or_null("string")), ("off", whole()), ("findings", list(of("Found"))),
+        ]),
+    })
+}
