@@ -69,7 +69,7 @@
 //! `Core` when every microsecond counts and instances are alike. `JetStream` in memory, the default, when instances come and go. In files: only
 //! if the servers restart often; it makes nothing safer.
 //!
-//! Measured with `cargo run --profile sim -p settle-nats --example measure`: both ends and nats-server 2.9 on one machine of two processors that
+//! Measured with `cargo run --release -p settle-nats --example measure`: both ends and nats-server 2.9 on one machine of two processors that
 //! was busy with other work too, with one command in each message, as a lone caller's are. The ratios carry over, the figures do not: with many under
 //! way, many go in a message now. Commands a second (and the median in µs):
 //!
