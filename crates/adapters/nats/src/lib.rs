@@ -40,7 +40,8 @@
 //! A callback is called exactly once, in each of these. *Unknown* is never "no".
 //!
 //! **Together.** Commands for one service go up to 64 in a message. One that comes while none is under way goes at once; otherwise it waits for
-//! an answer, for 64, or for four milliseconds, whichever is first. Each stands behind its length, so one that cannot be read does not concern its
+//! an answer, for 64, or for four milliseconds, whichever is first. A commit, for which nobody waits, goes along with what somebody waits for, or after
+//! ten milliseconds. Each stands behind its length, so one that cannot be read does not concern its
 //! neighbours. Replies go together as well, those that are there: a slow command does not hold the others' up.
 //!
 //! **Acknowledged last.** A message is acknowledged after the participant's last callback, so after its work is durable, behind the replies. **A dead
