@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::Mutex;
 
 use protocol::coordinator::Failure;
-use protocol::limits::LEASE_MS;
+use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, MAX_FINISHED_TOGETHER};
 use protocol::log::{DeadLetter, LogCommand, LogReply, Verdict, Writer};
 use protocol::message::bounded;
 use protocol::policy::Policy;
@@ -130,6 +130,8 @@ pub struct Engine {
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
     pub(crate) finished: Mutex<Vec<TransactionId>>,
+    /// Until when they wait for more.
+    finish_at: AtomicU64,
     pub(crate) recovery: Arc<Mutex<crate::recovery::Recovering>>,
     pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
     pub(crate) draining: AtomicBool,
@@ -181,6 +183,7 @@ impl Engine {
             driven: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             finished: Mutex::default(),
+            finish_at: AtomicU64::new(0),
             recovery: Arc::default(),
             upkeep: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -528,7 +531,7 @@ impl Engine {
                 None => self.handle(&live, Event::Wake),
             }
         }
-        self.flush_finished();
+        self.finish_gathered(now);
         self.keep_up(now);
     }
 
@@ -563,6 +566,18 @@ impl Engine {
             && !live.state.lock().coordinator.is_answered()
         {
             self.answer(live, outcome);
+        }
+    }
+
+    /// Tells the log what is finished: at once if nobody else writes to it; together, if each time costs a script and its replication.
+    fn finish_gathered(&self, now: Timestamp) {
+        let many = self.finished.lock().len();
+        let waits = self.options.lease != u64::MAX
+            && many < MAX_FINISHED_TOGETHER
+            && now.0 < self.finish_at.load(Ordering::Relaxed);
+        if many > 0 && !waits {
+            self.finish_at.store(now.plus(GATHER_FINISHED_MS).0, Ordering::Relaxed);
+            self.flush_finished();
         }
     }
 

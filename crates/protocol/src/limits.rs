@@ -102,6 +102,12 @@ pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 pub const MAX_COMMANDS_TOGETHER: usize = 64;
 /// How long a command waits for company at most, while others for the same service are under way. Milliseconds.
 pub const GATHER_COMMANDS_MS: u64 = 4;
+/// How long a commit waits at most for a command that somebody waits for, to go in its message. Its own caller was answered before it was sent. Milliseconds.
+pub const GATHER_COMMITS_MS: u64 = 10;
+/// How long what is finished waits for more of it, before a log that several processes share is told. Milliseconds.
+pub const GATHER_FINISHED_MS: u64 = 50;
+/// So many finished transactions do not wait.
+pub const MAX_FINISHED_TOGETHER: usize = 256;
 /// Addresses of message servers that a process is given.
 pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.
@@ -148,5 +154,8 @@ const _: () = {
     assert!(MAX_PAYLOAD_BYTES + 1024 <= MAX_MESSAGE_BYTES, "every command fits in a message");
     assert!(MAX_TERMINATION_BATCH * 48 <= MAX_MESSAGE_BYTES, "so does a question about that many transactions");
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
+    assert!(GATHER_COMMANDS_MS <= GATHER_COMMITS_MS, "what nobody waits for does not go before what somebody does");
+    assert!(GATHER_COMMITS_MS + GATHER_FINISHED_MS < 100, "far within the shortest time-out that a transport may have");
+    assert!(MAX_FINISHED_TOGETHER <= MAX_SCRIPT_ITEMS, "one script carries them out");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
 };

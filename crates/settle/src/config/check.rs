@@ -8,11 +8,17 @@ use super::{Config, Door, Durability, Service, Store, keys};
 /// The times that a database's `wait_ms` and `patience_ms` may be.
 const TIMES: std::ops::RangeInclusive<u64> = 10..=60_000;
 
+/// Threads for requests and messages.
+const MAX_THREADS: usize = 64;
+
 /// Everything that is wrong with a configuration.
 pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     let mut problems = Problems { found: vec![], figment };
     if !(1..=1_000).contains(&config.attempts) {
         problems.bounds("attempts", config.attempts);
+    }
+    if config.threads > MAX_THREADS {
+        problems.bounds("threads", config.threads);
     }
     if config.production && config.chaos {
         problems.say("chaos", "excludes `production`");

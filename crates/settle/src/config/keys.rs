@@ -33,6 +33,7 @@ pub(super) const TOP: &[Key] = &[
     key("production", Kind::Switch, "false", "true or false"),
     key("chaos", Kind::Switch, "false", "true or false, and not together with production"),
     key("attempts", Kind::Whole, "20", "1 to 1000"),
+    key("threads", Kind::Whole, "0", "0 to 64; 0 is half as many as there are processors"),
 ];
 
 /// The keys of `[nats]`.

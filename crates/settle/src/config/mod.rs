@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) chaos: bool,
     /// Attempts before a branch that is not acknowledged becomes a dead letter.
     pub(crate) attempts: u32,
+    /// Threads for requests and messages; 0: half as many as the machine has processors.
+    pub(crate) threads: usize,
     /// The broker between the services.
     pub(crate) nats: Nats,
     /// Where operators reach an order instance.

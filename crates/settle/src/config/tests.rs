@@ -118,6 +118,12 @@ const WRONG: &[Wrong] = &[
     ("attempts = 1001", &[], &[], "`attempts` in FILE: is `1001`; allowed: 1 to 1000"),
     ("attempts = -1", &[], &[], "`attempts` in FILE: is signed int `-1`; allowed: 1 to 1000"),
     (
+        "threads = 65",
+        &[],
+        &[],
+        "`threads` in FILE: is `65`; allowed: 0 to 64; 0 is half as many as there are processors",
+    ),
+    (
         "",
         &[("SETTLE_ATTEMPTS", "many")],
         &[],

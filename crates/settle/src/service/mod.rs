@@ -89,7 +89,9 @@ pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<Exit
     let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads(config.threads)).enable_all().build();
+    let runtime = runtime.context("cannot start")?;
     runtime.block_on(async {
         match service {
             Service::Orders => run(service, &config, order::Order::start).await,
@@ -103,6 +105,15 @@ pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<Exit
             }
         }
     })
+}
+
+/// How many threads there are for requests and messages, if so many are `wanted`. Each that hands work to another wakes it, and the machine is shared
+/// with databases, a broker and other instances.
+fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1)),
+        wanted => wanted,
+    }
 }
 
 async fn run<R: Running>(

@@ -504,9 +504,11 @@ fn a_million_orders_are_replaced_and_ten_thousand_transactions_taken_over_in_a_m
     let LogAnswer::Open { records, .. } = read(&store, LogQuery::Open) else { panic!("not what is open") };
     assert_eq!(records.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "page by page, in the order of birth");
     assert!(records.iter().all(|(_, record)| record.owner == Some(other.instance)));
-    for id in &ids {
-        let decide = LogCommand::Decide { writer: other, id: *id, decision: Decision::Commit, now: Timestamp(12) };
-        _ = begin(&store, OrdersCommand::Log(decide));
+    let decide = |id| LogCommand::Decide { writer: other, id, decision: Decision::Commit, now: Timestamp(12) };
+    let decided: Vec<_> = ids.iter().map(|id| begin(&store, OrdersCommand::Log(decide(*id)))).collect();
+    // All of them: with as many that wait, there is no room for another command.
+    for answer in decided {
+        assert!(matches!(answer.recv().unwrap(), Ok(OrdersReply::Log(LogReply::Decided { first: true, .. }))));
     }
     let finish = LogCommand::Finish { writer: other, ids, now: Timestamp(13) };
     assert_eq!(log(finish), Ok(OrdersReply::Log(LogReply::Done)));
