@@ -10,6 +10,8 @@ use watch::figures::Figures;
 use watch::limits::PATIENCE_MS;
 use watch::openmetrics::parse;
 use watch::scrape::Instance;
+
+use crate::config::Config;
 use watch::{About, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
 /// What is told of what is watched.
@@ -20,6 +22,15 @@ pub(crate) fn about(title: impl Into<String>) -> About {
 /// Begins to watch.
 pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(Watch, Watching)> {
     Watch::start(about, source).context("cannot start the thread that watches")
+}
+
+/// Begins to watch an order instance, and whom its configuration names.
+pub(crate) fn of_order(config: &Config, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
+    let name = config.instance.to_string();
+    let about = About { chaos: config.chaos, production: config.production, ..about(&*name) };
+    let others = config.watched().iter().map(|url| Instance::at(url).map_err(anyhow::Error::msg));
+    let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+    of_process(about, Own::new(name, Kind::Order, vitals).with(others))
 }
 
 /// Lets no operator in.
@@ -38,6 +49,11 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(name: impl Into<String>, kind: Kind, vitals: Arc<dyn Vitals>) -> Self {
         Self { name: name.into(), kind, vitals, others: vec![] }
+    }
+
+    /// With these beside it.
+    pub(crate) fn with(self, others: Vec<Instance>) -> Self {
+        Self { others, ..self }
     }
 }
 

@@ -330,3 +330,6 @@ fn tidy(number: f64) -> f64 {
     let rounded = (number * 100.0).round() / 100.0;
     if rounded.is_finite() { rounded } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests;
