@@ -284,9 +284,11 @@ mod tests {
     fn ten_minutes_are_kept_and_no_more() {
         let (watch, _) = watch();
         for n in 0..700 {
-            watch.tell(at(n));
+            watch.tell(at(n * 1_000));
+            // Something happened between two seconds.
+            watch.tell(at(n * 1_000 + 300));
         }
         let points = watch.history().points;
-        assert_eq!((points.len(), points[0].at, points[599].at), (600, 100, 699));
+        assert_eq!((points.len(), points[0].at, points[599].at), (600, 100_000, 699_000));
     }
 }

@@ -109,11 +109,11 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
             each("turned away", rates.turned_away),
         ],
     );
-    lines.extend(history("", columns, points.iter().map(|point| Some(point.committed)), "committed/s"));
+    lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), "committed/s"));
     let percentiles =
         [("p50", latency_ms.p50), ("p90", latency_ms.p90), ("p99", latency_ms.p99), ("p999", latency_ms.p999)];
     lines.extend(flow("latency", columns, percentiles.map(|(name, ms)| format!("{name} {}", latency(ms)))));
-    lines.extend(history("", columns, points.iter().map(|point| point.p99), "p99 ms"));
+    lines.extend(history(columns, points.iter().map(|point| point.p99), "p99 ms"));
     lines.extend(flow(
         "now",
         columns,
@@ -232,12 +232,7 @@ fn flow(title: &str, columns: usize, parts: impl IntoIterator<Item = String>) ->
 }
 
 /// A history in little bars, the newest to the right, and how high the highest is; nothing if there was nothing.
-fn history(
-    title: &str,
-    columns: usize,
-    values: impl DoubleEndedIterator<Item = Option<f64>>,
-    unit: &str,
-) -> Vec<String> {
+fn history(columns: usize, values: impl DoubleEndedIterator<Item = Option<f64>>, unit: &str) -> Vec<String> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     // Bars leave some columns for the words.
     let width = columns.saturating_sub(TITLE + 24).clamp(8, 60);
@@ -249,7 +244,7 @@ fn history(
     }
     let bar = |value: &f64| BARS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1];
     let bars: String = values.iter().map(bar).collect();
-    vec![format!("{title:TITLE$} {bars} {} {unit} at most", rate(highest))]
+    vec![format!("{:TITLE$} {bars} {} {unit} at most", "", rate(highest))]
 }
 
 fn rate(value: f64) -> String {
@@ -261,4 +256,82 @@ fn rate(value: f64) -> String {
 
 fn latency(ms: Option<f64>) -> String {
     ms.map_or("-".to_owned(), duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use watch::collector::{Collector, Titles};
+    use watch::{Kind, Seen as SeenOf};
+
+    use super::*;
+
+    /// Twenty instances, of which two are not well, after a minute of traffic.
+    fn seen() -> Seen {
+        let titles =
+            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, production: false };
+        let mut collector = Collector::new(titles);
+        let state = |n: u64, second: u64| match n {
+            17 if second > 0 => State::Down,
+            18 if second > 0 => State::Frozen,
+            _ => State::Up,
+        };
+        let mut seen = Seen::default();
+        for second in 0..60 {
+            let instances = (0..20).map(|n| SeenOf::new(format!("redis-{n}"), Kind::Redis, state(n, second)));
+            let mut snapshot = collector.look(1_763_750_000_000 + second * 1_000, instances.collect());
+            snapshot.rates.committed = second as f64;
+            snapshot.latency_ms.p99 = (second >= 30).then_some(12.0);
+            seen.add(Point::of(&snapshot));
+            seen.snapshot = Some(snapshot);
+        }
+        seen
+    }
+
+    #[test]
+    fn it_fits_whatever_terminal_there_is() {
+        let seen = seen();
+        for (columns, lines) in [(200, 100), (80, 24), (40, 12), (20, 5), (1, 1), (0, 0)] {
+            let shown = view(&seen, columns, lines);
+            assert!(shown.len() <= lines, "{} of {lines} lines", shown.len());
+            assert!(shown.iter().all(|line| line.chars().count() <= columns), "{columns}: {shown:#?}");
+        }
+    }
+
+    #[test]
+    fn if_there_is_no_room_for_all_those_that_are_not_well_are_shown() {
+        let all = view(&seen(), 120, 100);
+        assert_eq!(all.iter().filter(|line| line.starts_with("redis-")).count(), 20);
+        assert!(all[0].starts_with("settle up 0.1.0  2025-11-21T18:34:19.000Z  faults may be injected"), "{}", all[0]);
+        assert!(all.iter().any(|line| line.ends_with("redis-17 is down")), "{all:#?}");
+        let few = view(&seen(), 120, 26);
+        let rows: Vec<&str> =
+            few.iter().map(String::as_str).skip_while(|line| !line.starts_with("instance ")).skip(1).collect();
+        assert!(
+            rows[0].starts_with("redis-17          DOWN") && rows[1].starts_with("redis-18          FROZEN"),
+            "{few:#?}"
+        );
+        assert!(rows.iter().any(|line| line.starts_with("and ") && line.ends_with(" more, up")), "{few:#?}");
+    }
+
+    #[test]
+    fn a_history_is_drawn_to_the_highest_and_none_is_not_drawn() {
+        let bars = history(40, [1.0, 2.0, 4.0, 8.0].map(Some).into_iter(), "x");
+        assert_eq!(bars, ["             ▁▂▄█ 8.0 x at most"]);
+        assert!(history(40, [None, Some(0.0)].into_iter(), "x").is_empty());
+        let long = history(80, (0..600).map(|n| Some(f64::from(n))), "x");
+        assert_eq!(long[0].chars().filter(|c| !c.is_ascii()).count(), 44, "the latest, as many as fit");
+    }
+
+    #[test]
+    fn one_line_has_what_matters_and_says_when_nothing_is_heard() {
+        let mut seen = seen();
+        let told = line(&seen);
+        assert!(
+            told.starts_with("2025-11-21T18:34:19.000Z WARNING | 59.0/s committed, 0.0/s refused | p50 - p99 12 ms"),
+            "{told}"
+        );
+        seen.lost = Some((Instant::now(), "the connection broke".to_owned()));
+        assert_eq!(line(&seen), "nothing heard for 0 s: the connection broke");
+        assert!(view(&seen, 80, 24).contains(&line(&seen)));
+    }
 }

@@ -132,6 +132,13 @@ struct Known {
 }
 
 impl Source for Everybody {
+    async fn news(&mut self) {
+        if self.told.changed().await.is_err() {
+            // Nobody tells any more: the system stops.
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn look(&mut self, watched: bool) -> Vec<Seen> {
         let told = self.told.borrow_and_update().clone();
         if self.known.len() != told.len() {

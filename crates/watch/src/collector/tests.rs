@@ -49,7 +49,12 @@ fn whats(snapshot: &Snapshot) -> Vec<&str> {
 #[test]
 fn what_was_counted_before_anybody_watched_is_no_rate() {
     let mut history = History::new();
-    assert_eq!(history.second(vec![committed("order-1", 1, 1_000_000)]).rates.committed, 0.0);
+    let first = history.second(vec![committed("order-1", 1, 1_000_000)]);
+    assert_eq!(
+        serde_json::to_string(&first.rates.committed).unwrap(),
+        "0.0",
+        "and not -0.0, which no numbers add up to"
+    );
     assert_eq!(history.second(vec![committed("order-1", 1, 1_000_100)]).rates.committed, 100.0);
 }
 
