@@ -145,3 +145,106 @@ impl Instance {
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_a_host_a_port_and_perhaps_a_path() {
+        let good = |url: &str| base_url(url).map(|(address, prefix)| address + &prefix);
+        assert_eq!(good("http://10.0.0.7:8001").unwrap(), "10.0.0.7:8001");
+        assert_eq!(good("http://stock-1:8001/stock/").unwrap(), "stock-1:8001/stock");
+        assert_eq!(good("http://stock-1").unwrap(), "stock-1:80");
+        assert_eq!(good("http://[::1]:8001/").unwrap(), "[::1]:8001");
+        for wrong in [
+            "",
+            "10.0.0.7:8001",
+            "https://x:1",
+            "http://",
+            "http://:80",
+            "http://x:0",
+            "http://x:99999",
+            "http://u@x:1",
+            "http://x:1/a b",
+            "http://x:1/?q",
+        ] {
+            assert!(base_url(wrong).is_err_and(|why| why.contains("is no base URL")), "{wrong}");
+        }
+    }
+
+    /// A process whose metrics say that it keeps stock, with a health of its own; how many connections it was asked on.
+    async fn process(status: StatusCode, health: &'static str) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let health =
+            move || async move { (status, Json(serde_json::json!({ "status": health, "detail": "since it must" }))) };
+        let metrics = || async { "settle_store_up{service=\"stock\"} 1\nsettle_transactions_queued 3\n# EOF\n" };
+        let routes = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let service = hyper_util::service::TowerToHyperService::new(routes.clone());
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(async move { _ = connection.await });
+            }
+        });
+        (address, accepted)
+    }
+
+    #[tokio::test]
+    async fn one_that_answers_is_read_on_one_connection_and_known_by_its_database() {
+        let (address, accepted) = process(StatusCode::OK, "ok").await;
+        let mut instance = Instance::at(&format!("http://{address}")).unwrap();
+        for _ in 0..3 {
+            let seen = instance.look().await;
+            assert_eq!(
+                (seen.name.as_str(), seen.kind, seen.state, seen.detail),
+                (address.as_str(), Kind::Stock, State::Up, None)
+            );
+            assert_eq!(seen.figures.unwrap().queued, 3);
+        }
+        assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_stops_or_is_down_says_why() {
+        for (word, state) in [("draining", State::Draining), ("down", State::Down)] {
+            let (address, _) = process(StatusCode::SERVICE_UNAVAILABLE, word).await;
+            let seen = Instance::new("it", Kind::Order, address, "").look().await;
+            assert_eq!((seen.kind, seen.state, seen.detail.as_deref()), (Kind::Order, state, Some("since it must")));
+            assert!(seen.figures.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_down_before_the_next_look() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut instance = Instance::new("it", Kind::Order, address.to_string(), "");
+        let begun = Instant::now();
+        let seen = instance.look().await;
+        assert!(begun.elapsed() < Duration::from_millis(crate::limits::EVERY_MS), "{:?}", begun.elapsed());
+        assert_eq!((seen.state, seen.detail), (State::Down, Some(format!("{address} does not answer in 700 ms"))));
+        drop(listener);
+        let seen = instance.look().await;
+        assert!(seen.state == State::Down && seen.detail.unwrap().contains("refused"));
+        // Somebody else listens there now.
+        let (address, _) = process(StatusCode::OK, "ok").await;
+        instance.address = address;
+        assert_eq!(instance.look().await.state, State::Up);
+    }
+}

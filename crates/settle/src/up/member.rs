@@ -139,7 +139,8 @@ impl Member {
             Life::Ended(why) => Stage::Ended(why.clone()),
         };
         let Component { name, kind, port, .. } = &self.component;
-        Told { name: name.clone(), kind: *kind, port: *port, pid: self.pid(), stage }
+        let pid = self.pid();
+        Told { name: name.clone(), kind: *kind, port: *port, pid, stage, frozen: pid.is_some_and(is_frozen) }
     }
 
     /// Its state in a word, for people.

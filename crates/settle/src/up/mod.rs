@@ -299,8 +299,9 @@ impl System {
                     changed = true;
                 }
             }
+            // Whoever is frozen, or goes on again, wakes this too.
+            self.publish();
             if changed {
-                self.publish();
                 self.write_state()?;
             }
         }

@@ -50,6 +50,8 @@ pub(super) struct Told {
     pub(super) port: u16,
     pub(super) pid: Option<u32>,
     pub(super) stage: Stage,
+    /// Whether its process stood still when it was looked at last: a reason to look again.
+    pub(super) frozen: bool,
 }
 
 /// The page, served. Dropped, it is closed.

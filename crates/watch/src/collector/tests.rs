@@ -293,3 +293,30 @@ fn a_clock_that_is_set_back_turns_nothing_back() {
     collector.look(5_000, vec![committed("order-1", 1, 1)]);
     assert_eq!(collector.look(1_000, vec![committed("order-1", 1, 2)]).at, 5_000);
 }
+
+#[test]
+fn what_comes_up_for_the_first_time_is_not_back() {
+    let is = |state| vec![Seen::new("redis-1", Kind::Redis, state)];
+    let mut history = History::new();
+    history.second(is(State::Starting));
+    assert_eq!(whats(&history.second(is(State::Up))), [""; 0]);
+    for state in [State::Frozen, State::Up, State::Draining, State::Down, State::Starting] {
+        history.second(is(state));
+    }
+    let last = history.second(is(State::Up));
+    let expected =
+        ["redis-1 is frozen", "redis-1 is back", "redis-1 is draining", "redis-1 is down", "redis-1 is back"];
+    assert_eq!(whats(&last), expected);
+    // Marks are kept for ten minutes.
+    history.at += 596_000;
+    assert_eq!(whats(&history.second(is(State::Up))), expected[2..]);
+}
+
+#[test]
+fn a_replica_that_is_promoted_is_news() {
+    let is = |role: &str| vec![Seen { role: Some(role.to_owned()), ..Seen::new("redis-2", Kind::Redis, State::Up) }];
+    let mut history = History::new();
+    history.second(is("replica"));
+    assert_eq!(whats(&history.second(is("master"))), ["redis-2 is master"]);
+    assert_eq!(whats(&history.second(is("replica"))).len(), 1, "that it is one no more is the other's news");
+}
