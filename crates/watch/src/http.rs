@@ -183,7 +183,8 @@ mod tests {
     }
 
     async fn piece(body: &mut Body) -> String {
-        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap_or_else(|_| Bytes::new());
+        let frame = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.expect("something comes");
+        let frame = frame.unwrap().unwrap().into_data().unwrap_or_else(|_| Bytes::new());
         String::from_utf8(frame.to_vec()).unwrap()
     }
 

@@ -232,6 +232,9 @@ fn the_audits_latest_word_counts_even_if_its_instance_is_gone() {
     assert_eq!(found.audit, Some(Audit { at: BEGIN, checked: 100, findings: 3, complete: true }));
     let gone = history.second(vec![gone("order-1"), audited("order-2", 0, 0, 0)]);
     assert_eq!(gone.audit.map(|it| (it.at, it.findings)), Some((BEGIN, 3)));
+    // Nobody speaks of it any more.
+    let dropped = history.second(vec![audited("order-2", 0, 0, 0)]);
+    assert_eq!(dropped.audit.map(|it| (it.at, it.findings)), Some((BEGIN, 3)));
     let mended = history.second(vec![audited("order-1", now, 3, 1), audited("order-2", now + 9, 0, 1)]);
     assert_eq!(mended.audit.map(|it| (it.at, it.findings)), Some((BEGIN + 9_000, 0)));
 }
