@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) nats: Nats,
     /// Where operators reach an order instance.
     admin: Option<Admin>,
+    /// Whom an order instance's page shows beside itself.
+    watch: Option<Watched>,
     orders: Option<Store>,
     stock: Option<Store>,
     payment: Option<Store>,
@@ -152,6 +154,15 @@ struct Admin {
     password_file: Option<PathBuf>,
     #[serde(skip)]
     secret: Secret,
+}
+
+/// Whom an order instance's page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watched {
+    /// Base URLs.
+    #[serde(default, deserialize_with = "one_or_many")]
+    instances: Vec<String>,
 }
 
 /// Where operators reach an order instance.
@@ -373,6 +384,11 @@ impl Config {
             Ok(address) => Door::Address(address, admin.secret.0.clone()),
             Err(_) => Door::Socket(PathBuf::from(listen)),
         })
+    }
+
+    /// The base URLs of the processes that an order instance's page shows beside itself.
+    pub(crate) fn watched(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], |watch| &watch.instances)
     }
 
     fn store(&self, service: Service) -> Option<&Store> {

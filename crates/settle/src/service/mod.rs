@@ -38,11 +38,12 @@ use axum::Router;
 use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
-use shop::vitals::Ailment;
+use shop::vitals::{Ailment, Vitals};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArgs, Service};
+use crate::dashboard;
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
 
@@ -73,6 +74,11 @@ trait Running: Send + Sync {
 
     /// What operators may ask, if anything.
     fn operators(&self) -> Option<Router> {
+        None
+    }
+
+    /// What its page shows, if it has one.
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
         None
     }
 
@@ -137,12 +143,22 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    let mut front = running.front();
+    let watching = match running.vitals() {
+        Some(vitals) => {
+            let (watch, watching) = dashboard::of_order(config, vitals)?;
+            front = front.beside(watch.routes(dashboard::nobody()));
+            println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
+            Some(watching)
+        }
+        None => None,
+    };
     let door = door.zip(running.operators()).map(|(door, routes)| {
         println!("Operators: settle tx list {}", door.flag());
         door.open(routes)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), running.front(), stopping));
+    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let mut glance = tokio::time::interval(GLANCE);
     let mut noticed = None;
     loop {
@@ -173,7 +189,7 @@ async fn run<R: Running>(
     eprintln!("settle: finishing what is in hand");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
-    drop(door);
+    drop((door, watching));
     let finished = running.shut_down(DRAIN).await;
     if served.is_err() || !finished {
         eprintln!("settle: not everything was finished in time; another instance takes the rest over");
