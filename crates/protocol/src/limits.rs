@@ -115,6 +115,8 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Entries of the operators' trail that are kept: who did what to which transaction. The oldest go first.
+pub const KEPT_TRAIL: usize = 10_000;
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -149,4 +151,5 @@ const _: () = {
     assert!(MAX_TERMINATION_BATCH * 48 <= MAX_MESSAGE_BYTES, "so does a question about that many transactions");
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
+    assert!(MAX_PAGE <= KEPT_TRAIL, "a page of the trail is there to be shown");
 };

@@ -38,6 +38,7 @@ use axum::Router;
 use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
+use shop::guard::Door;
 use shop::vitals::Ailment;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -131,7 +132,14 @@ async fn run<R: Running>(
         door.open(routes)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), running.front(), stopping));
+    let front = match running.operators() {
+        // Without a password they are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
+        Some(routes) => {
+            running.front().with_operators(routes, Door::public(address, false, config.operators_password()))
+        }
+        None => running.front(),
+    };
+    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let mut glance = tokio::time::interval(GLANCE);
     let mut noticed = None;
     loop {
