@@ -22,6 +22,7 @@ mod audit;
 mod chaos;
 mod compose;
 mod config;
+mod dashboard;
 mod decode;
 mod doctor;
 mod door;

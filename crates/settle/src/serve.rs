@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,7 +14,9 @@ use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use watch::{About, Kind};
 
+use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
 
@@ -124,6 +127,10 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
     let admin = bind_admin(&args.data)?;
+    let (watch, watching) = dashboard::of_process(
+        About { chaos: args.chaos, production: args.production, ..dashboard::about("settle serve") },
+        Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
+    )?;
     greet(address, &args, &found);
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -134,7 +141,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let operators = axum::serve(admin, own).with_graceful_shutdown(until_stopped(stopping.clone()));
     let password = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()).map(Into::into);
     let door = Door::public(address, !args.production, password).known_as(args.hosts.clone());
-    let front = shop.front().with_operators(shop.admin_router(), door);
+    let front = shop.front().with_operators(shop.admin_router(), door.clone());
+    let front = front.beside(watch.routes(dashboard::operators_at(door)));
     let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let operators = tokio::spawn(operators.into_future());
 
@@ -159,6 +167,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
     operators.abort();
+    drop(watching);
     // While the folder is still ours: a successor makes a socket of its own.
     _ = std::fs::remove_file(args.data.join(shop::admin::SOCKET));
     let settled = shop.shut_down(DRAIN).await;
@@ -203,6 +212,7 @@ fn greet(address: SocketAddr, args: &ServeArgs, found: &[Found]) {
     if args.production {
         println!("Production: batch_init and fault injection are refused.");
     }
+    println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
     println!("\nTry this in another terminal:");
     if args.production {
         println!("  curl -s -X POST http://{address}/payment/create_user");

@@ -63,6 +63,13 @@ impl Front {
         self
     }
 
+    /// Serves these routes too; none of them may be one that is served already.
+    #[must_use]
+    pub fn beside(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes);
+        self
+    }
+
     pub(crate) fn shop(&self) -> Option<&Shop> {
         self.about.shop.as_ref()
     }
