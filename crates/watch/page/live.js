@@ -36,7 +36,7 @@ function point(snapshot) {
 }
 
 function add(points) {
-  const first = points[0]?.at ?? 0;
+  const first = points[0]?.at ?? Infinity;
   // What a server knew that has restarted since is kept: it forgot, the page did not.
   live.points = [...live.points.filter((it) => it.at < first), ...points].slice(-KEPT);
 }

@@ -4,7 +4,7 @@ import { chart } from "./chart.js";
 import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, table } from "./dom.js";
 import { listen } from "./live.js";
 
-const PROTOCOLS = { "2pc": "two-phase commit", saga: "saga" };
+const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
 const STATES = { up: "good", down: "bad", draining: "warning", starting: "warning", frozen: "bad" };
 
 /** The charts that the overview and the chaos tab share. */
@@ -100,7 +100,8 @@ export function overview(panel) {
     tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
     const [first] = definitions;
     tiles.aborts.set(first ? `${first.abort_percent} %` : "–", "of the last hundred");
-    tiles.protocol.set(first ? PROTOCOLS[first.protocol] ?? first.protocol : "–", first ? `${count(first.switches)} switches` : "");
+    const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
+    tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
     tiles.stuck.set(count(snapshot.stuck), `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
