@@ -226,7 +226,7 @@ impl Page {
         let place = self.eval(&format!(
             "(() => {{ const it = document.querySelector({name}); it.scrollIntoView({{ block: 'center', inline: 'center' }}); \
              const box = it.getClientRects()[0]; const x = box.x + box.width / 2, y = box.y + box.height / 2; \
-             const hit = document.elementFromPoint(x, y); return {{ x, y, hit: it === hit || it.contains(hit) }}; }})()"
+             const hit = document.elementFromPoint(x, y); return {{ x, y, hit: it === hit || it.contains(hit), by: hit?.outerHTML.slice(0, 200) }}; }})()"
         ));
         assert_eq!(place["hit"], true, "{selector} is hidden by something: {place}");
         for kind in ["mousePressed", "mouseReleased"] {

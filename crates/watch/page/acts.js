@@ -49,24 +49,32 @@ async function resolve(view) {
   return "Settled by hand. It is in the trail, with your name and reason.";
 }
 
+/** What came of the last act on each transaction, for as long as somebody may want to read it: what it stood in is drawn anew meanwhile. */
+const outcomes = new Map();
+const READABLE = 30_000;
+
 /** Buttons for what can be done to a transaction; `done` is called afterwards. */
 export function buttons(view, done) {
   if (view.standing === "finished") return null;
   const word = el("p", { class: "outcome", role: "status" });
+  const tell = () => {
+    const last = outcomes.get(view.id);
+    if (!last || Date.now() - last.at > READABLE) return;
+    word.dataset.level = last.level;
+    word.textContent = last.text;
+  };
+  tell();
   const act = (how) => async (event) => {
     event.target.disabled = true;
     try {
       const told = await how(view);
-      if (told) {
-        word.dataset.level = "good";
-        word.textContent = told;
-        done();
-      }
+      if (told) outcomes.set(view.id, { at: Date.now(), level: "good", text: told });
     } catch (problem) {
-      word.dataset.level = "bad";
-      word.textContent = problem.message;
+      outcomes.set(view.id, { at: Date.now(), level: "bad", text: problem.message });
     }
+    tell();
     event.target.disabled = false;
+    done();
   };
   return el("div", { class: "acts" },
     el("div", { class: "actions" },

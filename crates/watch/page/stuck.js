@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { buttons, openSteps, service } from "./acts.js";
 import { badge, clock, el, lasting, replace, rows, say, table, words } from "./dom.js";
-import { closed, isOpen, onGate } from "./gate.js";
+import { closed, isOpen, nameField, onGate } from "./gate.js";
 import { poll } from "./transactions.js";
 
 export function stuck(panel) {
@@ -12,7 +12,7 @@ export function stuck(panel) {
   const cards = el("div", { class: "cards" });
   const trail = table("What operators did, the latest first", ["When", "Who", "What", "Transaction", "Why", "Outcome"], { class: "wide" });
   const none = el("p", { class: "quiet" }, "Operators have done nothing yet.");
-  const whole = el("div", {}, word, cards,
+  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, cards,
     el("section", { class: "card" }, el("h2", {}, "Audit trail"), el("p", { class: "quiet" }, "Every retry and every resolution by an operator is written down before it is done, and kept with the orders."), none, trail.element));
   panel.append(el("h2", {}, "Stuck and dead letters"), shut, whole);
   async function look() {

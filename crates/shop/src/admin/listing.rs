@@ -49,22 +49,21 @@ struct Filters {
 }
 
 impl Filters {
-    fn of(listing: &Listing) -> Result<Self, Problem> {
-        fn said<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
-            let text = text.filter(|text| !text.is_empty());
-            let read =
-                text.map(|text| text.parse().map_err(|_| Problem::bad_argument(format!("`{name}` is no name of any"))));
-            read.transpose()
+    /// `None` if one of them is the name of nothing: then nothing is found.
+    fn of(listing: &Listing) -> Option<Self> {
+        fn said<T: std::str::FromStr>(text: Option<&str>) -> Option<Option<T>> {
+            let text = text.map(str::trim).filter(|text| !text.is_empty());
+            text.map_or(Some(None), |text| text.parse().ok().map(Some))
         }
-        Ok(Self {
-            service: said("service", listing.service.as_deref())?,
-            order: said("order", listing.order.as_deref())?,
-            user: said("user", listing.user.as_deref())?,
+        Some(Self {
+            service: said(listing.service.as_deref())?,
+            order: said(listing.order.as_deref())?,
+            user: said(listing.user.as_deref())?,
             min_age_ms: listing.min_age_ms.unwrap_or(0),
         })
     }
 
-    /// Whether all of it is there to be found in the log alone, without the orders.
+    /// Whether they let a transaction pass, as far as the log alone can say.
     fn admits(&self, view: &TransactionView) -> bool {
         let by_service = self.service.is_none_or(|service| takes_part(view, service));
         by_service && view.age_ms >= self.min_age_ms && self.order.is_none_or(|order| view.order == Some(order))
@@ -90,7 +89,7 @@ pub(super) async fn list(
     Query(listing): Query<Listing>,
 ) -> Result<Response, Problem> {
     let limit = listing.limit.unwrap_or(USUAL).min(MAX_PAGE);
-    let filters = Filters::of(&listing)?;
+    let Some(filters) = Filters::of(&listing) else { return Ok(Json([(); 0]).into_response()) };
     // What the filters leave is looked for among the latest of all.
     let looked_at = if filters.is_any() { MAX_PAGE } else { limit };
     let query = LogQuery::Listing { standing: listing.state, limit: looked_at };
