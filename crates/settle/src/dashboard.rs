@@ -13,6 +13,8 @@ use watch::openmetrics::parse;
 use watch::scrape::Instance;
 use watch::{About, Allowed, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
+use crate::config::Config;
+
 /// What is told of what is watched.
 pub(crate) fn about(title: impl Into<String>) -> About {
     About { title: title.into(), version: env!("CARGO_PKG_VERSION").to_owned(), ..About::default() }
@@ -21,6 +23,15 @@ pub(crate) fn about(title: impl Into<String>) -> About {
 /// Begins to watch.
 pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(Watch, Watching)> {
     Watch::start(about, source).context("cannot start the thread that watches")
+}
+
+/// Begins to watch an order instance, and whom its configuration names.
+pub(crate) fn of_order(config: &Config, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
+    let name = config.instance.to_string();
+    let about = About { chaos: config.chaos, production: config.production, ..about(&*name) };
+    let others = config.watched().iter().map(|url| Instance::at(url).map_err(anyhow::Error::msg));
+    let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+    of_process(about, Own::new(name, Kind::Order, vitals).with(others))
 }
 
 /// Lets operators in whom a door admits.
@@ -48,6 +59,11 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(name: impl Into<String>, kind: Kind, vitals: Arc<dyn Vitals>) -> Self {
         Self { name: name.into(), kind, vitals, others: vec![] }
+    }
+
+    /// With these beside it.
+    pub(crate) fn with(self, others: Vec<Instance>) -> Self {
+        Self { others, ..self }
     }
 }
 

@@ -10,10 +10,13 @@
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
 //! | `doctor`         | `doctor/`    | what is wrong with a configuration, its servers, a machine |
+//! | `top`            | `top/`       | what the page shows, in a terminal                         |
 //! | `up`             | `up/`        | the whole distributed system on this machine               |
 //! | `chaos`          | `chaos/`     | breaks its parts under load, and audits                    |
 //!
 //! `gateway/` makes the configuration of HAProxy, `compose/` the files for containers.
+//!
+//! `dashboard.rs` says where the page of a process has its figures from.
 //!
 //! The tools ask a running shop through `door.rs` and `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
@@ -35,6 +38,7 @@ mod listener;
 mod output;
 mod serve;
 mod service;
+mod top;
 mod tx;
 mod up;
 
@@ -79,6 +83,8 @@ enum Command {
     Journal(journal::JournalArgs),
     /// Check the configuration of the distributed services, or print an example.
     Config(config::command::ConfigCommand),
+    /// Show live what a running shop or system does: throughput, latency, what is up, whether all is well.
+    Top(top::TopArgs),
     /// Look for what is wrong with a configuration, the servers it names, and this machine, and say what to do.
     Doctor(doctor::DoctorArgs),
     /// Start the whole distributed system on this machine, from installed servers.
@@ -103,6 +109,7 @@ fn main() -> ExitCode {
         Some(Command::Tx(args)) => tx::tx(args),
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
+        Some(Command::Top(args)) => top::top(&args),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Up(args)) => up::up(args),
         Some(Command::Chaos(args)) => chaos::chaos(&args),

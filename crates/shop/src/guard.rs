@@ -145,7 +145,8 @@ impl Door {
         }
     }
 
-    fn is_own_name(&self, headers: &HeaderMap) -> bool {
+    /// Whether the `Host` that was asked is this server's own name, or at least nobody else's.
+    pub fn is_own_name(&self, headers: &HeaderMap) -> bool {
         let Some(host) = single(headers, &header::HOST).flatten() else { return false };
         let name = name_of(host).to_ascii_lowercase();
         let address = name.trim_start_matches('[').trim_end_matches(']');

@@ -32,6 +32,8 @@ export function audit(panel) {
     const open = isOpen() === "yes";
     replace(shut, open ? null : closed());
     whole.hidden = !open;
+    // What the last audit found stands there until the next.
+    if (open) get("/admin/audit").then((report) => result.childElementCount === 0 && replace(result, shown(report)), () => {});
   };
   enter();
   const ended = [onGate(enter), listen(({ snapshot }) => {
@@ -39,8 +41,6 @@ export function audit(panel) {
     say(continuous, !last ? "No auditor runs continuously here, or it has not said anything yet."
       : `Last at ${clock(last.at)}${last.at ? ` (${lasting(snapshot.at - last.at)} ago)` : ""}: ${last.findings === 0 ? "nothing is off" : `${count(last.findings)} findings`}. ${count(last.checked)} accounts and orders looked at so far${last.complete ? "" : "; the first round is not complete"}.`);
   })];
-  // What the last audit found stands there until the next.
-  get("/admin/audit").then((report) => result.childElementCount === 0 && replace(result, shown(report)), () => {});
   return () => ended.forEach((end) => end());
 }
 

@@ -327,6 +327,10 @@ fn sum_of_buckets<'a>(
 
 /// To two digits behind the point: nobody reads more, and every listener is sent them.
 fn tidy(number: f64) -> f64 {
-    let rounded = (number * 100.0).round() / 100.0;
+    // The sum of no numbers is -0, and adding 0 makes it 0.
+    let rounded = (number * 100.0).round() / 100.0 + 0.0;
     if rounded.is_finite() { rounded } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests;

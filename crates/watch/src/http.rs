@@ -157,3 +157,138 @@ fn problem(status: StatusCode, code: &str, detail: String) -> Response {
     });
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use http_body_util::BodyExt;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::collector::{Collector, Titles};
+
+    fn watch() -> (Watch, Router) {
+        let watch = Watch::of(Collector::new(Titles::default()).blank(1));
+        let operators: OperatorsOf = Arc::new(|parts: &Parts| match parts.headers.contains_key("x-operator") {
+            true => Operators::yes(),
+            false => Operators::no("who are you"),
+        });
+        let routes = watch.routes(operators);
+        (watch, routes)
+    }
+
+    async fn ask(routes: &Router, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        routes.clone().call(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn piece(body: &mut Body) -> String {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap_or_else(|_| Bytes::new());
+        String::from_utf8(frame.to_vec()).unwrap()
+    }
+
+    fn at(at: u64) -> Snapshot {
+        Collector::new(Titles::default()).blank(at)
+    }
+
+    #[tokio::test]
+    async fn every_answer_forbids_what_a_page_does_not_need() {
+        let (_watch, routes) = watch();
+        for path in ["/", "/dashboard/style.css", "/dashboard/snapshot", "/dashboard/events", "/dashboard/nothing"] {
+            let answer = ask(&routes, path, &[]).await;
+            let said = |name: &str| answer.headers().get(name).map_or("", |value| value.to_str().unwrap());
+            let policy = said("content-security-policy");
+            assert!(policy.starts_with("default-src 'self';") && policy.contains("frame-ancestors 'none'"), "{path}");
+            assert!(!policy.contains("unsafe") && said("x-content-type-options") == "nosniff", "{path}");
+            assert_eq!(said("referrer-policy"), "no-referrer", "{path}");
+        }
+        assert_eq!(ask(&routes, "/dashboard/nothing", &[]).await.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_sent_again_only_if_it_is_another() {
+        let (_watch, routes) = watch();
+        let first = ask(&routes, "/", &[]).await;
+        assert_eq!(
+            (first.status(), &first.headers()["cache-control"]),
+            (StatusCode::OK, &HeaderValue::from_static("no-cache"))
+        );
+        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}")] {
+            let again = ask(&routes, "/", &[("if-none-match", &known)]).await;
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{known}");
+            assert!(again.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+        assert_eq!(ask(&routes, "/", &[("if-none-match", "\"x\"")]).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_told_what_he_may_do() {
+        let (_watch, routes) = watch();
+        for (headers, allowed) in [(&[][..], "no"), (&[("x-operator", "1")], "yes")] {
+            let body =
+                ask(&routes, "/dashboard/snapshot", headers).await.into_body().collect().await.unwrap().to_bytes();
+            let snapshot: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(snapshot["operators"]["allowed"], allowed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_is_sent_the_history_and_then_the_newest() {
+        let (watch, routes) = watch();
+        watch.tell(at(2));
+        let mut body = ask(&routes, "/dashboard/events", &[]).await.into_body();
+        let history = piece(&mut body).await;
+        assert!(
+            history.starts_with("event: history\nid: 2\ndata: {\"every_ms\":1000,\"points\":[{\"at\":2,"),
+            "{history}"
+        );
+        // What is known already comes at once.
+        assert!(piece(&mut body).await.starts_with("event: snapshot\nid: 2\n"));
+        for n in 3..9 {
+            watch.tell(at(n));
+        }
+        assert!(piece(&mut body).await.starts_with("event: snapshot\nid: 8\n"));
+        let none = tokio::time::timeout(Duration::from_millis(50), body.frame()).await;
+        assert!(none.is_err(), "nothing is sent twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_happens_is_kept_alive() {
+        let (_watch, routes) = watch();
+        let mut body = ask(&routes, "/dashboard/events", &[]).await.into_body();
+        assert!(piece(&mut body).await.starts_with("event: history"));
+        assert!(piece(&mut body).await.starts_with("event: snapshot"));
+        assert_eq!(piece(&mut body).await, ": still here\n\n");
+    }
+
+    #[tokio::test]
+    async fn only_so_many_listen_and_who_leaves_makes_room() {
+        let (watch, routes) = watch();
+        assert!(!watch.is_watched());
+        let mut listeners = vec![];
+        for _ in 0..MAX_LISTENERS {
+            listeners.push(ask(&routes, "/dashboard/events", &[]).await);
+        }
+        let one_more = ask(&routes, "/dashboard/events", &[]).await;
+        assert_eq!(one_more.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(one_more.headers()["content-type"], "application/problem+json");
+        assert!(watch.is_watched());
+        listeners.pop();
+        assert_eq!(ask(&routes, "/dashboard/events", &[]).await.status(), StatusCode::OK);
+        drop(listeners);
+        assert!(!watch.is_watched());
+    }
+
+    #[test]
+    fn ten_minutes_are_kept_and_no_more() {
+        let (watch, _) = watch();
+        for n in 0..700 {
+            watch.tell(at(n * 1_000));
+            // Something happened between two seconds.
+            watch.tell(at(n * 1_000 + 300));
+        }
+        let points = watch.history().points;
+        assert_eq!((points.len(), points[0].at, points[599].at), (600, 100_000, 699_000));
+    }
+}

@@ -133,3 +133,98 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_our_processes_write_is_read() {
+        let text = "# HELP settle_x Of this.\n# TYPE settle_x counter\nsettle_x_total{service=\"stock\",le=\"+Inf\"} 12\n\
+                    plain 0.5 1763750000.1\nexemplar_total{a=\"b\",} 7 # {trace=\"x y\"} 1.0 2\nnan NaN\ninf +Inf\n# EOF\nbehind 1\n";
+        let read = parse(text);
+        let names: Vec<&str> = read.samples.iter().map(|sample| sample.name).collect();
+        assert_eq!(names, ["settle_x_total", "plain", "exemplar_total", "nan", "inf"]);
+        assert_eq!((read.unreadable, read.complete), (0, true));
+        let first = &read.samples[0];
+        assert_eq!((first.label("service"), first.label("le"), first.label("none")), ("stock", "+Inf", ""));
+        assert_eq!((first.value, read.samples[1].value, read.samples[2].value), (12.0, 0.5, 7.0));
+        assert!(read.samples[3].value.is_nan() && read.samples[4].value.is_infinite());
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_costs_itself_alone() {
+        for line in [
+            "1x 2",
+            "x",
+            "x{",
+            "x{a} 1",
+            "x{a=} 1",
+            "x{a=\"b} 1",
+            "x{a=\"b\"c=\"d\"} 1",
+            "x{a=\"b\"}1",
+            "x y",
+            "{} 1",
+            "x{a=\"\\",
+            "é 1",
+        ] {
+            let text = format!("before 1\n{line}\nafter 2\n# EOF\n");
+            let read = parse(&text);
+            assert_eq!((read.samples.len(), read.unreadable, read.complete), (2, 1, true), "{line}");
+        }
+        assert!(!parse("x 1\n").complete, "it was cut off");
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_maxima() {
+        let lines = "x 1\n".repeat(MAX_SAMPLES + 10);
+        assert_eq!(parse(&lines).samples.len(), MAX_SAMPLES);
+        // Cut within a letter of several bytes.
+        let long = format!("x 1\n#{}é\ny 1\n# EOF\n", "a".repeat(MAX_TEXT_BYTES - 6));
+        let read = parse(&long);
+        assert_eq!((read.samples.len(), read.complete), (1, false));
+        let labels: Vec<String> = (0..=MAX_LABELS).map(|n| format!("l{n}=\"\"")).collect();
+        let (all, fitting) = (labels.join(","), labels[1..].join(","));
+        assert_eq!(parse(&format!("x{{{all}}} 1")).unreadable, 1);
+        assert_eq!(parse(&format!("x{{{fitting}}} 1")).samples.len(), 1);
+    }
+
+    fn escaped(text: &str) -> String {
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_somebody_writes_makes_it_panic(text in ".{0,400}") {
+            _ = parse(&text);
+        }
+
+        /// Texts that look much like the format, broken at some place.
+        #[test]
+        fn nothing_that_is_nearly_right_does(text in "([a-z_]{1,3}|[{}=\",\\\\# \\n+.0-9-]|\\PC){0,200}") {
+            let read = parse(&text);
+            prop_assert!(read.samples.len() + read.unreadable <= text.lines().count());
+        }
+
+        #[test]
+        fn what_is_written_is_read_again(
+            name in "[a-zA-Z_:][a-zA-Z0-9_:]{0,20}",
+            labels in prop::collection::vec(("[a-zA-Z_][a-zA-Z0-9_]{0,8}", "[^\r\u{2028}]{0,12}"), 0..5),
+            value in any::<f64>().prop_filter("a number", |value| value.is_finite()),
+        ) {
+            // A line ends at a line feed, which is written as two letters.
+            let written: Vec<String> = labels.iter().map(|(name, text)| format!("{name}=\"{}\"", escaped(text))).collect();
+            let brackets = if labels.is_empty() { String::new() } else { format!("{{{}}}", written.join(",")) };
+            let text = format!("{name}{brackets} {value}\n# EOF\n");
+            let read = parse(&text);
+            prop_assert_eq!(read.unreadable, 0, "{}", text);
+            let sample = &read.samples[0];
+            prop_assert_eq!((sample.name, sample.value), (name.as_str(), value));
+            let found: Vec<(String, String)> =
+                sample.labels.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_owned())).collect();
+            prop_assert_eq!(found, labels);
+        }
+    }
+}

@@ -26,6 +26,8 @@ const MAX_DETAIL: usize = 300;
 pub struct Instance {
     name: String,
     kind: Kind,
+    /// Whether its kind is not known but from what it says.
+    guessed: bool,
     /// `HOST:PORT`.
     address: String,
     /// What its paths begin with; empty or such as `/stock`.
@@ -53,10 +55,32 @@ pub fn base_url(url: &str) -> Result<(String, String), String> {
     Ok((format!("{host}:{port}"), prefix.to_owned()))
 }
 
+/// What a process is, by the databases that it has.
+fn kind_of(figures: &Figures) -> Option<Kind> {
+    let mut stores = figures.stores.keys().map(String::as_str);
+    match (stores.next(), stores.next()) {
+        (Some("orders"), None) => Some(Kind::Order),
+        (Some("stock"), None) => Some(Kind::Stock),
+        (Some("payment"), None) => Some(Kind::Payment),
+        (Some(_), Some(_)) => Some(Kind::Shop),
+        _ => None,
+    }
+}
+
 impl Instance {
     /// One at an address, `HOST:PORT`, whose paths begin with `prefix`.
     pub fn new(name: impl Into<String>, kind: Kind, address: impl Into<String>, prefix: impl Into<String>) -> Self {
-        Self { name: name.into(), kind, address: address.into(), prefix: prefix.into(), connection: None }
+        let (name, address, prefix) = (name.into(), address.into(), prefix.into());
+        Self { name, kind, guessed: false, address, prefix, connection: None }
+    }
+
+    /// One at a base URL, by whose address it is called. What it is, it tells by the databases that it has.
+    ///
+    /// # Errors
+    /// See [`base_url`].
+    pub fn at(url: &str) -> Result<Self, String> {
+        let (address, prefix) = base_url(url)?;
+        Ok(Self { guessed: true, ..Self::new(address.clone(), Kind::Order, address, prefix) })
     }
 
     /// Asks how it is, and what it counts; the answer comes within [`PATIENCE_MS`], whatever it does.
@@ -82,6 +106,9 @@ impl Instance {
         if let Ok(Ok((200, text))) = timeout_at(until, self.get("/metrics")).await {
             let exposition = parse(&text);
             seen.figures = exposition.complete.then(|| Figures::of(&exposition));
+            if let Some(kind) = seen.figures.as_ref().and_then(kind_of).filter(|_| self.guessed) {
+                (self.kind, seen.kind) = (kind, kind);
+            }
         }
         seen
     }

@@ -261,6 +261,11 @@ pub struct Operators {
 }
 
 impl Operators {
+    /// They may, at once.
+    pub fn yes() -> Self {
+        Self { allowed: Allowed::Yes, why: None }
+    }
+
     /// They may not.
     pub fn no(why: impl Into<String>) -> Self {
         Self { allowed: Allowed::No, why: Some(why.into()) }

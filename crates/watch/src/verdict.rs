@@ -143,3 +143,138 @@ pub fn duration(ms: f64) -> String {
         ms => format!("{:.1} s", ms / 1e3),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::{Collector, Titles};
+    use crate::snapshot::{Audit, Breaker, Instance, Store};
+
+    const NOW: u64 = 10_000_000;
+
+    fn instance(name: &str, kind: Kind, state: State) -> Instance {
+        let (role, detail, cpu_percent, memory_bytes) = (None, None, None, None);
+        Instance { name: name.to_owned(), kind, state, since: 0, role, detail, cpu_percent, memory_bytes }
+    }
+
+    fn store(service: &str, instance: &str, up: bool) -> Store {
+        let (flushes, commands, flush_p99_ms, batch_mean) = (0.0, 0.0, None, None);
+        Store {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            up,
+            flushes,
+            commands,
+            flush_p99_ms,
+            batch_mean,
+        }
+    }
+
+    fn audit(at: u64, findings: u64, complete: bool) -> Option<Audit> {
+        Some(Audit { at, checked: 7, findings, complete })
+    }
+
+    /// A system of two instances of each, of which all is well.
+    fn well() -> Snapshot {
+        let mut snapshot = Collector::new(Titles::default()).blank(NOW);
+        for (name, kind) in [("order", Kind::Order), ("stock", Kind::Stock), ("payment", Kind::Payment)] {
+            for n in 1..=2 {
+                snapshot.instances.push(instance(&format!("{name}-{n}"), kind, State::Up));
+            }
+        }
+        snapshot.instances.push(instance("gateway", Kind::Gateway, State::Up));
+        snapshot.instances.push(instance("redis-stock-1", Kind::Redis, State::Up));
+        snapshot.stores = vec![store("orders", "order-1", true), store("orders", "order-2", true)];
+        snapshot.breakers = vec![Breaker { service: "stock".to_owned(), open: false, trips: 3 }];
+        snapshot.audit = audit(NOW - 1_000, 0, true);
+        snapshot.latency_ms.p99 = Some(12.3);
+        snapshot
+    }
+
+    fn judged(change: impl Fn(&mut Snapshot), in_doubt_ms: u64) -> (Level, String) {
+        let mut snapshot = well();
+        change(&mut snapshot);
+        let Verdict { level, text } = verdict(&snapshot, in_doubt_ms);
+        (level, text)
+    }
+
+    fn of(snapshot: &mut Snapshot, kind: Kind, state: State) {
+        snapshot.instances.iter_mut().filter(|it| it.kind == kind).for_each(|it| it.state = state);
+    }
+
+    type Change = fn(&mut Snapshot);
+
+    #[test]
+    fn every_row_of_the_table_is_judged_as_it_says() {
+        use Level::{Bad, Good, Warning};
+        let rows: &[(Change, Level, &str)] = &[
+            (|it| it.audit = audit(NOW, 2, true), Bad, "The audit found 2 things that are off"),
+            (|it| it.audit = audit(NOW, 1, false), Bad, "The audit found 1 thing that is off"),
+            (|it| it.violations = 1, Bad, "1 barrier violation"),
+            (|it| it.repairs = 2, Bad, "2 barrier repairs: a database lost data"),
+            (|it| of(it, Kind::Order, State::Down), Bad, "Nobody serves orders"),
+            (|it| of(it, Kind::Stock, State::Frozen), Bad, "Nobody serves stock"),
+            (|it| of(it, Kind::Payment, State::Starting), Bad, "Nobody serves payment"),
+            (|it| of(it, Kind::Gateway, State::Down), Bad, "Nobody serves at the gateway"),
+            (|it| it.instances = vec![instance("shop", Kind::Shop, State::Down)], Bad, "Nobody serves the shop"),
+            (|it| it.stores.iter_mut().for_each(|it| it.up = false), Bad, "Nobody reaches the orders database"),
+            (|it| it.stuck = 1, Warning, "1 transaction is stuck"),
+            (|it| it.stuck = 3, Warning, "3 transactions are stuck"),
+            (|it| it.breakers[0].open = true, Warning, "Checkouts are turned away: stock does not answer"),
+            (|it| it.instances[0].state = State::Down, Warning, "order-1 is down"),
+            (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),
+            (|it| it.stores[1].up = false, Warning, "order-2 does not reach the orders database"),
+            (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
+            (|it| it.audit = audit(0, 0, false), Warning, "The audit has not finished yet"),
+            (|it| it.audit = audit(NOW - 20 * 60_000, 0, true), Warning, "The last audit was 20 minutes ago"),
+            (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
+            (|it| it.latency_ms.p99 = None, Good, "Money and stock agree · 0 stuck · no checkouts"),
+            (|it| it.audit = None, Good, "Not audited yet · 0 stuck · p99 12 ms"),
+            (|it| it.audit = audit(NOW - 14 * 60_000, 0, true), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            // One of two is enough to serve, and one that is told to stop serves.
+            (|it| it.instances[2].state = State::Draining, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            (|it| of(it, Kind::Order, State::Draining), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+        ];
+        for (change, level, text) in rows {
+            assert_eq!(judged(change, 0), (*level, (*text).to_owned()));
+        }
+    }
+
+    #[test]
+    fn doubt_is_worth_a_warning_once_it_lasts() {
+        let in_doubt = |it: &mut Snapshot| it.in_doubt = 1;
+        assert_eq!(judged(in_doubt, LASTING_DOUBT_MS - 1).0, Level::Good);
+        assert_eq!(judged(in_doubt, LASTING_DOUBT_MS), (Level::Warning, "1 transaction is in doubt".to_owned()));
+        assert_eq!(judged(|_| {}, LASTING_DOUBT_MS).0, Level::Good);
+    }
+
+    #[test]
+    fn the_worst_is_told_and_no_more_reasons_than_people_read() {
+        let change = |it: &mut Snapshot| {
+            (it.violations, it.stuck) = (1, 1);
+            of(it, Kind::Order, State::Down);
+        };
+        assert_eq!(judged(change, 0), (Level::Bad, "1 barrier violation · Nobody serves orders".to_owned()));
+        let change = |it: &mut Snapshot| it.instances.iter_mut().step_by(2).for_each(|it| it.state = State::Down);
+        let (level, text) = judged(change, 0);
+        assert_eq!((level, text.as_str()), (Level::Bad, "Nobody serves at the gateway"));
+        let change = |it: &mut Snapshot| {
+            it.stuck = 1;
+            for at in [0, 2, 4, 7] {
+                it.instances[at].state = State::Down;
+            }
+        };
+        let expected = "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more";
+        assert_eq!(judged(change, 0), (Level::Warning, expected.to_owned()));
+    }
+
+    #[test]
+    fn times_are_told_as_people_read_them() {
+        for (ms, text) in
+            [(0.04, "0.0 ms"), (0.42, "0.4 ms"), (9.96, "10 ms"), (12.3, "12 ms"), (999.4, "999 ms"), (999.6, "1.0 s")]
+        {
+            assert_eq!(duration(ms), text);
+        }
+    }
+}

@@ -24,6 +24,11 @@ pub trait Source: Send + 'static {
     /// What is seen now; it should take less than [`PATIENCE_MS`](crate::limits::PATIENCE_MS). `watched`: whether somebody looks at
     /// what comes of it. If nobody does, what is costly may be looked at less often.
     fn look(&mut self, watched: bool) -> impl Future<Output = Vec<Seen>>;
+
+    /// Waits until there is reason to look at once, instead of with the next second. By default there never is.
+    fn news(&mut self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
 }
 
 /// What is known, for whoever asks. Cheap to clone.
@@ -47,6 +52,8 @@ pub struct Watching {
     _stop: oneshot::Sender<()>,
 }
 
+/// How much sooner than in a second a look in turn may be. Milliseconds.
+const TOLERANCE_MS: u64 = 200;
 /// For how long somebody who asked for a snapshot counts as looking. Milliseconds.
 const INTEREST_MS: u64 = 3 * EVERY_MS;
 
@@ -65,7 +72,10 @@ impl Watch {
             let mut every = tokio::time::interval(Duration::from_millis(EVERY_MS));
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                every.tick().await;
+                tokio::select! {
+                    _ = every.tick() => {}
+                    () = source.news() => {}
+                }
                 let seen = source.look(told.is_watched()).await;
                 told.tell(collector.look(now(), seen));
             }
@@ -95,10 +105,10 @@ impl Watch {
     /// Tells everybody.
     pub(crate) fn tell(&self, snapshot: Snapshot) {
         let mut points = self.0.points.lock();
-        if points.len() >= MAX_POINTS {
-            points.pop_front();
+        // A look out of turn adds none: points are a second apart.
+        if points.back().is_none_or(|last| last.at + EVERY_MS - TOLERANCE_MS <= snapshot.at) {
+            keep(&mut points, &snapshot);
         }
-        points.push_back(Point::of(&snapshot));
         drop(points);
         self.0.latest.send_replace(Arc::new(snapshot));
     }
@@ -132,6 +142,13 @@ impl Watch {
     fn millis(&self) -> u64 {
         u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX - INTEREST_MS - 1)
     }
+}
+
+fn keep(points: &mut VecDeque<Point>, snapshot: &Snapshot) {
+    if points.len() >= MAX_POINTS {
+        points.pop_front();
+    }
+    points.push_back(Point::of(snapshot));
 }
 
 /// The time, in milliseconds since 1970.

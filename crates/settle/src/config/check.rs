@@ -2,6 +2,7 @@
 
 use figment::Figment;
 use protocol::limits::{MAX_NATS_SERVERS, MAX_SENTINELS};
+use watch::limits::MAX_INSTANCES;
 
 use super::{Config, Door, Durability, Service, Store, keys};
 
@@ -37,6 +38,12 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
         && admin.listen.as_ref().is_none_or(String::is_empty)
     {
         problems.found.push(format!("[admin] has no `listen`: {}", keys::ADMIN[0].allowed));
+    }
+    if config.watched().len() > MAX_INSTANCES {
+        problems.bounds("watch.instances", config.watched().len());
+    }
+    for url in config.watched().iter().filter(|url| watch::scrape::base_url(url).is_err()) {
+        problems.bounds("watch.instances", url);
     }
     for service in Service::ALL {
         if let Some(store) = config.store(service) {

@@ -56,6 +56,14 @@ pub(super) const ADMIN: &[Key] = &[
     key("password_file", Kind::Text, "", "the path of a file that holds the password"),
 ];
 
+/// The keys of `[watch]`.
+pub(super) const WATCH: &[Key] = &[key(
+    "instances",
+    Kind::List,
+    "",
+    "base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them",
+)];
+
 /// The keys of `[orders]`, `[stock]` and `[payment]`.
 pub(super) const STORE: &[Key] = &[
     key("redis", Kind::Text, "", "HOST:PORT of a server; or leave it out, and give sentinels and master"),
@@ -72,7 +80,7 @@ pub(super) const STORE: &[Key] = &[
 
 /// The sections and their keys.
 pub(super) const SECTIONS: &[(&str, &[Key])] =
-    &[("nats", NATS), ("admin", ADMIN), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
+    &[("nats", NATS), ("admin", ADMIN), ("watch", WATCH), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
 
 /// The key of this path, such as `orders.redis`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

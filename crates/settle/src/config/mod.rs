@@ -67,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) nats: Nats,
     /// Where operators reach an order instance.
     admin: Option<Admin>,
+    /// Whom an order instance's page shows beside itself.
+    watch: Option<Watched>,
     orders: Option<Store>,
     stock: Option<Store>,
     payment: Option<Store>,
@@ -151,6 +153,15 @@ struct Admin {
     password_file: Option<PathBuf>,
     #[serde(skip)]
     secret: Secret,
+}
+
+/// Whom an order instance's page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watched {
+    /// Base URLs.
+    #[serde(default, deserialize_with = "one_or_many")]
+    instances: Vec<String>,
 }
 
 /// Where operators reach an order instance.
@@ -377,6 +388,11 @@ impl Config {
     /// What operators must say at the address where the service is served, too; `None`: they are not let in there.
     pub(crate) fn operators_password(&self) -> Option<Arc<str>> {
         self.admin.as_ref()?.secret.0.as_deref().map(Arc::from)
+    }
+
+    /// The base URLs of the processes that an order instance's page shows beside itself.
+    pub(crate) fn watched(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], |watch| &watch.instances)
     }
 
     fn store(&self, service: Service) -> Option<&Store> {

@@ -39,11 +39,12 @@ use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
 use shop::guard::Door;
-use shop::vitals::Ailment;
+use shop::vitals::{Ailment, Vitals};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArgs, Service};
+use crate::dashboard;
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
 
@@ -74,6 +75,11 @@ trait Running: Send + Sync {
 
     /// What operators may ask, if anything.
     fn operators(&self) -> Option<Router> {
+        None
+    }
+
+    /// What its page shows, if it has one.
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
         None
     }
 
@@ -127,18 +133,26 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    // Without a password operators are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
+    let public = Door::public(address, false, config.operators_password());
+    let mut front = running.front();
+    if let Some(routes) = running.operators() {
+        front = front.with_operators(routes, public.clone());
+    }
+    let watching = match running.vitals() {
+        Some(vitals) => {
+            let (watch, watching) = dashboard::of_order(config, vitals)?;
+            front = front.beside(watch.routes(dashboard::operators_at(public)));
+            println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
+            Some(watching)
+        }
+        None => None,
+    };
     let door = door.zip(running.operators()).map(|(door, routes)| {
         println!("Operators: settle tx list {}", door.flag());
         door.open(routes)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let front = match running.operators() {
-        // Without a password they are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
-        Some(routes) => {
-            running.front().with_operators(routes, Door::public(address, false, config.operators_password()))
-        }
-        None => running.front(),
-    };
     let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let mut glance = tokio::time::interval(GLANCE);
     let mut noticed = None;
@@ -170,7 +184,7 @@ async fn run<R: Running>(
     eprintln!("settle: finishing what is in hand");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
-    drop(door);
+    drop((door, watching));
     let finished = running.shut_down(DRAIN).await;
     if served.is_err() || !finished {
         eprintln!("settle: not everything was finished in time; another instance takes the rest over");

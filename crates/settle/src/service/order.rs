@@ -38,6 +38,8 @@ const PACING: Pacing = Pacing {
 };
 /// How long `/health/deep` waits for somebody.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long figures wait for the database: less than whoever watches waits for figures.
+const FIGURES_PATIENCE: Duration = Duration::from_millis(400);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -155,6 +157,10 @@ impl Running for Order {
         Some(self.vitals.service.admin_routes())
     }
 
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
+        Some(Arc::clone(&self.vitals) as Arc<dyn Vitals>)
+    }
+
     fn stopped(&self) -> Option<String> {
         self.vitals.store.stopped().map(|why| format!("the orders database stopped: {why}"))
     }
@@ -203,7 +209,7 @@ impl Vitals for OrderVitals {
         Box::pin(async {
             self.metrics.store("orders", &figures::database(self.store.statistics(), self.store.trouble().is_none()));
             figures::broker(&self.metrics, &self.nats);
-            self.metrics.orchestrator(&self.service.measure(HEALTH_PATIENCE).await);
+            self.metrics.orchestrator(&self.service.measure(FIGURES_PATIENCE).await);
             self.metrics.text()
         })
     }
