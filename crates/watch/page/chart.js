@@ -77,7 +77,7 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     }
     for (const { at, label } of limits.filter((it) => it.at <= high)) {
       parts.push(svg("line", { class: "limit", x1: PAD.left, x2: width - PAD.right, y1: y(at), y2: y(at) }));
-      parts.push(svg("text", { class: "axis limit-name", x: width - PAD.right - 2, y: y(at) - 4, "text-anchor": "end" }, label));
+      parts.push(svg("text", { class: "axis limit-name", x: PAD.left + 4, y: y(at) - 4 }, label));
     }
     if (stacked) parts.push(...areas(runs, x, y));
     else parts.push(...lines(runs, x, y));

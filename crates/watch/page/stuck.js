@@ -6,13 +6,18 @@ import { badge, clock, el, lasting, replace, rows, say, table, words } from "./d
 import { closed, isOpen, nameField, onGate } from "./gate.js";
 import { poll } from "./transactions.js";
 
+/** So many are shown at a time: a cause that is mended settles the others, too. */
+const SHOWN = 20;
+const MOST = 100;
+
 export function stuck(panel) {
   const shut = el("div", {});
   const word = el("p", { class: "quiet", role: "status" }, "Looking…");
   const cards = el("div", { class: "cards" });
   const trail = table("What operators did, the latest first", ["When", "Who", "What", "Transaction", "Why", "Outcome"], { class: "wide" });
+  const more = el("p", { hidden: true }, `The latest ${SHOWN} are shown. `, el("a", { href: "#/transactions" }, "Find the others"), " by their state.");
   const none = el("p", { class: "quiet" }, "Operators have done nothing yet.");
-  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, cards,
+  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, cards, more,
     el("section", { class: "card" }, el("h2", {}, "Audit trail"), el("p", { class: "quiet" }, "Every retry and every resolution by an operator is written down before it is done, and kept with the orders."), none, trail.element));
   panel.append(el("h2", {}, "Stuck and dead letters"), shut, whole);
   async function look() {
@@ -20,9 +25,10 @@ export function stuck(panel) {
     whole.hidden = isOpen() !== "yes";
     if (whole.hidden) return;
     try {
-      const [views, entries] = await Promise.all([get("/admin/transactions?state=stuck&limit=100"), get("/admin/trail?limit=100")]);
-      say(word, views.length === 0 ? "Nothing is stuck. Nobody needs to do anything." : `${views.length} ${views.length === 1 ? "transaction is" : "transactions are"} stuck: decided, and a service does not acknowledge. Each is still tried every ten seconds; nothing is lost.`);
-      rows(cards, views.map((it) => ({ ...it, age_ms: 0 })), (it) => it.id, card);
+      const [views, entries] = await Promise.all([get(`/admin/transactions?state=stuck&limit=${MOST}`), get("/admin/trail?limit=100")]);
+      say(word, views.length === 0 ? "Nothing is stuck. Nobody needs to do anything." : `${views.length === 1 ? "1 transaction is" : `${views.length < MOST ? views.length : `${MOST} or more`} transactions are`} stuck: decided, and a service does not acknowledge. Each is still tried every ten seconds; nothing is lost.`);
+      rows(cards, views.slice(0, SHOWN).map((it) => ({ ...it, age_ms: 0 })), (it) => it.id, card);
+      more.hidden = views.length <= SHOWN;
       rows(trail.body, entries, (it) => it.number, entry);
       none.hidden = entries.length > 0;
       trail.element.hidden = entries.length === 0;

@@ -39,7 +39,7 @@ const next = (detail) => detail?.replace(/next at (\d+)/, (_, at) => `next ${clo
 export function timeline(view) {
   const began = birth(view.id);
   return el("ol", { class: "timeline" }, view.timeline.map((it) => el("li", { "data-level": LEVELS[it.what] ?? "calm", "data-what": it.what },
-    el("span", { class: "when" }, it.at ? el("time", { title: clock(it.at, true) }, it.at === began ? clock(it.at) : `+${span(it.at - began)}`) : el("span", { class: "quiet" }, "time not kept")),
+    el("span", { class: "when" }, it.at ? el("time", { title: clock(it.at, true) }, it.at === began ? clock(it.at) : `+${span(it.at - began)}`) : el("span", { class: "quiet" }, it.what === "waiting" ? "now" : "time not kept")),
     el("span", { class: "what" },
       it.service && el("strong", {}, `${it.service} `), it.what === "decided" ? `decided: ${it.detail}` : TITLES[it.what] ?? words(it.what),
       it.attempt ? el("span", { class: "quiet" }, ` · attempt ${it.attempt}`) : null,

@@ -38,7 +38,7 @@ export function transactions(panel, id) {
 }
 
 function list(panel) {
-  const found = table("Transactions, the latest first", ["Transaction", "State", "Decision", "Protocol", "Order", "User", "Instance", "#Age"], { class: "wide" });
+  const found = table("Transactions, unfinished ones first, the latest first of each", ["Transaction", "State", "Decision", "Protocol", "Order", "User", "Instance", "#Age"], { class: "wide" });
   const word = el("p", { class: "quiet", role: "status" }, "Looking…");
   const shut = el("div", {});
   const form = el("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
@@ -52,7 +52,7 @@ function list(panel) {
       for (const field of form.elements) if (field.name in kept) field.value = kept[field.name];
       polled.now();
     } }, "Clear"));
-  const whole = el("div", {}, form, word, found.element);
+  const whole = el("div", { class: "card" }, form, word, found.element);
   panel.append(el("h2", {}, "Transactions"), shut, whole);
   function change(event) {
     kept[event.target.name] = event.target.value.trim();
@@ -64,7 +64,7 @@ function list(panel) {
     if (whole.hidden) return;
     try {
       const views = await get(query("/admin/transactions", kept));
-      say(word, views.length === 0 ? "None. Finished ones are forgotten after a while." : `${views.length} ${views.length === 1 ? "transaction" : "transactions"}, the latest first${views.length >= Number(kept.limit) ? "; there may be more" : ""}`);
+      say(word, views.length === 0 ? "None. Finished ones are forgotten after a while." : `${views.length} ${views.length === 1 ? "transaction" : "transactions"}${views.length >= Number(kept.limit) ? "; there may be more" : ""}`);
       rows(found.body, views.map((it) => ({ ...it, sendings: null, age_ms: lasting(it.age_ms) })), (it) => it.id, row);
     } catch (problem) {
       say(word, problem.message);
@@ -87,7 +87,7 @@ const row = (view) => el("tr", {},
 
 function one(panel, id) {
   const back = el("a", { href: "#/transactions", class: "back" }, "All transactions");
-  const whole = el("div", {}, el("p", { class: "quiet", role: "status" }, "Looking…"));
+  const whole = el("div", { class: "card" }, el("p", { class: "quiet", role: "status" }, "Looking…"));
   panel.append(back, el("h2", {}, "Transaction ", el("span", { class: "id" }, id)), whole);
   let print = "";
   async function look() {

@@ -48,14 +48,20 @@ fn contrast(visit: &mut Visit, what: &str) {
 /// A shop in which everything is to be seen: a commit, a refusal, something stuck, an entry in the trail, a fault.
 fn lively() -> Visit {
     let mut visit = Visit::with_chaos("#/stuck");
+    make_lively(&mut visit);
+    visit
+}
+
+fn make_lively(visit: &mut Visit) {
     for credit in [100, 100, 1, 100] {
         let order = visit.order(credit);
         visit.client.check_out(&order);
     }
     visit.stuck();
+    visit.go("#/stuck");
+    visit.page.write("#trail-operator", "ann");
     visit.page.click("[data-act=retry]");
     visit.page.wait_for_text(".outcome", "Sent again");
-    visit
 }
 
 fn wait_for_content(visit: &mut Visit, tab: &str) {
@@ -129,10 +135,9 @@ fn pictures_are_taken_if_they_are_asked_for() {
         return;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
-    fs::create_dir_all(&folder).unwrap();
-    let mut visit = lively();
-    let order = visit.order(100);
-    visit.client.done(&format!("/orders/checkout/{order}"));
+    let others = std::env::temp_dir().join("settle-pictures");
+    [&folder, &others].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    let mut visit = Visit::with_chaos("#/overview");
     visit.client.done("/stock/batch_init/1000/100000/5");
     visit.client.done("/payment/batch_init/1000/100000");
     let address = visit.server.address();
@@ -152,24 +157,28 @@ fn pictures_are_taken_if_they_are_asked_for() {
         })
     });
     let shoppers: Vec<_> = shoppers.collect();
-    std::thread::sleep(std::time::Duration::from_secs(seconds.saturating_sub(6)));
+    std::thread::sleep(std::time::Duration::from_secs(seconds.saturating_sub(3)));
+    wait_for_content(&mut visit, "overview");
+    fs::write(folder.join("overview.png"), visit.page.picture()).unwrap();
+    shoppers.into_iter().for_each(|it| it.join().unwrap());
+    let order = visit.order(100);
+    visit.client.done(&format!("/orders/checkout/{order}"));
+    make_lively(&mut visit);
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)] {
         visit.page.scheme(scheme);
         visit.page.resize(width, if width == 360 { 740 } else { 860 });
         for tab in TABS {
             open(&mut visit, tab, &order);
             let name = format!("{tab}-{scheme}-{width}.png");
-            let kept = matches!((tab, scheme, width), ("overview", "light", 1280) | ("stuck", "dark", 1280));
-            let folder = if kept { folder.clone() } else { std::env::temp_dir().join("settle-pictures") };
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(name), visit.page.picture()).unwrap();
+            let picture = visit.page.picture();
+            if (tab, scheme, width) == ("stuck", "dark", 1280) {
+                fs::write(folder.join("stuck.png"), &picture).unwrap();
+            }
+            fs::write(others.join(name), picture).unwrap();
         }
         visit.go("#/stuck");
         visit.page.click(".stuck-one h3 a");
         visit.page.wait_for("document.querySelector('.timeline')");
-        let picture = visit.page.picture();
-        fs::write(std::env::temp_dir().join(format!("settle-pictures/transaction-{scheme}-{width}.png")), picture)
-            .unwrap();
+        fs::write(others.join(format!("transaction-{scheme}-{width}.png")), visit.page.picture()).unwrap();
     }
-    shoppers.into_iter().for_each(|it| it.join().unwrap());
 }
