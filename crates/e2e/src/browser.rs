@@ -177,6 +177,13 @@ impl Page {
         self.wait_for("document.readyState === 'complete'");
     }
 
+    /// Loads the page anew.
+    pub fn reload(&mut self) {
+        self.eval("window.before = true");
+        self.call("Page.reload", json!({}));
+        self.wait_for("!window.before && document.readyState === 'complete'");
+    }
+
     /// The value of an expression in the page; that of a promise, once there is one.
     ///
     /// # Panics

@@ -37,7 +37,7 @@ fn with_the_password_everything_is_there_and_a_wrong_one_is_told_so() {
     page.wait_for("document.getElementById('gate').hidden");
     page.wait_for_text("#panel", "None.");
     // For as long as the tab is there.
-    page.eval("location.reload()");
+    page.reload();
     page.wait_for_text("#panel", "None.");
     assert_eq!(page.eval("document.getElementById('gate').hidden"), true);
     let troubles = page.troubles();
