@@ -32,8 +32,13 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     spec::spec(false, install)?;
     // Not the release build: that takes long, and leaves the assertions out.
     step("the binary", &mut cargo_with(&["build", "--quiet", "-p", "settle"]))?;
-    let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e"]);
-    step("end to end, and crashes", end_to_end.env("SETTLE_BIN", root().join("target/debug/settle")))?;
+    let binary = root().join("target/debug/settle");
+    let parts = ["contract", "crash", "shutdown", "strangers", "distributed"];
+    let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e", "--lib"]);
+    parts.into_iter().for_each(|part| _ = end_to_end.args(["--test", part]));
+    step("end to end, and crashes", end_to_end.env("SETTLE_BIN", &binary))?;
+    let mut browser = cargo_with(&["test", "--quiet", "-p", "e2e", "--test", "browser"]);
+    step("the page, in a browser", browser.env("SETTLE_BIN", &binary))?;
     println!("\nEverything holds, after {:.0} s.", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -121,6 +121,8 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Entries of the operators' trail that are kept: who did what to which transaction. The oldest go first.
+pub const KEPT_TRAIL: usize = 10_000;
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -158,4 +160,5 @@ const _: () = {
     assert!(GATHER_COMMITS_MS + GATHER_FINISHED_MS < 100, "far within the shortest time-out that a transport may have");
     assert!(MAX_FINISHED_TOGETHER <= MAX_SCRIPT_ITEMS, "one script carries them out");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
+    assert!(MAX_PAGE <= KEPT_TRAIL, "a page of the trail is there to be shown");
 };

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::{join, join_all};
+use shop::guard::{Door, Peer};
 use shop::vitals::{Ailment, Vitals};
 use watch::figures::Figures;
 use watch::limits::PATIENCE_MS;
 use watch::openmetrics::parse;
 use watch::scrape::Instance;
+use watch::{About, Allowed, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
 use crate::config::Config;
-use watch::{About, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
 /// What is told of what is watched.
 pub(crate) fn about(title: impl Into<String>) -> About {
@@ -33,9 +34,18 @@ pub(crate) fn of_order(config: &Config, vitals: Arc<dyn Vitals>) -> anyhow::Resu
     of_process(about, Own::new(name, Kind::Order, vitals).with(others))
 }
 
-/// Lets no operator in.
-pub(crate) fn nobody() -> OperatorsOf {
-    Arc::new(|_| Operators::no("use `settle tx`: operators are not let in over this listener"))
+/// Lets operators in whom a door admits.
+pub(crate) fn operators_at(door: Door) -> OperatorsOf {
+    Arc::new(move |parts| {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let (allowed, why) = door.standing(peer, &parts.headers);
+        let allowed = match allowed {
+            shop::guard::Allowed::Yes => Allowed::Yes,
+            shop::guard::Allowed::Password => Allowed::Password,
+            shop::guard::Allowed::No => Allowed::No,
+        };
+        Operators { allowed, why: why.map(str::to_owned) }
+    })
 }
 
 /// This process, whose figures need no request; and others, which are asked for theirs.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
+use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +58,11 @@ pub(crate) struct ServeArgs {
     /// Allow fault injection under /stock/fault and /payment/fault. Not for production.
     #[arg(long, env = "SETTLE_CHAOS", value_parser = clap::builder::FalseyValueParser::new())]
     chaos: bool,
-    /// Refuse batch_init and fault injection.
+    /// Names under which operators on this machine may ask, besides localhost and IP addresses, if there is no password: none but its own, or another
+    /// site's page could pass for them.
+    #[arg(long = "host", env = "SETTLE_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Refuse batch_init and fault injection, and operators on the public port without SETTLE_ADMIN__PASSWORD.
     #[arg(long, env = "SETTLE_PRODUCTION", value_parser = clap::builder::FalseyValueParser::new())]
     production: bool,
     /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
@@ -132,8 +137,12 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         _ = stopping.wait_for(|stop| *stop).await;
     };
-    let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping.clone()));
-    let front = shop.front().beside(watch.routes(dashboard::nobody()));
+    let own = operators_own(Door::socket(), shop.admin_router());
+    let operators = axum::serve(admin, own).with_graceful_shutdown(until_stopped(stopping.clone()));
+    let password = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()).map(Into::into);
+    let door = Door::public(address, !args.production, password).known_as(args.hosts.clone());
+    let front = shop.front().with_operators(shop.admin_router(), door.clone());
+    let front = front.beside(watch.routes(dashboard::operators_at(door)));
     let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let operators = tokio::spawn(operators.into_future());
 

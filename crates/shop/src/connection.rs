@@ -29,6 +29,7 @@ use crate::checkout::CHECKOUT;
 use crate::checkout_http::{PAID, Plan, failure, pay, pay_for, plan, turned_away};
 use crate::flights::{Boarding, Landed, Pilot};
 use crate::front::{CHECKOUT_ROUTE, Front};
+use crate::guard::Peer;
 use crate::http1::{self, Head};
 use crate::orders::{OrderState, refusals};
 use crate::rewound::{Rewound, serve_with_hyper};
@@ -42,12 +43,13 @@ const READ: usize = 4096;
 
 /// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
-    let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, stream, stopping).await };
+    let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
+    let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, peer, stream, stopping).await };
     let line = Arc::new(Line { stream, shop, turn: Mutex::new(Turn::Free) });
     let mut read = Vec::with_capacity(READ);
     // A connection that breaks ends; there is nobody to tell.
     if let Ok(End::Other) = checkouts(&line, &mut read, stopping.clone()).await {
-        serve_with_hyper(front, Rewound::new(line, read), stopping).await;
+        serve_with_hyper(front, peer, Rewound::new(line, read), stopping).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The outermost service: counts and measures every request by its route.
+//! The outermost service: counts and measures every request by its route, and refuses what a browser would change for another site.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use orchestrator::{Clock, SystemClock};
 use tower_service::Service;
 
+use crate::guard::{self, Door, Refused, is_foreign_change};
 use crate::metrics::Metrics;
+use crate::problem::Problem;
 use crate::server::Shop;
 use crate::vitals::{self, Vitals};
 
@@ -54,6 +56,13 @@ impl Front {
         Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }) }
     }
 
+    /// The same, with what is the operators' under `/admin`, for whom `door` admits.
+    #[must_use]
+    pub fn with_operators(mut self, operators: Router, door: Door) -> Self {
+        self.router = self.router.nest("/admin", guard::behind(door, operators));
+        self
+    }
+
     /// Serves these routes too; none of them may be one that is served already.
     #[must_use]
     pub fn beside(mut self, routes: Router) -> Self {
@@ -79,9 +88,13 @@ impl Service<Request> for Front {
         let about = Arc::clone(&self.about);
         let started = about.clock.micros();
         let route = route(about.prefix, request.uri().path());
-        let answer = self.router.call(request);
+        let foreign = is_foreign_change(request.method(), request.headers());
+        let answer = (!foreign).then(|| self.router.call(request));
         Box::pin(async move {
-            let response = answer.await?;
+            let response = match answer {
+                Some(answer) => answer.await?,
+                None => Problem::from(Refused::CrossSite).into_response(),
+            };
             let seconds = about.clock.micros().saturating_sub(started) as f64 / 1e6;
             about.metrics.request(route, response.status(), seconds);
             Ok(response)
@@ -91,7 +104,7 @@ impl Service<Request> for Front {
 
 /// The name under which a path is measured: its route, never an id. A label must live as long as the program.
 fn route(prefix: &str, path: &str) -> &'static str {
-    const ROUTES: [&str; 19] = [
+    const ROUTES: [&str; 20] = [
         CHECKOUT_ROUTE,
         "/orders/create/",
         "/orders/find/",
@@ -111,6 +124,7 @@ fn route(prefix: &str, path: &str) -> &'static str {
         "/payment/batch_init/",
         "/payment/fault/",
         "/health",
+        "/admin/",
     ];
     let named = |route: &&str| path.starts_with(route);
     // The name of the only service here may be left out.

@@ -21,6 +21,8 @@
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
 //! | [`admin`]       | the operators' door                                                       |
+//! | [`trail`]       | what operators did, kept with the orders                                  |
+//! | [`guard`]       | who may use what is the operators', and what browsers may not do for other sites |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
 
@@ -32,6 +34,7 @@ mod connection;
 pub mod faults;
 mod flights;
 mod front;
+pub mod guard;
 mod http1;
 mod ledger_http;
 pub mod ledger_service;
@@ -53,6 +56,7 @@ pub mod server;
 mod single;
 mod stock_http;
 pub mod store;
+pub mod trail;
 pub mod vitals;
 
 pub use connection::serve_connection;

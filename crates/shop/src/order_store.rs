@@ -9,11 +9,13 @@
 use embedded::StoreError;
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::{Done, Log, StoreFailure};
+use protocol::limits::MAX_PAGE;
 use protocol::{Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use crate::orders::{Order, OrderBook, OrdersCommand, OrdersReply, Paid};
 use crate::store::OrderLog;
+use crate::trail::Entry;
 
 mod conformance;
 
@@ -54,6 +56,8 @@ pub enum OrdersQuery {
     Progress,
     /// Everything that an audit asks of the orders.
     Audit,
+    /// The latest entries of the operators' trail, so many at most: up to [`MAX_PAGE`](protocol::limits::MAX_PAGE).
+    Trail(usize),
 }
 
 /// The answer to a question to the orders.
@@ -69,6 +73,8 @@ pub enum OrdersAnswer {
     Progress(Progress),
     /// To [`OrdersQuery::Audit`].
     Audit(Box<OrdersAudit>),
+    /// To [`OrdersQuery::Trail`], the latest first.
+    Trail(Vec<Entry>),
 }
 
 /// How far the log has come. Two that are equal, with nothing open, mean that no transaction was under way between them.
@@ -132,6 +138,9 @@ pub fn answer_orders(book: &OrderBook, query: &OrdersQuery, sequence: u64) -> Or
             OrdersAnswer::Progress(Progress { sequence, open: book.transactions().open_count() as u64 })
         }
         OrdersQuery::Audit => OrdersAnswer::Audit(Box::new(audit_orders(book, sequence))),
+        OrdersQuery::Trail(limit) => {
+            OrdersAnswer::Trail(book.trail().latest((*limit).min(MAX_PAGE)).cloned().collect())
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use ledger::EntityId;
 use orchestrator::{Done, Engine, LogError};
 use protocol::limits::MAX_PAGE;
 use protocol::log::Verdict;
-use protocol::{Name, TransactionId};
+use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use crate::faults::FaultChange;
@@ -80,9 +80,25 @@ pub enum Operation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operated {
     /// To [`Operation::States`], in its order; `None` for what is not driven there.
-    States(Vec<Option<String>>),
+    States(Vec<Option<Driven>>),
     /// To the others: whether the transaction is driven there.
     Driven(bool),
+}
+
+/// How far a transaction is, as whoever drives it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driven {
+    /// What its coordinator is doing.
+    pub state: String,
+    /// How far each participant is.
+    pub sendings: Vec<Sending>,
+}
+
+impl Driven {
+    /// As an engine says, if it drives it.
+    pub fn by(engine: &Engine, id: TransactionId) -> Option<Self> {
+        engine.progress_of(id).map(|(state, sendings)| Self { state: state.to_owned(), sendings })
+    }
 }
 
 impl Operation {
@@ -90,8 +106,7 @@ impl Operation {
     pub fn at(self, engine: &Arc<Engine>) -> Operated {
         match self {
             Self::States(ids) => {
-                let state = |id: TransactionId| engine.state_of(id).map(str::to_owned);
-                Operated::States(ids.into_iter().take(MAX_PAGE).map(state).collect())
+                Operated::States(ids.into_iter().take(MAX_PAGE).map(|id| Driven::by(engine, id)).collect())
             }
             Self::Retry(id) => Operated::Driven(engine.retry(id)),
             Self::Resolved { id, step } => Operated::Driven(engine.resolved(id, step)),

@@ -176,6 +176,7 @@ mod tests {
             point: Point { moment: Moment::After, verb: Verb::Execute },
             fault,
             times,
+            percent: 20,
         };
         let from = Name::literal("stock-1");
         for question in [

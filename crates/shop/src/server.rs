@@ -296,7 +296,7 @@ impl Shop {
 
     /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).
     pub fn admin_router(&self) -> Router {
-        let audit = Router::new().route("/audit", get(audit)).with_state(self.clone());
+        let audit = Router::new().route("/audit", get(audit).post(audit)).with_state(self.clone());
         vitals::finish(self.order_service().transactions().merge(audit))
     }
 

@@ -19,13 +19,31 @@ macro_rules! asset {
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What is served at `/`.
 pub const PAGE: Asset = asset!("index.html", HTML);
 
 /// What is served behind `/dashboard/`: every other file of the folder, as a test sees to.
-pub const ASSETS: &[Asset] = &[asset!("style.css", CSS), asset!("main.js", SCRIPT)];
+pub const ASSETS: &[Asset] = &[
+    asset!("style.css", CSS),
+    asset!("icon.svg", IMAGE),
+    asset!("main.js", SCRIPT),
+    asset!("dom.js", SCRIPT),
+    asset!("api.js", SCRIPT),
+    asset!("live.js", SCRIPT),
+    asset!("gate.js", SCRIPT),
+    asset!("chart.js", SCRIPT),
+    asset!("overview.js", SCRIPT),
+    asset!("transactions.js", SCRIPT),
+    asset!("timeline.js", SCRIPT),
+    asset!("acts.js", SCRIPT),
+    asset!("stuck.js", SCRIPT),
+    asset!("shop.js", SCRIPT),
+    asset!("chaos.js", SCRIPT),
+    asset!("audit.js", SCRIPT),
+];
 
 impl Asset {
     /// What changes when the text does, in quotes.

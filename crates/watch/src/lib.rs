@@ -44,5 +44,5 @@ pub mod watcher;
 
 pub use collector::{Collector, Seen};
 pub use http::OperatorsOf;
-pub use snapshot::{Kind, Operators, Snapshot, State};
+pub use snapshot::{Allowed, Kind, Operators, Snapshot, State};
 pub use watcher::{About, Source, Watch, Watching};

@@ -29,6 +29,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -147,7 +148,7 @@ impl Nats {
 }
 
 /// The operators' door.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Admin {
     listen: Option<String>,
@@ -386,6 +387,11 @@ impl Config {
         })
     }
 
+    /// What operators must say at the address where the service is served, too; `None`: they are not let in there.
+    pub(crate) fn operators_password(&self) -> Option<Arc<str>> {
+        self.admin.as_ref()?.secret.0.as_deref().map(Arc::from)
+    }
+
     /// The base URLs of the processes that an order instance's page shows beside itself.
     pub(crate) fn watched(&self) -> &[String] {
         self.watch.as_ref().map_or(&[], |watch| &watch.instances)
@@ -401,6 +407,11 @@ impl Config {
 
     /// Takes the passwords from the environment and from the files that are named; says what is wrong with them.
     fn take_secrets(&mut self, environment: &[(String, String)]) -> Vec<String> {
+        let admins = keys::variable(&format!("admin.{}", sources::SECRET));
+        if environment.iter().any(|(name, text)| *name == admins && !text.is_empty()) {
+            // A password alone lets operators in at the service's own address.
+            self.admin.get_or_insert_default();
+        }
         let stores = [("orders", &mut self.orders), ("stock", &mut self.stock), ("payment", &mut self.payment)];
         let stores = stores.into_iter().filter_map(|(section, store)| {
             let store = store.as_mut()?;

@@ -38,6 +38,7 @@ use axum::Router;
 use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
+use shop::guard::Door;
 use shop::vitals::{Ailment, Vitals};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -143,11 +144,16 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    // Without a password operators are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
+    let public = Door::public(address, false, config.operators_password());
     let mut front = running.front();
+    if let Some(routes) = running.operators() {
+        front = front.with_operators(routes, public.clone());
+    }
     let watching = match running.vitals() {
         Some(vitals) => {
             let (watch, watching) = dashboard::of_order(config, vitals)?;
-            front = front.beside(watch.routes(dashboard::nobody()));
+            front = front.beside(watch.routes(dashboard::operators_at(public)));
             println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
             Some(watching)
         }

@@ -3,11 +3,14 @@
 //!
 //! | who asks                                                           | is                                        |
 //! |--------------------------------------------------------------------|-------------------------------------------|
-//! | with a `Host` that is an address of this machine or `localhost`    | let through                               |
+//! | with a `Host` that is an IP address or `localhost`                 | let through                               |
 //! | with another `Host`: a name that somebody made to lead here        | refused, 403 `strange_host`               |
 //! | with a change, from a page of another site                         | refused, 403 `cross_site`                 |
-//! | an operator by way of a proxy                                      | refused, 403 `by_proxy`                   |
+//! | an operator by way of a proxy                                      | refused, 403 `operators_only`             |
+//!
+//! The rules are those of [`shop::guard`], where everybody else has them from.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +18,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use shop::guard::{Door, Refused, is_foreign_change};
 use shop::problem::Problem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -136,94 +140,72 @@ fn in_doubt(why: String) -> Response {
 /// Turns away whoever is not sitting at this machine, and pages of other sites. See the table above.
 pub(super) async fn guarded(request: Request, next: Next) -> Response {
     match refusal(request.method(), request.uri().path(), request.headers()) {
-        Some((code, detail)) => Problem::new(StatusCode::FORBIDDEN, code, detail).into_response(),
+        Some(refused) => Problem::from(refused).into_response(),
         None => next.run(request).await,
     }
 }
 
-fn refusal(method: &Method, path: &str, headers: &HeaderMap) -> Option<(&'static str, &'static str)> {
-    let text = |name: HeaderName| headers.get(name).map_or("", |value| value.to_str().unwrap_or("?"));
-    let host = text(header::HOST);
-    if !is_local(host) {
-        return Some((
-            "strange_host",
-            "open this page as http://127.0.0.1, with its port: a name that leads here could be anybody's",
-        ));
+fn refusal(method: &Method, path: &str, headers: &HeaderMap) -> Option<Refused> {
+    // It listens on the loopback address alone.
+    let here = Ipv4Addr::LOCALHOST;
+    let door = Door::public((here, 0).into(), true, None);
+    if path.starts_with("/admin") {
+        door.admit(Some(here.into()), headers).err()
+    } else if !door.is_own_name(headers) {
+        Some(Refused::StrangeHost)
+    } else {
+        is_foreign_change(method, headers).then_some(Refused::CrossSite)
     }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let site = text(HeaderName::from_static("sec-fetch-site"));
-        let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
-        let foreign = origin.is_some_and(|origin| origin.strip_prefix(b"http://") != Some(host.as_bytes()));
-        if foreign || !matches!(site, "" | "same-origin" | "none") {
-            return Some(("cross_site", "a page of another site asked for a change"));
-        }
-    }
-    let by_proxy = headers
-        .keys()
-        .any(|name| *name == header::FORWARDED || *name == header::VIA || name.as_str().starts_with("x-forwarded-"));
-    if by_proxy && path.starts_with("/admin") {
-        return Some((
-            "by_proxy",
-            "operators are let in from this machine alone, not by way of a proxy: use `settle tx --up DIR`",
-        ));
-    }
-    None
-}
-
-/// Whether a `Host` can mean nothing but this machine.
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() => name,
-        _ => host,
-    };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(method: Method, path: &str, headers: &[(&'static str, &str)]) -> &'static str {
+    fn refused(method: Method, path: &str, headers: &[(&'static str, &str)]) -> Option<Refused> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        refusal(&method, path, &map).map_or("", |(code, _)| code)
+        refusal(&method, path, &map)
     }
 
     #[test]
     fn whoever_is_not_at_this_machine_or_at_another_site_is_refused() {
         let here = ("host", "127.0.0.1:9000");
         for (method, path, headers, expected) in [
-            (Method::GET, "/", &[here][..], ""),
-            (Method::GET, "/", &[("host", "localhost:9000")], ""),
-            (Method::GET, "/", &[("host", "[::1]:9000")], ""),
-            (Method::GET, "/", &[("host", "evil.example:9000")], "strange_host"),
-            (Method::GET, "/", &[("host", "192.168.1.7:9000")], "strange_host"),
-            (Method::GET, "/", &[("host", "127.0.0.1.evil.example")], "strange_host"),
-            (Method::GET, "/", &[], "strange_host"),
-            (Method::POST, "/orders/checkout/1", &[here], ""),
+            (Method::GET, "/", &[here][..], None),
+            (Method::GET, "/", &[("host", "localhost:9000")], None),
+            (Method::GET, "/", &[("host", "[::1]:9000")], None),
+            (Method::GET, "/", &[("host", "evil.example:9000")], Some(Refused::StrangeHost)),
+            (Method::GET, "/", &[("host", "127.0.0.1.evil.example")], Some(Refused::StrangeHost)),
+            (Method::GET, "/", &[], Some(Refused::StrangeHost)),
+            (Method::POST, "/orders/checkout/1", &[here], None),
             (
                 Method::POST,
                 "/orders/checkout/1",
                 &[here, ("origin", "http://127.0.0.1:9000"), ("sec-fetch-site", "same-origin")],
-                "",
+                None,
             ),
-            (Method::POST, "/orders/checkout/1", &[here, ("sec-fetch-site", "none")], ""),
-            (Method::POST, "/orders/checkout/1", &[here, ("origin", "http://evil.example")], "cross_site"),
-            (Method::POST, "/orders/checkout/1", &[here, ("origin", "null")], "cross_site"),
+            (Method::POST, "/orders/checkout/1", &[here, ("sec-fetch-site", "none")], None),
+            (Method::POST, "/orders/checkout/1", &[here, ("origin", "http://evil.example")], Some(Refused::CrossSite)),
+            (Method::POST, "/orders/checkout/1", &[here, ("origin", "null")], Some(Refused::CrossSite)),
             // Another port of this machine is another origin.
-            (Method::POST, "/orders/checkout/1", &[here, ("origin", "http://127.0.0.1:9001")], "cross_site"),
-            (Method::POST, "/orders/checkout/1", &[here, ("sec-fetch-site", "same-site")], "cross_site"),
-            (Method::PUT, "/admin/log-level", &[here, ("sec-fetch-site", "cross-site")], "cross_site"),
+            (
+                Method::POST,
+                "/orders/checkout/1",
+                &[here, ("origin", "http://127.0.0.1:9001")],
+                Some(Refused::CrossSite),
+            ),
+            (Method::POST, "/orders/checkout/1", &[here, ("sec-fetch-site", "same-site")], Some(Refused::CrossSite)),
+            (Method::PUT, "/admin/log-level", &[here, ("sec-fetch-site", "cross-site")], Some(Refused::CrossSite)),
             // What another site's page may fetch, it cannot read.
-            (Method::GET, "/dashboard/snapshot", &[here, ("sec-fetch-site", "cross-site")], ""),
-            (Method::GET, "/admin/transactions", &[here], ""),
-            (Method::GET, "/admin/transactions", &[here, ("x-forwarded-for", "10.0.0.7")], "by_proxy"),
-            (Method::GET, "/admin/transactions", &[here, ("forwarded", "for=10.0.0.7")], "by_proxy"),
-            (Method::GET, "/admin/transactions", &[here, ("via", "1.1 proxy")], "by_proxy"),
-            (Method::GET, "/dashboard/snapshot", &[here, ("via", "1.1 proxy")], ""),
+            (Method::GET, "/dashboard/snapshot", &[here, ("sec-fetch-site", "cross-site")], None),
+            (Method::GET, "/admin/transactions", &[here], None),
+            (Method::GET, "/admin/transactions", &[here, ("x-forwarded-for", "10.0.0.7")], Some(Refused::NoPassword)),
+            (Method::GET, "/admin/transactions", &[here, ("forwarded", "for=10.0.0.7")], Some(Refused::NoPassword)),
+            (Method::GET, "/admin/transactions", &[here, ("via", "1.1 proxy")], Some(Refused::NoPassword)),
+            (Method::GET, "/dashboard/snapshot", &[here, ("via", "1.1 proxy")], None),
         ] {
             assert_eq!(refused(method.clone(), path, headers), expected, "{method} {path} {headers:?}");
         }

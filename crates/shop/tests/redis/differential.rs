@@ -19,6 +19,7 @@ use shop::checkout::{CHECKOUT, Claim, PAYMENT, STOCK};
 use shop::order_store::{OrdersAnswer, OrdersQuery, answer_orders, audit_orders};
 use shop::orders::{Line, OrderBook, OrdersCommand, OrdersReply};
 use shop::redis_orders::RedisOrders;
+use shop::trail::{Act, Note};
 
 use crate::support::{audit, begin, in_memory, open, options, query, quick_server, read, submit};
 
@@ -110,6 +111,21 @@ impl Story {
             _ => epoch,
         };
         Writer { instance, epoch: Epoch(epoch) }
+    }
+
+    /// Something for the operators' trail.
+    fn note(&mut self) -> OrdersCommand {
+        if self.one_in(2) {
+            return OrdersCommand::NoteOutcome { number: self.number(12), outcome: self.word().into() };
+        }
+        OrdersCommand::Note(Note {
+            at: self.now(),
+            operator: self.word().into(),
+            act: if self.one_in(2) { Act::Retry } else { Act::Resolve },
+            transaction: self.id(),
+            step: self.one_in(2).then_some(3),
+            reason: self.one_in(2).then(|| self.word().into()),
+        })
     }
 
     fn key(&mut self) -> Option<IdempotencyKey> {
@@ -229,6 +245,7 @@ impl Story {
             0..=37 => vec![OrdersCommand::Log(self.of_log(book))],
             38..=43 => vec![OrdersCommand::Create { order: self.order(), user: self.account(), key: self.key() }],
             44..=55 => vec![OrdersCommand::AddItem { order: self.order(), line: self.line(), key: self.key() }],
+            56 if self.one_in(2) => vec![self.note()],
             56 => vec![OrdersCommand::Remember { order: self.order(), key: self.certain_key() }],
             57 => vec![self.replace()],
             // Everything that is open is settled, so that orders can be replaced.
@@ -261,6 +278,7 @@ fn told_of() -> impl Iterator<Item = EntityId> {
 fn compare(book: &OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>, when: &str) {
     let mut questions: Vec<OrdersQuery> = told_of().map(OrdersQuery::Order).collect();
     questions.push(OrdersQuery::Youngest);
+    questions.push(OrdersQuery::Trail(5));
     for (word, fingerprint) in WORDS.iter().flat_map(|word| [(word, 0), (word, u64::MAX)]) {
         questions.push(OrdersQuery::IsKeyReused(IdempotencyKey { key: (*word).into(), fingerprint }));
     }
