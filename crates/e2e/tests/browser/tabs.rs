@@ -184,6 +184,7 @@ fn the_audit_runs_when_it_is_asked_for() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "#/audit");
     let order = visit.order(100);
     visit.client.done(&format!("/orders/checkout/{order}"));
+    visit.client.wait_until_settled();
     let page = &mut visit.page;
     page.click("#audit-now");
     page.wait_for_text("#audit-result", "Money and stock agree at");
