@@ -54,10 +54,14 @@ function line(finding) {
 
 function shown(report, millis) {
   const findings = report.findings ?? [];
-  const total = report.found ?? report.count ?? findings.length;
+  const total = report.off ?? findings.length;
+  // While something is under way, one side has what the other has not yet.
+  const verdict = total > 0 ? badge("bad", `${count(total)} findings`)
+    : report.compared === false ? badge("warning", `Nothing is off; money and stock cannot be compared while transactions are open: ${count(report.open_transactions)}`)
+      : badge("good", "Money and stock agree");
   const numbers = Object.entries(report).filter(([, value]) => typeof value === "number" || typeof value === "string");
   return [
-    el("p", {}, total === 0 ? badge("good", "Money and stock agree") : badge("bad", `${count(total)} findings`), millis === undefined ? "" : ` at ${clock(Date.now())}, after ${millis.toFixed(0)} ms`),
+    el("p", {}, verdict, millis === undefined ? "" : ` at ${clock(Date.now())}, after ${millis.toFixed(0)} ms`),
     el("dl", { class: "facts" }, numbers.map(([name, value]) => el("div", {}, el("dt", {}, words(name)), el("dd", {}, typeof value === "number" && value > 1e12 ? clock(value) : typeof value === "number" ? count(value) : value)))),
     total > 0 && el("ul", { class: "findings" }, findings.map((it) => el("li", {}, line(it)))),
   ];

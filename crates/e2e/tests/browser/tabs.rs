@@ -184,8 +184,15 @@ fn the_audit_runs_when_it_is_asked_for() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "#/audit");
     let order = visit.order(100);
     visit.client.done(&format!("/orders/checkout/{order}"));
+    visit.client.wait_until_settled();
     let page = &mut visit.page;
     page.click("#audit-now");
     page.wait_for_text("#audit-result", "Money and stock agree at");
     page.is_sound();
+    // What could not be compared is not said to agree.
+    let mut visit = Visit::with_chaos("#/audit");
+    visit.stuck();
+    visit.page.click("#audit-now");
+    visit.page.wait_for_text("#audit-result", "cannot be compared while transactions are open: 1");
+    assert!(!visit.page.text("#audit-result").contains("Money and stock agree"));
 }

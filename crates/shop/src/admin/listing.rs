@@ -42,6 +42,7 @@ pub(super) struct Listing {
 
 /// A listing's filters, understood.
 struct Filters {
+    only_stuck: bool,
     service: Option<Name>,
     order: Option<EntityId>,
     user: Option<EntityId>,
@@ -56,6 +57,7 @@ impl Filters {
             text.map_or(Some(None), |text| text.parse().ok().map(Some))
         }
         Some(Self {
+            only_stuck: listing.state == Some(Standing::Stuck),
             service: said(listing.service.as_deref())?,
             order: said(listing.order.as_deref())?,
             user: said(listing.user.as_deref())?,
@@ -65,7 +67,7 @@ impl Filters {
 
     /// Whether they let a transaction pass, as far as the log alone can say.
     fn admits(&self, view: &TransactionView) -> bool {
-        let by_service = self.service.is_none_or(|service| takes_part(view, service));
+        let by_service = self.service.is_none_or(|service| takes_part(view, service, self.only_stuck));
         by_service && view.age_ms >= self.min_age_ms && self.order.is_none_or(|order| view.order == Some(order))
     }
 
@@ -74,13 +76,14 @@ impl Filters {
     }
 }
 
-/// Whether a service takes part; of a stuck transaction, whether it is stuck there.
-fn takes_part(view: &TransactionView, service: Name) -> bool {
+/// Whether a service takes part; or, if only stuck ones are asked for, whether it is stuck there.
+fn takes_part(view: &TransactionView, service: Name, stuck: bool) -> bool {
     let Some(transaction) = &view.record.transaction else { return false };
     let at = |step: u8| transaction.steps.get(usize::from(step)).is_some_and(|step| step.service == service);
-    match view.standing {
-        Standing::Stuck => view.record.open_letters().any(|letter| at(letter.step)),
-        _ => transaction.steps.iter().any(|step| step.service == service),
+    if stuck {
+        view.record.open_letters().any(|letter| at(letter.step))
+    } else {
+        transaction.steps.iter().any(|step| step.service == service)
     }
 }
 
