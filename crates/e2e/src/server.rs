@@ -233,7 +233,7 @@ impl Server {
     pub fn audit(&self) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let report = self.ask_operator("GET", "/audit").json();
+            let report = self.ask_operator("GET", "/audit/live").json();
             assert_eq!(report["off"], 0, "{report}");
             // Orders are compared with the ledgers once the log has heard that every transaction is finished.
             if report["compared"] == true {

@@ -1,7 +1,8 @@
 //! The services as processes of their own, on servers of their own, behind a gateway.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, PATIENCE};
 use crate::gateway::Gateway;
+use crate::http::{self, Response};
 use crate::server::{collect, free_port, settle};
 use crate::world::Shop;
 
@@ -222,6 +224,16 @@ impl System {
     pub fn operate(&self, name: &str, arguments: &[&str]) -> Output {
         let door = socket(self.folder.path(), name).display().to_string();
         settle(arguments[0], &[&arguments[1..], &["--socket", &door]].concat()).output().unwrap()
+    }
+
+    /// Asks at the operators' socket of this order instance.
+    ///
+    /// # Errors
+    /// Those of the socket: the instance is gone, perhaps.
+    pub fn ask_operator(&self, name: &str, method: &str, target: &str) -> io::Result<Response> {
+        let mut stream = UnixStream::connect(socket(self.folder.path(), name))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        http::exchange(&mut stream, &http::request(method, target, &[], ""))
     }
 
     /// `settle audit` of the databases.

@@ -116,3 +116,36 @@ fn crashes_at_every_point_of_two_phase_commit() {
 fn crashes_at_every_point_of_sagas() {
     crash_at_every_point("saga", &["execute", "compensate"]);
 }
+
+/// The continuous audit begins anew with every start, looks while checkouts run, and finds nothing.
+#[test]
+fn the_audit_goes_on_after_every_restart_and_raises_no_false_alarm() {
+    let mut server = Server::start(&[]);
+    let mut world = World::seed(&mut server.client(), Size { items: 20, users: 50, orders: 20_000 });
+    let word = |server: &Server| {
+        let last = server.ask_operator("GET", "/admin/audit").json();
+        assert_eq!(last["off"], 0, "{last}");
+        last
+    };
+    for _ in 0..4 {
+        let address = server.address();
+        world.load(address, 8, || {
+            let until = Instant::now() + Duration::from_secs(20);
+            while word(&server)["runs"].as_u64() < Some(1) {
+                assert!(Instant::now() < until, "no pass comes to its end: {}", word(&server));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            server.kill();
+        });
+        server = server.restart();
+        world.verify(&server);
+    }
+    let report = server.ask_operator("POST", "/admin/audit").json();
+    assert_eq!((&report["off"], &report["users"]), (&0.into(), &50.into()), "{report}");
+    let until = Instant::now() + Duration::from_secs(30);
+    while word(&server)["complete"] != true {
+        assert!(Instant::now() < until, "it is not complete at rest: {}", word(&server));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(word(&server)["checked"].as_u64() > Some(70));
+}

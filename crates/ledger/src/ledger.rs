@@ -422,6 +422,23 @@ impl Ledger {
         self.accounts.iter().map(|(id, account)| (*id, account))
     }
 
+    /// The accounts page by page, as [`Table::page`] has it.
+    pub fn account_page(&self, from: u32, slots: u32) -> (impl Iterator<Item = (EntityId, &Account)>, Option<u32>) {
+        let (rows, next) = self.accounts.page(from, slots);
+        (rows.map(|(id, account)| (*id, account)), next)
+    }
+
+    /// What an account has settled, that of its replaced predecessors included.
+    pub fn settled_ever(&self, id: EntityId) -> i128 {
+        let before = self.replaced_settled.get(&id).copied().unwrap_or_default();
+        before + self.accounts.get(&id).map_or(0, |account| i128::from(account.settled))
+    }
+
+    /// How many branches are open.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
     /// A branch.
     pub fn get_branch(&self, id: BranchId) -> Option<&Branch> {
         self.branches.get(&id)

@@ -6,6 +6,7 @@ use ledger::audit::{Discrepancy, audit};
 use ledger::{Account, Branch, EntityId, Ledger, LedgerCommand, LedgerReply, Totals};
 use protocol::{BranchId, BranchState, Timestamp};
 
+use crate::look::{Look, Seen};
 use crate::ports::Done;
 
 /// Why a ledger's database gave no answer.
@@ -68,6 +69,8 @@ pub enum LedgerQuery {
     Youngest,
     /// Everything that an audit asks of one ledger.
     Audit,
+    /// A little of what an audit asks that goes on all the time.
+    Look(Look),
 }
 
 /// A ledger's answer to a question.
@@ -83,6 +86,8 @@ pub enum LedgerAnswer {
     Youngest(Timestamp),
     /// To [`LedgerQuery::Audit`].
     Audit(Box<LedgerAudit>),
+    /// To [`LedgerQuery::Look`].
+    Seen(Seen),
 }
 
 /// What an audit finds in one ledger.
@@ -116,6 +121,7 @@ pub fn answer_ledger(ledger: &Ledger, query: &LedgerQuery) -> LedgerAnswer {
             LedgerAnswer::Open(ledger.open_branches().filter(wanted).take(*limit).collect())
         }
         LedgerQuery::Youngest => LedgerAnswer::Youngest(ledger.youngest()),
+        LedgerQuery::Look(look) => LedgerAnswer::Seen(crate::look::look(ledger, look)),
         LedgerQuery::Audit => {
             let mut settled = ledger.settled_by_account();
             settled.retain(|_, amount| *amount != 0);

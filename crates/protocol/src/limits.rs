@@ -123,6 +123,28 @@ pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Entries of the operators' trail that are kept: who did what to which transaction. The oldest go first.
 pub const KEPT_TRAIL: usize = 10_000;
+/// Accounts, orders or transactions that the continuous audit looks at in one question: others wait meanwhile.
+pub const MAX_AUDIT_PAGE: usize = 100;
+/// Branches that may be open in a ledger in memory for the continuous audit to hold accounts against all of them, at one moment. While there are
+/// more, it does so later.
+pub const MAX_AUDIT_OPEN: usize = 2_000;
+/// The same in a remote database, where a branch takes some 3 µs.
+pub const MAX_AUDIT_OPEN_REMOTE: usize = 300;
+/// Entries that those branches may have together, for each branch that may be open.
+pub const MAX_AUDIT_ENTRIES_EACH: usize = 4;
+/// Accounts that the continuous audit looks at twice in one pass, because their sums differed in the pass before. Others wait for a later pass.
+pub const MAX_AUDIT_SUSPECTS: usize = 500;
+/// Accounts whose sums the continuous audit keeps in one pass. Where there are more, each pass takes a part of them.
+pub const MAX_AUDIT_SUMS: usize = 1_000_000;
+/// Orders of suspects that it counts in one pass, each once.
+pub const MAX_AUDIT_COUNTED: usize = 1_000_000;
+/// Findings that the continuous audit keeps; there is trouble enough then.
+pub const MAX_AUDIT_FINDINGS: usize = 1_000;
+/// Findings shown in one answer.
+pub const SHOWN_FINDINGS: usize = 100;
+/// Transactions named for one finding.
+pub const MAX_AUDIT_NAMED: usize = 10;
+
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -155,6 +177,12 @@ const _: () = {
     assert!(MAX_STORE_BATCH < MAX_STORE_QUEUE && MAX_TERMINATION_BATCH.div_ceil(MAX_SCRIPT_ITEMS) < MAX_STORE_QUEUE);
     assert!(MAX_PAYLOAD_BYTES + 1024 <= MAX_MESSAGE_BYTES, "every command fits in a message");
     assert!(MAX_TERMINATION_BATCH * 48 <= MAX_MESSAGE_BYTES, "so does a question about that many transactions");
+    assert!(
+        MAX_AUDIT_PAGE <= MAX_SCRIPT_ITEMS && MAX_AUDIT_OPEN_REMOTE <= MAX_SCRIPT_ITEMS,
+        "an audit holds up nobody for longer than others do"
+    );
+    assert!(SHOWN_FINDINGS <= MAX_AUDIT_FINDINGS && MAX_AUDIT_NAMED * SHOWN_FINDINGS * 256 <= MAX_MESSAGE_BYTES);
+    assert!(MAX_AUDIT_PAGE * MAX_ORDER_LINES * 8 <= MAX_MESSAGE_BYTES);
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
     assert!(GATHER_COMMANDS_MS <= GATHER_COMMITS_MS, "what nobody waits for does not go before what somebody does");
     assert!(GATHER_COMMITS_MS + GATHER_FINISHED_MS < 100, "far within the shortest time-out that a transport may have");

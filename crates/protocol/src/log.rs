@@ -319,6 +319,12 @@ impl LogState {
         self.finished.iter().rev().chain(self.by_hand.iter().rev()).filter_map(|id| Some((*id, self.records.get(id)?)))
     }
 
+    /// All records page by page, as [`Table::page`] has it.
+    pub fn page(&self, from: u32, slots: u32) -> (impl Iterator<Item = (TransactionId, &Record)>, Option<u32>) {
+        let (rows, next) = self.records.page(from, slots);
+        (rows.map(|(id, record)| (*id, record)), next)
+    }
+
     /// The youngest birth that the log knows of, its floor included.
     pub fn youngest(&self) -> Timestamp {
         let births = self.records.iter().map(|(id, _)| id.birth());

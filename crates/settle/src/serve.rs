@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
+use shop::auditor::Pace;
 use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
 use tokio::net::{TcpListener, UnixListener};
@@ -106,6 +107,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             },
             ..embedded::Options::default()
         },
+        audit: Pace::HERE,
     };
     // Nothing is made in a folder that could not be served from.
     let socket = args.data.join(shop::admin::SOCKET);

@@ -7,9 +7,10 @@ use embedded::Store;
 use ledger::audit::Discrepancy;
 use ledger::{EntityId, Ledger};
 use orchestrator::{LedgerAnswer, LedgerAudit, LedgerQuery, answer_ledger};
-use protocol::Name;
+use protocol::{BranchId, BranchState, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::auditor::word;
 use crate::checkout::{PAYMENT, STOCK};
 use crate::order_store::{OrderDiscrepancy, OrdersAudit, audit_orders};
 use crate::orders::OrderBook;
@@ -45,6 +46,17 @@ pub enum Finding {
     },
     /// An order contradicts the log.
     Order(OrderDiscrepancy),
+    /// A branch of a finished transaction is not what was decided.
+    Branch {
+        /// `stock` or `payment`.
+        service: Name,
+        /// The branch.
+        branch: BranchId,
+        /// Whether the transaction was committed; else it was aborted.
+        committed: bool,
+        /// What became of the branch; `None` if its service never heard of it.
+        state: Option<BranchState>,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -66,7 +78,18 @@ impl fmt::Display for Finding {
                 write!(f, "order {order} is claimed by transaction {transaction}, which is not undecided in the log")
             }
             Self::Order(OrderDiscrepancy::PaidInVain { order, transaction }) => {
-                write!(f, "order {order} is paid by transaction {transaction}, which the log does not say is committed")
+                write!(
+                    f,
+                    "order {order} is paid by transaction {transaction}, which the log does not know as one that paid it"
+                )
+            }
+            Self::Branch { service, branch: BranchId { transaction, step }, committed, state } => {
+                let decided = if *committed { "committed" } else { "aborted" };
+                write!(f, "transaction {transaction} was {decided}, and its branch at {service} (step {step}) ")?;
+                match state {
+                    Some(state) => write!(f, "is {}", word(*state)),
+                    None => write!(f, "is missing"),
+                }
             }
             Self::Account { service, discrepancy } => match discrepancy {
                 Discrepancy::NotConserved { account, off_by } => {

@@ -5,6 +5,7 @@
 //! | [`orders`]      | orders and the transaction log, one pure state machine                    |
 //! | [`checkout`]    | the checkout, defined once: its services, its steps, its claim            |
 //! | [`audit`]       | every paid order against both ledgers                                     |
+//! | [`auditor`]     | the same all the time, a page at a time, while checkouts run             |
 //! | [`server`]      | the wiring: three databases, three services, one orchestrator             |
 //! | `*_http`        | thin handlers: arguments in, a command to a store, an answer or a problem |
 //! | [`serve_connection`] | plain checkouts straight from the socket; the rest to hyper          |
@@ -28,6 +29,7 @@
 
 pub mod admin;
 pub mod audit;
+pub mod auditor;
 pub mod checkout;
 mod checkout_http;
 mod connection;

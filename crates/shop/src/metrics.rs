@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use protocol::{Name, Protocol, Reply, Verb};
+use protocol::{Name, Protocol, Reply, Timestamp, Verb};
 
 pub use figures::Known;
 
@@ -149,6 +149,11 @@ pub struct Metrics {
 
     broker_up: Family<Labels, Gauge>,
     broker_events: Family<Labels, Told>,
+
+    audit_findings: Gauge,
+    audit_runs: Counter,
+    audit_ended: Gauge,
+    audit_checked: Counter,
 }
 
 impl Debug for Metrics {
@@ -314,6 +319,25 @@ impl Default for Metrics {
                 &["broker", "event"],
                 "What happened to messages, and to the connection"
             ),
+            audit_findings: add!(
+                Gauge::default(),
+                "audit_findings",
+                &[],
+                "Things that the continuous audit found to be off; looked for by the leader: 0 at any other instance"
+            ),
+            audit_runs: add!(Counter::default(), "audit_runs", &[], "Full passes of the continuous audit"),
+            audit_ended: add!(
+                Gauge::default(),
+                "audit_last_timestamp_seconds",
+                &[],
+                "When the last full pass of the continuous audit ended, in seconds since 1970; 0 before the first, and where another instance leads"
+            ),
+            audit_checked: add!(
+                Counter::default(),
+                "audit_checked",
+                &[],
+                "Accounts, orders and transactions that the continuous audit looked at"
+            ),
             requests: Cached::default(),
             http_requests,
             http_durations,
@@ -405,6 +429,24 @@ impl Metrics {
         for (event, count) in events {
             self.broker_events.get_or_create(&labels([("broker", broker), ("event", event)])).tell(*count);
         }
+    }
+
+    /// The continuous audit looked at so many more accounts, orders and transactions.
+    pub fn audit_looked(&self, more: u64) {
+        self.audit_checked.inc_by(more);
+    }
+
+    /// A full pass of the continuous audit ended, and so many things are off.
+    pub fn audited(&self, off: usize, now: Timestamp) {
+        self.audit_runs.inc();
+        self.audit_findings.set(clamp(off as u64));
+        self.audit_ended.set(clamp(now.0 / 1000));
+    }
+
+    /// The audit is another instance's business from now on.
+    pub fn audits_no_longer(&self) {
+        self.audit_findings.set(0);
+        self.audit_ended.set(0);
     }
 
     /// Everything, as Prometheus reads it.

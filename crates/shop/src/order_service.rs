@@ -76,9 +76,9 @@ impl OrderService {
         orders_http::routes().with_state(self.clone())
     }
 
-    /// The operators' routes, for [`admin::SOCKET`].
-    pub fn admin_routes(&self) -> Router {
-        vitals::finish(self.transactions())
+    /// The operators' routes, for [`admin::SOCKET`], and more.
+    pub fn admin_routes_with(&self, more: Router) -> Router {
+        vitals::finish(self.transactions().merge(more))
     }
 
     /// The operators' routes to transactions.

@@ -18,8 +18,10 @@ use crate::store::OrderLog;
 use crate::trail::Entry;
 
 mod conformance;
+mod look;
 
 pub use conformance::order_store;
+pub use look::{OrdersLook, OrdersSeen, Sum};
 
 /// The database of the order service: its orders, and the log of its transactions.
 ///
@@ -58,6 +60,8 @@ pub enum OrdersQuery {
     Audit,
     /// The latest entries of the operators' trail, so many at most: up to [`MAX_PAGE`](protocol::limits::MAX_PAGE).
     Trail(usize),
+    /// A little of what an audit asks that goes on all the time.
+    Look(OrdersLook),
 }
 
 /// The answer to a question to the orders.
@@ -75,6 +79,8 @@ pub enum OrdersAnswer {
     Audit(Box<OrdersAudit>),
     /// To [`OrdersQuery::Trail`], the latest first.
     Trail(Vec<Entry>),
+    /// To [`OrdersQuery::Look`].
+    Seen(OrdersSeen),
 }
 
 /// How far the log has come. Two that are equal, with nothing open, mean that no transaction was under way between them.
@@ -113,7 +119,7 @@ pub enum OrderDiscrepancy {
         /// The transaction.
         transaction: TransactionId,
     },
-    /// It is paid by a transaction that the log knows, and not as committed.
+    /// It is paid by a transaction that the log knows, and not as one that committed it; or that the log never knew.
     PaidInVain {
         /// The order.
         order: EntityId,
@@ -137,6 +143,7 @@ pub fn answer_orders(book: &OrderBook, query: &OrdersQuery, sequence: u64) -> Or
         OrdersQuery::Progress => {
             OrdersAnswer::Progress(Progress { sequence, open: book.transactions().open_count() as u64 })
         }
+        OrdersQuery::Look(asked) => OrdersAnswer::Seen(look::look(book, asked)),
         OrdersQuery::Audit => OrdersAnswer::Audit(Box::new(audit_orders(book, sequence))),
         OrdersQuery::Trail(limit) => {
             OrdersAnswer::Trail(book.trail().latest((*limit).min(MAX_PAGE)).cloned().collect())

@@ -16,7 +16,7 @@ use table::{Frozen, Table};
 use ledger::idempotency::Recalled;
 use ledger::{EntityId, IdempotencyKey, Keys};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES};
-use protocol::log::{FrozenLog, LogCommand, LogReply, LogState, StageCheck, StageRefusal};
+use protocol::log::{FrozenLog, LogCommand, LogReply, LogState, Record, StageCheck, StageRefusal};
 use protocol::simulation::{Mutation, mark, mutated};
 use protocol::{Decision, Name, Refusal, Transaction, TransactionId};
 
@@ -436,24 +436,46 @@ impl OrderBook {
         paid
     }
 
-    /// The orders that contradict the log: claimed by no undecided transaction of it, or paid by one that it knows otherwise.
+    /// The orders that contradict the log.
     pub fn discrepancies(&self) -> Vec<OrderDiscrepancy> {
-        let contradicts = |(&order, found): (&EntityId, &Order)| match found.state {
+        let mut found: Vec<_> = self.orders.iter().filter_map(|(id, order)| self.contradiction(*id, order)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// How an order contradicts the log: claimed by no undecided transaction of it, or paid by one that it knows otherwise, or never knew.
+    pub(crate) fn contradiction(&self, order: EntityId, found: &Order) -> Option<OrderDiscrepancy> {
+        let about = |record: &Record| {
+            let claim = record.transaction.as_ref().and_then(|transaction| Claim::decode(&transaction.context).ok());
+            claim.is_some_and(|claim| claim.order == order)
+        };
+        match found.state {
             OrderState::Open => None,
             OrderState::CheckingOut(transaction) => {
-                let undecided = self.log.get(transaction).is_some_and(|record| record.decided.is_none());
+                let record = self.log.get(transaction);
+                let undecided = record.is_some_and(|record| record.decided.is_none() && about(record));
                 (!undecided).then_some(OrderDiscrepancy::ClaimedInVain { order, transaction })
             }
             OrderState::Paid(transaction) => {
-                // The transaction of a paid order may be forgotten.
-                let record = self.log.get(transaction);
-                let committed = record.is_none_or(|record| record.decision().is_some_and(Decision::is_commit));
+                let committed = match self.log.get(transaction) {
+                    Some(record) => record.decision().is_some_and(Decision::is_commit) && about(record),
+                    // The transaction of a paid order may be forgotten.
+                    None => transaction.birth() <= self.log.floor(),
+                };
                 (!committed).then_some(OrderDiscrepancy::PaidInVain { order, transaction })
             }
-        };
-        let mut found: Vec<_> = self.orders.iter().filter_map(contradicts).collect();
-        found.sort_unstable();
-        found
+        }
+    }
+
+    /// The orders page by page, as [`Table::page`] has it.
+    pub(crate) fn order_page(&self, from: u32, slots: u32) -> (impl Iterator<Item = (EntityId, &Order)>, Option<u32>) {
+        let (rows, next) = self.orders.page(from, slots);
+        (rows.map(|(id, order)| (*id, order)), next)
+    }
+
+    /// What the paid orders came to that were replaced since.
+    pub(crate) fn replaced(&self) -> &Paid {
+        &self.replaced
     }
 
     /// A picture that stands still.

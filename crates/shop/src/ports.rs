@@ -5,17 +5,19 @@
 //! | [`Verdicts`] | stock, payment    | the engine                            | any order instance                     |
 //! | [`Prices`]   | orders            | the stock service                     | any stock instance                     |
 //! | [`Peers`]    | orders            | [`NoPeers`]: nobody else drives anything | the order instance that drives it   |
+//! | [`Looks`]    | orders, to audit  | [`LedgersHere`]                       | any instance of the service            |
 //! | [`Spread`]   | stock, payment    | [`NoPeers`]: there is nobody else     | every other instance of the service    |
 
 use std::sync::Arc;
 
 use ledger::EntityId;
-use orchestrator::{Done, Engine, LogError};
+use orchestrator::{Done, Engine, LedgerAnswer, LedgerQuery, LedgerStore, LogError, Look, Seen, StoreFailure};
 use protocol::limits::MAX_PAGE;
 use protocol::log::Verdict;
 use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
 
+use crate::checkout::PAYMENT;
 use crate::faults::FaultChange;
 
 /// Someone who knows what became of transactions.
@@ -51,6 +53,38 @@ pub enum Told {
     Nothing,
 }
 
+/// Someone who lets an audit look at the ledgers of stock and payment.
+pub trait Looks: Send + Sync + 'static {
+    /// Looks at the ledger of `service`; `done` hears what it shows, or why it shows nothing.
+    fn look(&self, service: Name, look: Look, done: Done<Result<Seen, String>>);
+}
+
+/// The ledgers of this process: stock's and payment's.
+#[derive(Clone)]
+pub struct LedgersHere {
+    /// Stock's.
+    pub stock: Arc<dyn LedgerStore>,
+    /// Payment's.
+    pub payment: Arc<dyn LedgerStore>,
+}
+
+impl Looks for LedgersHere {
+    fn look(&self, service: Name, look: Look, done: Done<Result<Seen, String>>) {
+        let store = if service == PAYMENT { &self.payment } else { &self.stock };
+        look_at(&**store, look, done);
+    }
+}
+
+/// Looks at a ledger of this process.
+pub fn look_at(store: &dyn LedgerStore, look: Look, done: Done<Result<Seen, String>>) {
+    let told = |answer| match answer {
+        Ok(LedgerAnswer::Seen(seen)) => done(Ok(seen)),
+        Ok(_) => done(Err("an answer to another question".to_owned())),
+        Err(failure) => done(Err(StoreFailure::to_string(&failure))),
+    };
+    store.read(LedgerQuery::Look(look), Box::new(told));
+}
+
 /// The other instances of the order service.
 pub trait Peers: Send + Sync + 'static {
     /// Asks `owner` how far a transaction of its own is: now, or, with `waits`, once it can say [`Told::Answered`].
@@ -58,6 +92,9 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Has `owner` do what an operator wants of transactions that it drives; `done` hears `None` if it cannot be reached.
     fn operate(&self, owner: Name, operation: Operation, done: Done<Option<Operated>>);
+
+    /// Asks `leader` for the last word of its continuous audit, as JSON; `done` hears `None` if it cannot be reached.
+    fn auditor(&self, leader: Name, done: Done<Option<Vec<u8>>>);
 }
 
 /// What an operator wants of whoever drives a transaction.
@@ -130,6 +167,10 @@ impl Peers for NoPeers {
     }
 
     fn operate(&self, _: Name, _: Operation, done: Done<Option<Operated>>) {
+        done(None);
+    }
+
+    fn auditor(&self, _: Name, done: Done<Option<Vec<u8>>>) {
         done(None);
     }
 }

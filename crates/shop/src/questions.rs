@@ -9,21 +9,24 @@
 //! | [`Question::Operate`]      | the order instance that drives it      | [`Answer::Operated`]        |
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
+//! | [`Question::Look`]         | any instance of a ledger's service     | [`Answer::Seen`]            |
+//! | [`Question::Auditor`]      | the order instance that leads          | [`Answer::Auditor`]         |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
 
 use std::time::Duration;
 
 use ledger::EntityId;
-use orchestrator::{Clock, Done};
+use orchestrator::{Clock, Done, Look, Seen};
 use protocol::log::Verdict;
 use protocol::record::{self, RecordError};
 use protocol::{Name, TransactionId};
 use serde::{Deserialize, Serialize};
 
+use crate::auditor::Auditor;
 use crate::faults::FaultChange;
 use crate::ledger_service::LedgerService;
 use crate::order_service::OrderService;
-use crate::ports::{Operated, Operation, Price, Prices, Told, Verdicts};
+use crate::ports::{Operated, Operation, Price, Prices, Told, Verdicts, look_at};
 
 /// How long a database may take to answer before its service does not call itself well.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
@@ -55,6 +58,10 @@ pub enum Question {
     },
     /// An order instance is gone, and another has its transactions. What it had prepared and not staged, nobody has: ask now.
     Orphans,
+    /// What do these accounts, or branches, look like? An audit asks.
+    Look(Look),
+    /// What is the last word of your continuous audit?
+    Auditor,
 }
 
 /// An answer.
@@ -70,6 +77,10 @@ pub enum Answer {
     Operated(Operated),
     /// To [`Question::Well`].
     Well(bool),
+    /// To [`Question::Look`]; or why there is none.
+    Seen(Result<Seen, String>),
+    /// To [`Question::Auditor`], as JSON.
+    Auditor(Vec<u8>),
 }
 
 impl Question {
@@ -103,8 +114,8 @@ fn read(question: &[u8]) -> Option<Question> {
     record::decode(question).inspect_err(|error| tracing::error!(%error, "a question cannot be read")).ok()
 }
 
-/// Answers a question to the order service. Call it on a runtime.
-pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
+/// Answers a question to the order service, whose audit this is. Call it on a runtime.
+pub fn answer_of_orders(orders: &OrderService, auditor: &Auditor, question: &[u8], done: Reply) {
     let engine = orders.orchestrator().engine();
     match read(question) {
         Some(Question::Verdicts(ids)) => {
@@ -132,7 +143,13 @@ pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
                 answer(done, &Answer::Well(orders.answers(HEALTH_PATIENCE).await));
             });
         }
-        Some(Question::Price(_) | Question::Faults { .. } | Question::Orphans) | None => done(None),
+        Some(Question::Auditor) if engine.is_leader() => {
+            answer(done, &Answer::Auditor(serde_json::to_vec(&auditor.view()).unwrap_or_default()));
+        }
+        Some(
+            Question::Auditor | Question::Price(_) | Question::Faults { .. } | Question::Orphans | Question::Look(_),
+        )
+        | None => done(None),
     }
 }
 
@@ -158,7 +175,13 @@ pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn C
             ledger.terminate_orphans(clock.now());
             done(None);
         }
-        Some(Question::Verdicts(_) | Question::Transaction { .. } | Question::Operate(_)) | None => done(None),
+        Some(Question::Look(look)) => {
+            look_at(&**ledger.store(), look, Box::new(|seen| answer(done, &Answer::Seen(seen))))
+        }
+        Some(Question::Verdicts(_) | Question::Transaction { .. } | Question::Operate(_) | Question::Auditor)
+        | None => {
+            done(None);
+        }
     }
 }
 
@@ -188,6 +211,8 @@ mod tests {
             Question::Operate(Operation::Resolved { id, step: 3 }),
             Question::Well,
             Question::Orphans,
+            Question::Look(Look::Accounts { after: "17".to_owned() }),
+            Question::Auditor,
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },
             Question::Faults { from, change: change(Fault::Crash, None) },
             Question::Faults { from, change: FaultChange::Clear { point: None } },

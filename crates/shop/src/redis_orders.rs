@@ -176,6 +176,7 @@ impl OrderStore for RedisOrders {
                 let read = |values: Vec<Value>| codec::trail(only(&values)?).map(OrdersAnswer::Trail);
                 self.store.ask(vec![call], read, done);
             }
+            OrdersQuery::Look(look) => audit::look(self, &look, done),
         }
     }
 

@@ -24,6 +24,7 @@ use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, Sta
 use protocol::{Name, Pacing, Timestamp};
 
 use crate::audit::{AuditReport, audit_live};
+use crate::auditor::{self, Auditor, Books, Pace};
 use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::connection::send_replies;
 use crate::faults::Faults;
@@ -34,13 +35,15 @@ use crate::metrics::{Batches, Metrics, StoreFigures};
 use crate::order_service::{OrderParts, OrderService};
 use crate::orders::OrderBook;
 use crate::participant::LedgerParticipant;
-use crate::ports::{NoPeers, Verdicts};
+use crate::ports::{LedgersHere, NoPeers, Verdicts};
 use crate::problem::Problem;
 use crate::request::called;
 use crate::single::Single;
 use crate::store::OrderLog;
 use crate::vitals::{self, Ailment, Examination, Vitals};
 
+/// The name of the only instance.
+const INSTANCE: Name = Name::literal("shop");
 /// How often the stores are looked at while they recover.
 const STOP_WATCH: Duration = Duration::from_millis(50);
 /// How long `/health/deep` waits for a store.
@@ -61,6 +64,8 @@ pub struct Config {
     pub production: bool,
     /// How the stores are kept.
     pub store: embedded::Options,
+    /// How fast the continuous audit goes.
+    pub audit: Pace,
 }
 
 impl Default for Config {
@@ -73,6 +78,7 @@ impl Default for Config {
             chaos: false,
             production: false,
             store: embedded::Options::default(),
+            audit: Pace::HERE,
         }
     }
 }
@@ -128,6 +134,7 @@ struct Inner {
     stock: LedgerService,
     payment: LedgerService,
     order_service: OrderService,
+    auditor: Arc<Auditor>,
     metrics: Arc<Metrics>,
     clock: Arc<SystemClock>,
     single: Single,
@@ -182,7 +189,7 @@ impl Shop {
             .with(PAYMENT, participant(PAYMENT, &stores.payment, &payment_faults));
         let mut checkout = definition(config.protocol);
         checkout.pacing.attempts = config.attempts;
-        let options = Options::new(Name::literal("shop")).sole();
+        let options = Options::new(INSTANCE).sole();
         let started = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
@@ -218,7 +225,14 @@ impl Shop {
             peers: Arc::new(NoPeers),
             production,
         });
-        let inner = Inner { config, orders, stores, stock, payment, order_service, metrics, clock, single, runtime };
+        let ledgers = LedgersHere { stock: Arc::clone(stock.store()), payment: Arc::clone(payment.store()) };
+        let books = Books { orders: Arc::new(OrderLog(orders.clone())), ledgers: Arc::new(ledgers) };
+        let by_clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        let auditor = Auditor::new(books, INSTANCE, Arc::clone(&metrics), by_clock, config.audit);
+        // The only instance leads from the moment at which it serves.
+        tokio::spawn(Arc::clone(&auditor).run(|| true));
+        let inner =
+            Inner { config, orders, stores, stock, payment, order_service, auditor, metrics, clock, single, runtime };
         Ok((Self { inner: Arc::new(inner) }, vec![orders_found, stock_found, payment_found]))
     }
 
@@ -296,8 +310,9 @@ impl Shop {
 
     /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).
     pub fn admin_router(&self) -> Router {
-        let audit = Router::new().route("/audit", get(audit).post(audit)).with_state(self.clone());
-        vitals::finish(self.order_service().transactions().merge(audit))
+        let live = Router::new().route("/audit/live", get(audit)).with_state(self.clone());
+        let continuous = auditor::http::routes(Arc::clone(&self.inner.auditor), self.order_service().clone());
+        vitals::finish(self.order_service().transactions().merge(live).merge(continuous))
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.

@@ -82,6 +82,17 @@ impl<K, V> Table<K, V> {
         rows(&self.pages)
     }
 
+    /// The rows of `slots` slots from `from` on, and where to go on; `None` behind the last. A row stays in its slot as long as it is there: whoever
+    /// goes on from page to page meets each row that was there all the while, once, whatever is put in and taken out meanwhile.
+    pub fn page(&self, from: u32, slots: u32) -> (impl Iterator<Item = (&K, &V)>, Option<u32>) {
+        let to = from.saturating_add(slots).min(self.next);
+        let row = |slot| {
+            let (page, row) = place(slot);
+            self.pages.get(page)?.get(row)?.as_ref().map(|(key, value)| (key, value))
+        };
+        ((from..to).filter_map(row), (to < self.next).then_some(to))
+    }
+
     /// A picture of the table as it is now. Costs one pointer per 128 rows.
     pub fn freeze(&self) -> Frozen<K, V> {
         Frozen { pages: self.pages.clone(), len: self.len() }
@@ -230,7 +241,14 @@ mod tests {
                 prop_assert_eq!(table.len(), model.len());
             }
             let sorted: BTreeMap<_, _> = table.iter().map(|(k, v)| (*k, *v)).collect();
-            prop_assert_eq!(sorted, model);
+            prop_assert_eq!(&sorted, &model);
+            let (mut paged, mut from) = (BTreeMap::new(), Some(0));
+            while let Some(at) = from {
+                let (rows, next) = table.page(at, 7);
+                paged.extend(rows.map(|(k, v)| (*k, *v)));
+                from = next;
+            }
+            prop_assert_eq!(&paged, &model);
             if let Some((frozen, then)) = picture {
                 let sorted: BTreeMap<_, _> = frozen.iter().map(|(k, v)| (*k, *v)).collect();
                 prop_assert_eq!(frozen.len(), then.len());

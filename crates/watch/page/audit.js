@@ -33,7 +33,7 @@ export function audit(panel) {
     replace(shut, open ? null : closed());
     whole.hidden = !open;
     // What the last audit found stands there until the next.
-    if (open) get("/admin/audit").then((report) => result.childElementCount === 0 && replace(result, shown(report)), () => {});
+    if (open) get("/admin/audit").then((report) => report.at && result.childElementCount === 0 && replace(result, shown(report)), () => {});
   };
   enter();
   const ended = [onGate(enter), listen(({ snapshot }) => {

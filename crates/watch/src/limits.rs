@@ -39,7 +39,7 @@ pub const SLOW_MS: f64 = 1_000.0;
 /// Transactions that recovery took up are worth a warning if some are undecided for so long. Milliseconds.
 pub const LASTING_DOUBT_MS: u64 = 10_000;
 /// An audit that is older than this is worth a warning. Milliseconds.
-pub const STALE_AUDIT_MS: u64 = 15 * 60 * 1_000;
+pub const STALE_AUDIT_MS: u64 = 60 * 60 * 1_000;
 /// Reasons told in one verdict.
 pub const MAX_REASONS: usize = 3;
 

@@ -14,7 +14,7 @@
 //! | warning | one checkout in a hundred takes more than a second           | `Slow: p99 1.5 s`                                      |
 //! | warning | recovery left transactions undecided for ten seconds         | `1 transaction is in doubt`                            |
 //! | warning | the auditor runs, and never went through everything          | `The audit has not finished yet`                       |
-//! | warning | its last word is older than a quarter of an hour             | `The last audit was 20 minutes ago`                    |
+//! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
 //! | good    | the same, without an auditor                                 | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
@@ -226,7 +226,7 @@ mod tests {
             (|it| it.stores[1].up = false, Warning, "order-2 does not reach the orders database"),
             (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
             (|it| it.audit = audit(0, 0, false), Warning, "The audit has not finished yet"),
-            (|it| it.audit = audit(NOW - 20 * 60_000, 0, true), Warning, "The last audit was 20 minutes ago"),
+            (|it| it.audit = audit(NOW - 80 * 60_000, 0, true), Warning, "The last audit was 80 minutes ago"),
             (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
             (|it| it.latency_ms.p99 = None, Good, "Money and stock agree · 0 stuck · no checkouts"),

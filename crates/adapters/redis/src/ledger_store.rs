@@ -16,6 +16,7 @@ use crate::store::ScriptStore;
 
 mod audit;
 mod codec;
+mod look;
 
 use audit::Audit;
 use codec::{ACCOUNT, BRANCHES, LEDGER};
@@ -106,6 +107,10 @@ impl LedgerStore for RedisLedger {
             LedgerQuery::Youngest => {
                 let read = |values: Vec<Value>| codec::found_youngest(only(&values)?).map(LedgerAnswer::Youngest);
                 self.store.ask(codec::youngest_call(base), read, done);
+            }
+            LedgerQuery::Look(look) => {
+                let (calls, read) = look::ask(base, look);
+                self.store.ask(calls, move |values| read(only(&values)?).map(LedgerAnswer::Seen), done);
             }
             LedgerQuery::Audit => Audit::begin(Arc::clone(self.store.shared()), Arc::clone(base), done),
         }

@@ -127,7 +127,7 @@ mod writer;
 pub use error::OpenError;
 pub use examine::{Examined, examine};
 pub use ledger_store::RedisLedger;
-pub use log_store::{ClaimWords, LOG_LUA, LogScripts, RedisLog};
+pub use log_store::{ClaimWords, EndedPage, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};
 pub use queue::{Answers, Statistics};
 pub use redis::Value;

@@ -63,6 +63,9 @@ impl LogScripts {
     }
 }
 
+/// Finished transactions, and where the next page begins, if there is one.
+pub type EndedPage = (Vec<(TransactionId, Record)>, Option<String>);
+
 /// Adds to a stage's call what the application's `claim` is given of the transaction.
 pub type ClaimWords = fn(&Transaction, &mut Words);
 
@@ -136,6 +139,13 @@ impl RedisLog {
     /// was under way in between.
     pub fn progress(&self, done: Done<Result<(u64, u64), StoreFailure>>) {
         self.store.ask(self.plain_call("progress"), |values| codec::progress(&values), done);
+    }
+
+    /// A page of about so many transactions that are finished, tombstones left out, and where the next one begins; the first at an empty cursor. Who
+    /// goes on meets each that was there all the while; one may be met twice.
+    pub fn ended(&self, after: &str, about: usize, done: Done<Result<EndedPage, StoreFailure>>) {
+        let cursor = if after.is_empty() { "0" } else { after };
+        self.store.ask(self.ended_call(cursor, about), |values| codec::ended(&values), done);
     }
 
     /// Reads the unfinished transactions page by page: what is open is bounded by what the instances have in flight, but a script should hold up

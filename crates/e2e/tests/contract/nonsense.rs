@@ -82,6 +82,7 @@ fn what_is_nowhere_is_not_found() {
         "/stock/add/1/1/1",
         "/orders/../stock/find/1",
         "/audit",
+        "/audit/live",
         "/transactions",
         "/admin.sock",
     ] {

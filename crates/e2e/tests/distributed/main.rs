@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod auditor;
 mod operators;
 mod recovery;
 

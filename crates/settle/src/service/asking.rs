@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ledger::EntityId;
 use nats::{Bytes, Nats, To, Unanswered};
-use orchestrator::{Done, LogError};
+use orchestrator::{Done, LogError, Look, Seen};
 use protocol::log::Verdict;
 use protocol::{Name, TransactionId};
 use shop::checkout::{PAYMENT, STOCK};
 use shop::faults::FaultChange;
-use shop::ports::{Operated, Operation, Peers, Price, Prices, Spread, Told, Verdicts};
+use shop::ports::{Looks, Operated, Operation, Peers, Price, Prices, Spread, Told, Verdicts};
 use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
 
@@ -94,6 +94,18 @@ impl Prices for Others {
     }
 }
 
+impl Looks for Others {
+    fn look(&self, service: Name, look: Look, done: Done<Result<Seen, String>>) {
+        self.ask(To::Service(service), &Question::Look(look), AT_ONCE, move |answer| {
+            done(match answer {
+                Ok(Answer::Seen(seen)) => seen,
+                Ok(_) => Err(another()),
+                Err(why) => Err(format!("{service}: {why}")),
+            });
+        });
+    }
+}
+
 impl Peers for Others {
     fn ask(&self, owner: Name, id: TransactionId, waits: bool, done: Done<Told>) {
         let within = if waits { WAITING } else { AT_ONCE };
@@ -105,6 +117,12 @@ impl Peers for Others {
     fn operate(&self, owner: Name, operation: Operation, done: Done<Option<Operated>>) {
         self.ask(To::Instance(owner), &Question::Operate(operation), AT_ONCE, |answer| {
             done(if let Ok(Answer::Operated(operated)) = answer { Some(operated) } else { None });
+        });
+    }
+
+    fn auditor(&self, leader: Name, done: Done<Option<Vec<u8>>>) {
+        self.ask(To::Instance(leader), &Question::Auditor, AT_ONCE, |answer| {
+            done(if let Ok(Answer::Auditor(view)) = answer { Some(view) } else { None });
         });
     }
 }

@@ -12,6 +12,7 @@ use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp};
 use serde_json::json;
 use shop::Front;
+use shop::auditor::{Auditor, Books, Pace, http};
 use shop::checkout::{PAYMENT, STOCK, definition};
 use shop::metrics::Metrics;
 use shop::order_service::{OrderParts, OrderService};
@@ -70,6 +71,7 @@ struct OrderVitals {
     store: RedisOrders,
     nats: Nats,
     others: Others,
+    auditor: Arc<Auditor>,
     metrics: Arc<Metrics>,
     draining: Draining,
 }
@@ -105,8 +107,15 @@ impl Order {
             peers: Arc::new(others.clone()),
             production: config.production,
         });
-        let answering = service.clone();
-        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| answer_of_orders(&answering, &question, done);
+        let books = Books { orders: Arc::new(store.clone()), ledgers: Arc::new(others.clone()) };
+        let by_clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        let auditor = Auditor::new(books, config.instance, Arc::clone(&metrics), by_clock, Pace::ELSEWHERE);
+        let engine = Arc::clone(service.orchestrator().engine());
+        tokio::spawn(Arc::clone(&auditor).run(move || engine.is_leader()));
+        let (answering, audits) = (service.clone(), Arc::clone(&auditor));
+        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
+            answer_of_orders(&answering, &audits, &question, done);
+        };
         let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
         // An earlier life under this name may have prepared what it did not stage. Nobody takes that life over, so nobody else says so; and
         // stock and payment ask only about branches that are older than a lease.
@@ -115,7 +124,7 @@ impl Order {
             tokio::time::sleep(Duration::from_millis(LEASE_MS + LEASE_RENEWAL_MS)).await;
             earlier.tell_of_orphans();
         });
-        let vitals = Arc::new(OrderVitals { service, store, nats, others, metrics, draining });
+        let vitals = Arc::new(OrderVitals { service, store, nats, others, auditor, metrics, draining });
         Ok(Self { vitals, clock, questions })
     }
 }
@@ -154,7 +163,9 @@ impl Running for Order {
     }
 
     fn operators(&self) -> Option<axum::Router> {
-        Some(self.vitals.service.admin_routes())
+        let OrderVitals { service, auditor, .. } = &*self.vitals;
+        let continuous = http::routes(Arc::clone(auditor), service.clone());
+        Some(service.admin_routes_with(continuous))
     }
 
     fn vitals(&self) -> Option<Arc<dyn Vitals>> {

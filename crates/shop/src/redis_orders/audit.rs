@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use ledger::EntityId;
 use orchestrator::{Done, StoreFailure};
-use protocol::limits::MAX_SCRIPT_ITEMS;
+use protocol::limits::{MAX_AUDIT_PAGE, MAX_SCRIPT_ITEMS};
 use redis_store::answers::{Unreadable, list, only, text, unreadable, words};
-use redis_store::{Answers, Value, not_done};
+use redis_store::{Answers, EndedPage, Value, not_done};
 
 use super::{RedisOrders, codec};
-use crate::order_store::{OrderDiscrepancy, OrdersAnswer, OrdersAudit, Progress};
+use crate::order_store::{OrderDiscrepancy, OrdersAnswer, OrdersAudit, OrdersLook, OrdersSeen, Progress, Sum};
 use crate::orders::{Order, OrderState, Paid};
 
 type Finished = Done<Result<OrdersAnswer, StoreFailure>>;
@@ -30,8 +30,8 @@ struct Audit {
     walk: Walk,
     /// Those counted: the server may show one twice.
     counted: HashSet<EntityId>,
-    /// What the replaced ones came to, by the server's own name for each sum.
-    replaced: BTreeMap<String, i128>,
+    /// What the replaced ones came to.
+    replaced: BTreeMap<Sum, i128>,
     /// How many of them were overwritten.
     overwritten: u64,
     found: OrdersAudit,
@@ -76,24 +76,12 @@ impl Audit {
 
     /// Takes a page in, and says where the next one begins: at `0` if that was the last.
     fn take(&mut self, page: &Value) -> Result<String, Unreadable> {
-        let [cursor, rows] = list(page)? else { return Err(unreadable(page)) };
-        let cursor = text(cursor)?.ok_or_else(|| unreadable(page))?.to_owned();
+        let Page { cursor, rows, buried } = Page::read(page)?;
         match self.walk {
             Walk::Orders => list(rows)?.iter().try_for_each(|row| self.add(row))?,
             Walk::Replaced => {
-                for pair in words(rows)?.chunks(2) {
-                    let sum = |word: Option<&str>| {
-                        let (high, low) = word?.split_once(' ')?;
-                        Some((high.parse::<i128>().ok()? << LOW_BITS) + low.parse::<i128>().ok()?)
-                    };
-                    let [Some(name), sum_words] = *pair else { return Err(unreadable(page)) };
-                    let strange = || unreadable(page);
-                    if name == "orders" {
-                        self.overwritten = sum_words.and_then(|count| count.parse().ok()).ok_or_else(strange)?;
-                    } else {
-                        self.replaced.insert(name.to_owned(), sum(sum_words).ok_or_else(strange)?);
-                    }
-                }
+                self.overwritten = buried;
+                self.replaced.extend(sums(rows)?);
             }
         }
         Ok(cursor)
@@ -101,29 +89,10 @@ impl Audit {
 
     /// Adds an order that is paid or claimed.
     fn add(&mut self, row: &Value) -> Result<(), Unreadable> {
-        let parts = words(row)?;
-        let [Some(id), Some(state), Some(user), Some(lines), decision] = parts[..] else { return Err(unreadable(row)) };
-        let read = || {
-            let order: EntityId = id.parse().ok()?;
-            let (user, lines) = codec::content(order, user, lines)?;
-            Some((order, Order { user, lines, state: codec::state(state)?, version: 0 }))
-        };
-        let (order, whole) = read().ok_or_else(|| unreadable(row))?;
-        if !self.counted.insert(order) {
-            return Ok(());
-        }
-        let found = &mut self.found;
-        match (whole.state, decision) {
-            (OrderState::CheckingOut(_), Some("")) | (OrderState::Open, _) => {}
-            (OrderState::CheckingOut(transaction), _) => {
-                found.discrepancies.push(OrderDiscrepancy::ClaimedInVain { order, transaction });
-            }
-            // The transaction of a paid order may be forgotten.
-            (OrderState::Paid(_), None | Some("c")) => found.paid.add(&whole),
-            (OrderState::Paid(transaction), Some(_)) => {
-                found.discrepancies.push(OrderDiscrepancy::PaidInVain { order, transaction });
-                found.paid.add(&whole);
-            }
+        let (order, whole, off) = order(row)?;
+        if self.counted.insert(order) {
+            self.found.paid.add(&whole);
+            self.found.discrepancies.extend(off);
         }
         Ok(())
     }
@@ -131,16 +100,12 @@ impl Audit {
     fn finish(mut self, told: Result<Progress, StoreFailure>) {
         let Paid { orders, by_user, by_item } = &mut self.found.paid;
         *orders += self.overwritten;
-        for (name, sum) in &self.replaced {
-            let (sums, id) = match name.split_at_checked(1) {
-                Some(("u", user)) => (&mut *by_user, user.parse()),
-                Some(("i", item)) => (&mut *by_item, item.parse()),
-                _ => return (self.done)(Err(StoreFailure::NotDone(format!("`{name}` is no sum of orders")))),
+        for (sum, amount) in &self.replaced {
+            let (sums, id) = match sum {
+                Sum::User(id) => (&mut *by_user, id),
+                Sum::Item(id) => (&mut *by_item, id),
             };
-            match id {
-                Ok(id) => *sums.entry(id).or_default() += sum,
-                Err(_) => return (self.done)(Err(StoreFailure::NotDone(format!("`{name}` is no sum of orders")))),
-            }
+            *sums.entry(*id).or_default() += amount;
         }
         match told {
             Err(failure) => (self.done)(Err(failure)),
@@ -151,4 +116,102 @@ impl Audit {
             }
         }
     }
+}
+
+/// A page of the script's.
+struct Page<'a> {
+    /// Where the next one begins; `0` behind the last.
+    cursor: String,
+    rows: &'a Value,
+    /// How many paid orders were overwritten.
+    buried: u64,
+}
+
+impl<'a> Page<'a> {
+    fn read(page: &'a Value) -> Result<Self, Unreadable> {
+        let [cursor, rows, buried] = list(page)? else { return Err(unreadable(page)) };
+        let cursor = text(cursor)?.ok_or_else(|| unreadable(page))?.to_owned();
+        Ok(Self { cursor, rows, buried: codec::number(buried)? })
+    }
+
+    fn next(self) -> Option<String> {
+        Some(self.cursor).filter(|cursor| cursor != "0")
+    }
+}
+
+/// An order that is paid or claimed, and how it contradicts the log.
+fn order(row: &Value) -> Result<(EntityId, Order, Option<OrderDiscrepancy>), Unreadable> {
+    let parts = words(row)?;
+    let [Some(id), Some(state), Some(user), Some(lines), Some(word)] = parts[..] else { return Err(unreadable(row)) };
+    let read = || {
+        let order: EntityId = id.parse().ok()?;
+        let (user, lines) = codec::content(order, user, lines)?;
+        Some((order, Order { user, lines, state: codec::state(state)?, version: 0 }))
+    };
+    let (order, whole) = read().ok_or_else(|| unreadable(row))?;
+    let off = match (whole.state, word) {
+        (OrderState::Open, _) | (OrderState::CheckingOut(_), "") => None,
+        // The transaction of a paid order may be forgotten.
+        (OrderState::Paid(_), "f" | "c") => None,
+        (OrderState::CheckingOut(transaction), _) => Some(OrderDiscrepancy::ClaimedInVain { order, transaction }),
+        (OrderState::Paid(transaction), _) => Some(OrderDiscrepancy::PaidInVain { order, transaction }),
+    };
+    Ok((order, whole, off))
+}
+
+/// What replaced orders came to: the server's names of the sums, and each in two parts.
+fn sums(rows: &Value) -> Result<Vec<(Sum, i128)>, Unreadable> {
+    let mut sums = Vec::new();
+    for pair in words(rows)?.chunks(2) {
+        let [Some(name), Some(parts)] = *pair else { return Err(unreadable(rows)) };
+        let read = || {
+            let (high, low) = parts.split_once(' ')?;
+            let sum = match name.split_at_checked(1)? {
+                ("u", user) => Sum::User(user.parse().ok()?),
+                ("i", item) => Sum::Item(item.parse().ok()?),
+                _ => return None,
+            };
+            Some((sum, (high.parse::<i128>().ok()? << LOW_BITS) + low.parse::<i128>().ok()?))
+        };
+        if name != "orders" {
+            sums.push(read().ok_or_else(|| unreadable(rows))?);
+        }
+    }
+    Ok(sums)
+}
+
+/// Reads a page.
+type Read = fn(&Value) -> Result<OrdersSeen, Unreadable>;
+
+/// Looks at a page.
+pub(super) fn look(orders: &RedisOrders, look: &OrdersLook, done: Finished) {
+    let (what, after, read): (_, _, Read) = match look {
+        OrdersLook::Orders { after } => ("page", after, seen_orders),
+        OrdersLook::Replaced { after } => ("replaced", after, seen_sums),
+        OrdersLook::Ended { after } => {
+            let ended = |page: Result<EndedPage, StoreFailure>| {
+                done(page.map(|(records, next)| OrdersAnswer::Seen(OrdersSeen::Ended { records, next })));
+            };
+            return orders.log.ended(after, MAX_AUDIT_PAGE, Box::new(ended));
+        }
+    };
+    let mut call = orders.call(what);
+    call.word(if after.is_empty() { "0" } else { after }).word(&MAX_AUDIT_PAGE.to_string());
+    orders.store.ask(vec![call], move |values| read(only(&values)?).map(OrdersAnswer::Seen), done);
+}
+
+fn seen_orders(page: &Value) -> Result<OrdersSeen, Unreadable> {
+    let page = Page::read(page)?;
+    let (mut rows, mut off) = (Vec::new(), Vec::new());
+    for row in list(page.rows)? {
+        let (id, whole, contradiction) = order(row)?;
+        rows.push((id, whole));
+        off.extend(contradiction);
+    }
+    Ok(OrdersSeen::Orders { rows, off, buried: page.buried, next: page.next() })
+}
+
+fn seen_sums(page: &Value) -> Result<OrdersSeen, Unreadable> {
+    let page = Page::read(page)?;
+    Ok(OrdersSeen::Replaced { sums: sums(page.rows)?, buried: page.buried, next: page.next() })
 }

@@ -83,25 +83,34 @@ local function is_reused()
   return remembered and string.match(remembered, '^%S+') ~= ARGV[3] and '1' or '0'
 end
 
+-- What the log says of the transaction that has claimed or paid an order: `f` if it is forgotten, `?` if it never was, `#` if it is about another order,
+-- '' if it is undecided, or the decision.
+local function word_of(transaction, order)
+  local record = call('HGET', base .. 'records', transaction)
+  if not record then return is_forgotten(transaction) and 'f' or '?' end
+  if string.match(record, '^[^|]*|[^|]*|[^|]*|([^\n]*)') ~= order then return '#' end
+  return decision_of(record)
+end
+
 -- page CURSOR COUNT: the orders that are written down, paid ones and claimed ones: each with its state, user and lines, and what the log says
--- of the transaction: nil if it does not know it, '' if it is undecided
+-- of the transaction; and how many were buried
 local function page()
   local found = call('HSCAN', base .. 'orders', ARGV[2], 'COUNT', ARGV[3])
   local written, rows = found[2], {}
   for i = 1, #written, 2 do
     local state, user, lines = string.match(written[i + 1], '^%d+|([^|]*)|%d+|([^|]*)|(.*)$')
     if state ~= 'o' then
-      local decision = decision_of(call('HGET', base .. 'records', string.sub(state, 2)))
-      rows[#rows + 1] = { written[i], state, user, lines, decision or false }
+      rows[#rows + 1] = { written[i], state, user, lines, word_of(string.sub(state, 2), written[i]) }
     end
   end
-  return { found[1], rows }
+  return { found[1], rows, call('HGET', base .. 'replaced', 'orders') or '0' }
 end
 
 -- replaced CURSOR COUNT: what the paid orders that were replaced came to, as `orders` and how many, or `u`
 -- and a user or `i` and an item, and the sum's two parts
 local function replaced()
-  return call('HSCAN', base .. 'replaced', ARGV[2], 'COUNT', ARGV[3])
+  local found = call('HSCAN', base .. 'replaced', ARGV[2], 'COUNT', ARGV[3])
+  return { found[1], found[2], call('HGET', base .. 'replaced', 'orders') or '0' }
 end
 
 -- note NOTE MOST: one more entry of the operators' trail; the oldest goes when there are more than MOST

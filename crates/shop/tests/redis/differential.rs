@@ -1,6 +1,6 @@
 //! The scripts against the pure order book: the same random histories, every reply, and everything that can be seen of the state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -16,7 +16,9 @@ use protocol::{
 };
 use servers::redis::{Persistence, Server};
 use shop::checkout::{CHECKOUT, Claim, PAYMENT, STOCK};
-use shop::order_store::{OrdersAnswer, OrdersQuery, answer_orders, audit_orders};
+use shop::order_store::{
+    OrderDiscrepancy, OrdersAnswer, OrdersLook, OrdersQuery, OrdersSeen, Sum, answer_orders, audit_orders,
+};
 use shop::orders::{Line, OrderBook, OrdersCommand, OrdersReply};
 use shop::redis_orders::RedisOrders;
 use shop::trail::{Act, Note};
@@ -299,11 +301,62 @@ fn compare(book: &OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>
     }
 }
 
+type Ended = BTreeMap<TransactionId, protocol::log::Record>;
+
 /// Not as often: the pure one looks at every order, of which there may be a million.
 fn compare_audits(book: &OrderBook, store: &RedisOrders, when: &str) {
     let (told, expected) = (audit(store), audit_orders(book, 0));
     assert_eq!((told.paid, told.discrepancies), (expected.paid, expected.discrepancies), "{when}: audit");
     assert_eq!((told.began, told.ended.open), (told.ended, expected.began.open), "{when}: progress");
+    let pure = |look| match answer_orders(book, &OrdersQuery::Look(look), 0) {
+        OrdersAnswer::Seen(seen) => seen,
+        other => panic!("{when}: {other:?}"),
+    };
+    let told = |look| match query(store, OrdersQuery::Look(look)).unwrap() {
+        OrdersAnswer::Seen(seen) => seen,
+        other => panic!("{when}: {other:?}"),
+    };
+    assert_eq!(pages(told), pages(pure), "{when}: pages");
+}
+
+/// What paid orders come to, how many orders are claimed, what is off, and what is finished, by the pages of an audit that goes on.
+fn pages(read: impl Fn(OrdersLook) -> OrdersSeen) -> (BTreeMap<Sum, i128>, usize, BTreeSet<OrderDiscrepancy>, Ended) {
+    let (mut sums, mut seen, mut claimed, mut wrong, mut ended) =
+        (BTreeMap::<Sum, i128>::new(), BTreeSet::new(), 0, BTreeSet::new(), BTreeMap::new());
+    let mut page = Some(String::new());
+    while let Some(after) = page {
+        let OrdersSeen::Orders { rows, off, next, .. } = read(OrdersLook::Orders { after }) else {
+            panic!("no orders")
+        };
+        wrong.extend(off);
+        for (_, order) in rows.into_iter().filter(|(id, _)| seen.insert(*id)) {
+            claimed += usize::from(!order.is_paid());
+            if order.is_paid() {
+                *sums.entry(Sum::User(order.user)).or_default() += i128::from(order.total_cost());
+                for line in &order.lines {
+                    *sums.entry(Sum::Item(line.item)).or_default() += i128::from(line.quantity);
+                }
+            }
+        }
+        page = next;
+    }
+    let (mut page, mut replaced) = (Some(String::new()), BTreeMap::new());
+    while let Some(after) = page {
+        let OrdersSeen::Replaced { sums, next, .. } = read(OrdersLook::Replaced { after }) else { panic!("no sums") };
+        replaced.extend(sums);
+        page = next;
+    }
+    for (sum, amount) in replaced {
+        *sums.entry(sum).or_default() += amount;
+    }
+    let mut page = Some(String::new());
+    while let Some(after) = page {
+        let OrdersSeen::Ended { records, next } = read(OrdersLook::Ended { after }) else { panic!("no records") };
+        ended.extend(records);
+        page = next;
+    }
+    sums.retain(|_, amount| *amount != 0);
+    (sums, claimed, wrong, ended)
 }
 
 /// Gives a command to both and compares. Returns the reply that they agree on.

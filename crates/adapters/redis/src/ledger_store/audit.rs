@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ledger::audit::Discrepancy;
 use ledger::{Account, EntityId, Totals};
 use orchestrator::{Done, LedgerAnswer, LedgerAudit, StoreFailure};
+use protocol::limits::MAX_SCRIPT_ITEMS;
 use redis::Value;
 
 use super::codec::{LOW_BITS, holds_call, page_call};
@@ -20,26 +21,26 @@ type Finished = Done<Result<LedgerAnswer, StoreFailure>>;
 
 /// What `Replace` last made of accounts, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Seeds {
+pub(super) struct Seeds {
     layers: Vec<Seed>,
     /// The sum of all that was ever seeded.
     total: i128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seed {
-    generation: u64,
+pub(super) struct Seed {
+    pub(super) generation: u64,
     count: u64,
 }
 
 impl Seeds {
-    fn of(&self, id: EntityId) -> Option<Seed> {
+    pub(super) fn of(&self, id: EntityId) -> Option<Seed> {
         let n = id.as_number()?;
         self.layers.iter().copied().find(|seed| n < seed.count)
     }
 
     /// How many accounts there are by seeding alone.
-    fn covered(&self) -> u64 {
+    pub(super) fn covered(&self) -> u64 {
         self.layers.iter().map(|seed| seed.count).max().unwrap_or(0)
     }
 }
@@ -75,7 +76,7 @@ impl Audit {
     }
 
     fn next_page(self, send: fn(&Shared, Job)) {
-        let (shared, calls) = (Arc::clone(&self.shared), page_call(&self.base, &self.cursor));
+        let (shared, calls) = (Arc::clone(&self.shared), page_call(&self.base, &self.cursor, MAX_SCRIPT_ITEMS));
         let done = Box::new(move |answer: Answers| match answer {
             Err(failure) => (self.done)(Err(failure)),
             Ok(values) => self.turn(&values),
@@ -200,30 +201,19 @@ enum Page {
 }
 
 /// An account as it is written down.
-struct Row {
-    generation: u64,
+pub(super) struct Row {
+    pub(super) generation: u64,
     /// What it had available at first.
     seed: i64,
-    account: Account,
+    pub(super) account: Account,
     /// What its replaced predecessors did beyond what they were seeded with.
-    past: Totals,
+    pub(super) past: Totals,
 }
 
 impl Row {
-    fn read(parts: &[Option<&str>]) -> Option<Self> {
+    pub(super) fn read(parts: &[Option<&str>]) -> Option<Self> {
         let number = |at: usize| parts.get(at).copied().flatten()?.parse::<i64>().ok();
-        let past = match parts.get(8).copied().flatten() {
-            None => Totals::default(),
-            Some(past) => match past.split(' ').collect::<Vec<_>>()[..] {
-                [a, b, c, d, e, f] => Totals {
-                    credited: two_parts(a, b)?,
-                    settled: two_parts(c, d)?,
-                    debited: two_parts(e, f)?,
-                    ..Totals::default()
-                },
-                _ => return None,
-            },
-        };
+        let past = read_past(parts.get(8).copied().flatten())?;
         let account = Account {
             available: number(3)?,
             held: number(4)?,
@@ -236,12 +226,26 @@ impl Row {
     }
 }
 
+/// What the replaced predecessors of an account did, as the script keeps it.
+pub(super) fn read_past(past: Option<&str>) -> Option<Totals> {
+    let Some(past) = past else { return Some(Totals::default()) };
+    match past.split(' ').collect::<Vec<_>>()[..] {
+        [a, b, c, d, e, f] => Some(Totals {
+            credited: two_parts(a, b)?,
+            settled: two_parts(c, d)?,
+            debited: two_parts(e, f)?,
+            ..Totals::default()
+        }),
+        _ => None,
+    }
+}
+
 fn two_parts(high: &str, low: &str) -> Option<i128> {
     let (high, low) = (high.parse::<i64>().ok()?, low.parse::<i64>().ok()?);
     Some((i128::from(high) << LOW_BITS) + i128::from(low))
 }
 
-fn read_seeds(text: &str, high: &str, low: &str) -> Option<Seeds> {
+pub(super) fn read_seeds(text: &str, high: &str, low: &str) -> Option<Seeds> {
     let seed = |layer: &str| {
         let mut words = layer.split(' ');
         Some(Seed { generation: words.next()?.parse().ok()?, count: words.next()?.parse().ok()? })

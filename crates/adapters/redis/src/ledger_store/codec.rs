@@ -9,7 +9,8 @@ use ledger::{Account, Branch, Change, Denial, EntityId, Entry, LedgerCommand, Le
 use orchestrator::StoreFailure;
 use protocol::barrier::{Action, Memory, barrier};
 use protocol::limits::{
-    MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS, MAX_SCRIPT_ITEMS, MAX_SEED_LAYERS, MAX_TERMINATION_BATCH,
+    MAX_AMOUNT, MAX_AUDIT_ENTRIES_EACH, MAX_AUDIT_OPEN_REMOTE, MAX_AUDIT_PAGE, MAX_BATCH, MAX_IDEMPOTENCY_KEYS,
+    MAX_SCRIPT_ITEMS, MAX_SEED_LAYERS, MAX_TERMINATION_BATCH,
 };
 use protocol::{BranchId, BranchState, Command, Name, Refusal, Reply, Timestamp, TransactionId, Verb};
 use redis::Value;
@@ -169,10 +170,37 @@ pub(crate) fn youngest_call(base: &str) -> Vec<Words> {
     vec![words]
 }
 
-pub(crate) fn page_call(base: &str, after: &str) -> Vec<Words> {
+pub(crate) fn page_call(base: &str, after: &str, about: usize) -> Vec<Words> {
     let mut words = call(&LEDGER, base);
-    words.word("page").word(after).word(&MAX_SCRIPT_ITEMS.to_string());
+    words.word("page").word(after).word(&about.to_string());
     vec![words]
+}
+
+pub(crate) fn standing_call(base: &str, accounts: &[EntityId]) -> Vec<Words> {
+    let mut words = call(&LEDGER, base);
+    let entries = MAX_AUDIT_OPEN_REMOTE * MAX_AUDIT_ENTRIES_EACH;
+    words.word("standing").word(&MAX_AUDIT_OPEN_REMOTE.to_string()).word(&entries.to_string());
+    accounts.iter().take(MAX_AUDIT_PAGE).for_each(|id| _ = words.word(&id.to_string()));
+    vec![words]
+}
+
+pub(crate) fn outcomes_call(base: &str, ids: &[BranchId]) -> Vec<Words> {
+    let mut words = call(&LEDGER, base);
+    words.word("outcomes");
+    ids.iter().take(MAX_SCRIPT_ITEMS).for_each(|id| _ = words.word(&branch_word(id)));
+    vec![words]
+}
+
+/// What became of branches, by the letters of their states, and the floor.
+pub(crate) fn found_outcomes(value: &Value) -> Result<(Vec<Option<BranchState>>, Timestamp), Unreadable> {
+    let strange = || unreadable(value);
+    let [Some(letters), Some(floor)] = words(value)?[..] else { return Err(strange()) };
+    let state = |letter| {
+        let known = STATES.into_iter().find(|(.., known)| *known == letter).map(|(state, ..)| Some(state));
+        known.or((letter == '-').then_some(None))
+    };
+    let states = letters.chars().map(state).collect::<Option<Vec<_>>>().ok_or_else(strange)?;
+    Ok((states, Timestamp(floor.parse().map_err(|_| strange())?)))
 }
 
 pub(crate) fn holds_call(base: &str, accounts: &[EntityId]) -> Vec<Words> {

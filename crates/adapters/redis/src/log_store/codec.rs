@@ -174,6 +174,12 @@ impl RedisLog {
         vec![words]
     }
 
+    pub(super) fn ended_call(&self, cursor: &str, about: usize) -> Vec<Words> {
+        let mut words = self.call("ended");
+        words.word(cursor).word(&about.to_string());
+        vec![words]
+    }
+
     pub(super) fn transaction_call(&self, id: TransactionId) -> Vec<Words> {
         let mut words = self.call("transaction");
         words.word(&id.to_string());
@@ -240,6 +246,14 @@ fn one_reply(value: &Value) -> Result<LogReply, Unreadable> {
 }
 
 type Rows = Vec<(TransactionId, Record)>;
+
+/// A page of finished transactions, and where the next one begins.
+pub(super) fn ended(values: &[Value]) -> Result<(Rows, Option<String>), Unreadable> {
+    let page = only(values)?;
+    let [cursor, found] = list(page)? else { return Err(unreadable(page)) };
+    let cursor = text(cursor)?.ok_or_else(|| unreadable(page))?;
+    Ok((rows(found)?, Some(cursor.to_owned()).filter(|cursor| cursor != "0")))
+}
 
 /// Transactions, out of the lists of what is known of them. One that is not known is left out.
 pub(super) fn rows(value: &Value) -> Result<Rows, Unreadable> {

@@ -1,11 +1,13 @@
 //! The script against the pure function: the same random histories, every reply, and everything that can be seen of the state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use ledger::{Change, EntityId, Entry, IdempotencyKey, Ledger, LedgerCommand, LedgerReply, entries};
-use orchestrator::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
+use orchestrator::{
+    AccountSeen, LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, Look, Seen, StoreFailure, answer_ledger,
+};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS};
 use protocol::{BranchId, BranchState, Command, Payload, Reply, Timestamp, TransactionId, Verb};
 use redis_store::RedisLedger;
@@ -183,6 +185,8 @@ fn compare(ledger: &Ledger, store: &dyn LedgerStore, used: &BTreeSet<BranchId>, 
     let mut questions: Vec<LedgerQuery> = told_of().map(LedgerQuery::Account).collect();
     questions.push(LedgerQuery::Branches(used.iter().copied().collect()));
     questions.push(LedgerQuery::Youngest);
+    questions.push(LedgerQuery::Look(Look::Outcomes(used.iter().copied().collect())));
+    questions.extend([told_of().collect(), Vec::new()].map(Look::Standing).map(LedgerQuery::Look));
     for limit in [3, 1_000] {
         for (prepared_before, executed_before) in [(u64::MAX, u64::MAX), (1_300, 0), (0, 1_300)] {
             let (prepared_before, executed_before) = (Timestamp(prepared_before), Timestamp(executed_before));
@@ -203,6 +207,42 @@ fn compare_audits(ledger: &Ledger, store: &dyn LedgerStore, when: &str) {
             assert_eq!(sorted(*told), sorted(*expected), "{when}: audit");
         }
         (told, _) => panic!("asked for an audit, answered {told:?}"),
+    }
+    compare_pages(ledger, store, when);
+}
+
+/// What each account settled, and those that stand, by the pages of an audit that goes on; and how many there are.
+fn pages(read: impl Fn(Look) -> Seen) -> (BTreeMap<EntityId, i128>, BTreeMap<EntityId, ledger::Account>, u64) {
+    let (mut settled, mut accounts, mut several) = (BTreeMap::new(), BTreeMap::new(), 0);
+    let mut page = Some(String::new());
+    while let Some(after) = page {
+        let Seen::Accounts { rows, next, seeded } = read(Look::Accounts { after }) else { panic!("no accounts") };
+        several = several.max(seeded);
+        for AccountSeen { id, account, settled: amount, seeded } in rows {
+            if settled.insert(id, amount).is_none() {
+                several += u64::from(!seeded);
+            }
+            accounts.extend(account.map(|account| (id, account)));
+        }
+        page = next;
+    }
+    settled.retain(|_, amount| *amount != 0);
+    (settled, accounts, several)
+}
+
+fn compare_pages(ledger: &Ledger, store: &dyn LedgerStore, when: &str) {
+    let pure = |look| match answer_ledger(ledger, &LedgerQuery::Look(look)) {
+        LedgerAnswer::Seen(seen) => seen,
+        other => panic!("{when}: {other:?}"),
+    };
+    let told = |look| match read(store, LedgerQuery::Look(look)).unwrap() {
+        LedgerAnswer::Seen(seen) => seen,
+        other => panic!("{when}: {other:?}"),
+    };
+    let ((settled, accounts, several), expected) = (pages(told), pages(pure));
+    assert_eq!((settled, several), (expected.0, expected.2), "{when}: pages");
+    for (id, account) in accounts {
+        assert_eq!(expected.1.get(&id), Some(&account), "{when}: {id}");
     }
 }
 

@@ -181,6 +181,55 @@ local function holds()
   return held
 end
 
+-- standing MOST_BRANCHES MOST_ENTRIES ACCOUNT ...: of these accounts, and of those that an open prepared branch names, all at one moment: what each
+-- holds, what those branches say that it holds, whether any open branch names it, what it has settled, what its replaced predecessor had that
+-- nobody has buried yet, and what those before that did. Nothing but `busy` if there are too many branches to look at.
+local function standing()
+  local most, room = tonumber(ARGV[2]), tonumber(ARGV[3])
+  if call('ZCARD', base .. 'prepared') + call('ZCARD', base .. 'executed') > most then return 'busy' end
+  local promised, touched, asked, ids, rows = {}, {}, {}, {}, {}
+  for i = 4, #ARGV do
+    asked[ARGV[i]] = true
+    ids[#ids + 1] = ARGV[i]
+  end
+  for _, set in ipairs({ 'prepared', 'executed' }) do
+    local open = call('ZRANGE', base .. set, '0', '-1')
+    local written = open[1] and call('HMGET', base .. 'branches', unpack(open)) or {}
+    for i = 1, #open do
+      for id, amount in string.gmatch(string.sub(written[i] or '', 2), '(%S+) (%d+)') do
+        room = room - 1
+        if room < 0 then return 'busy' end
+        touched[id] = true
+        if set == 'prepared' then
+          promised[id] = (promised[id] or 0) + tonumber(amount)
+          if not asked[id] then
+            asked[id] = true
+            ids[#ids + 1] = id
+          end
+        end
+      end
+    end
+  end
+  fields('accounts', ids, ahead)
+  local past = {}
+  fields('past', ids, past)
+  for i = 1, #ids do
+    local id = ids[i]
+    local account = find(id)
+    local stale = account and account.stale
+    rows[i] = { id, account and text(account.held) or '0', text(promised[id] or 0), touched[id] and '1' or '0',
+      account and text(account.settled) or '0', stale and text(stale.settled) or '0', past[id] or '' }
+  end
+  return rows
+end
+
+-- outcomes BRANCH ...: what became of each, as its letter, and the floor
+local function outcomes()
+  local written, letters = ARGV[2] and call('HMGET', base .. 'branches', unpack(ARGV, 2)), {}
+  for i = 1, #ARGV - 1 do letters[i] = written[i] and string.sub(written[i], 1, 1) or '-' end
+  return { table.concat(letters), text(floor) }
+end
+
 local what = ARGV[1]
 if what == 'change' then return keyed() end
 if what == 'retire' then return retire() end
@@ -191,4 +240,6 @@ if what == 'open' then return open() end
 if what == 'youngest' then return youngest() end
 if what == 'page' then return page() end
 if what == 'holds' then return holds() end
+if what == 'standing' then return standing() end
+if what == 'outcomes' then return outcomes() end
 return redis.error_reply('UNKNOWN there is no `' .. tostring(what) .. '`: this script and its caller are of different versions')

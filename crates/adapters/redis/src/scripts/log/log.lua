@@ -242,6 +242,16 @@ local function finished()
   return rows(ids)
 end
 
+-- ended CURSOR COUNT: a page of the transactions that are finished, tombstones left out, and where the next one begins. One may stand on two pages.
+local function ended()
+  local found, ids = call('HSCAN', base .. 'records', ARGV[2], 'COUNT', ARGV[3]), {}
+  local written = found[2]
+  for i = 1, #written, 2 do
+    if string.match(written[i + 1], '^[^|]+|[^|]+|[^|]+|') then ids[#ids + 1] = written[i] end
+  end
+  return { found[1], rows(ids) }
+end
+
 -- youngest
 local function youngest()
   local known = call('HMGET', meta, 'floor', 'youngest')
@@ -270,6 +280,7 @@ if what == 'park' then return park() end
 if what == 'resolve' then return resolve() end
 if what == 'oldest' then return oldest() end
 if what == 'latest' then return latest() end
+if what == 'ended' then return ended() end
 if what == 'finished' then return finished() end
 if what == 'transaction' then return rows({ ARGV[2] }) end
 if what == 'youngest' then return youngest() end

@@ -1,0 +1,57 @@
+//! `GET /admin/audit`: the last word of the continuous audit, whichever instance is asked. `POST /admin/audit`: everything, now.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use orchestrator::{LogAnswer, LogQuery};
+use protocol::recovery::leader;
+
+use super::{Auditor, AuditorView};
+use crate::audit::AuditReport;
+use crate::order_service::OrderService;
+use crate::problem::Problem;
+use crate::request::{called, heard};
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Desk {
+    auditor: Arc<Auditor>,
+    orders: OrderService,
+}
+
+/// `/audit`, as operators have it: below `/admin`, on their own socket without that, too.
+pub fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Router {
+    Router::new().route("/audit", get(last).post(now)).with_state(Desk { auditor, orders })
+}
+
+/// The leader's word.
+async fn last(State(Desk { auditor, orders }): State<Desk>) -> Result<Json<AuditorView>, Problem> {
+    let engine = orders.orchestrator().engine();
+    if engine.is_leader() {
+        return Ok(Json(auditor.view()));
+    }
+    let found = called(|done| orders.store().read(LogQuery::Open, done)).await?;
+    let LogAnswer::Open { instances, now, .. } = found.map_err(|error| Problem::unavailable(error.to_string()))? else {
+        return Err(Problem::unavailable("an answer to another question"));
+    };
+    let leases = instances.iter().map(|(name, lease)| (name, lease));
+    let leads = leader(leases, now.unwrap_or_else(|| engine.now())).filter(|leads| *leads != engine.instance());
+    let Some(leads) = leads else {
+        return Err(Problem::unavailable("no order instance leads yet: ask again in a moment"));
+    };
+    let told = heard(|done| orders.peers().auditor(leads, done)).await.flatten();
+    let view = told.and_then(|told| serde_json::from_slice(&told).ok());
+    view.map(Json).ok_or_else(|| Problem::unavailable(format!("`{leads}`, which leads, does not answer")))
+}
+
+/// An audit of everything; one at a time.
+async fn now(State(Desk { auditor, .. }): State<Desk>) -> Result<Json<AuditReport>, Problem> {
+    let Ok(_alone) = auditor.full.try_lock() else {
+        let detail = "an audit is under way already: ask again when it has ended";
+        return Err(Problem::new(StatusCode::CONFLICT, "audit_runs", detail));
+    };
+    auditor.books.audit().await.map(Json).map_err(Problem::unavailable)
+}
