@@ -8,6 +8,7 @@
 //! | [`system`] | the services as processes of their own, with their servers, behind a gateway |
 //! | [`gateway`] | who stands in for HAProxy: an instance for every request, in turn             |
 //! | [`gate`]   | a way to a server on which answers can be held back                             |
+//! | [`otlp`]   | a back end for traces                                                       |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
 //! | tests                | what they show                                                                    |
@@ -16,6 +17,7 @@
 //! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more     |
 //! | `tests/shutdown.rs`  | SIGTERM under load: everyone is answered, and nothing is lost                     |
 //! | `tests/distributed`  | the services as processes of their own: twins, kills, take-over, a drain           |
+//! | `tests/traces.rs`    | what a back end for traces is sent by one process and by many                     |
 //! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
 //!
 //! | variable     | meaning                                                                                   |
@@ -33,6 +35,7 @@ pub mod client;
 pub mod gate;
 pub mod gateway;
 pub mod http;
+pub mod otlp;
 pub mod server;
 pub mod system;
 pub mod world;

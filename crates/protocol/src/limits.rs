@@ -115,6 +115,21 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Spans of one process that wait to be exported; one more is dropped and counted.
+pub const MAX_QUEUED_SPANS: usize = 8_192;
+/// Spans that are exported together.
+pub const MAX_SPANS_TOGETHER: usize = 512;
+/// What is noted of one transaction for its trace: enough for the most steps, each tried a few times. What goes on after that is counted.
+pub const MAX_NOTES: usize = 256;
+/// Transactions of which a participant keeps spans until it is known whether anybody wants them; the oldest are forgotten.
+pub const KEPT_TRACES: usize = 4_096;
+/// Spans that it keeps of each of them.
+pub const KEPT_SPANS: usize = 8;
+/// Bytes of a client's `tracestate` that is passed on; the W3C asks for at least so many. A longer one is left out.
+pub const MAX_TRACE_STATE_BYTES: usize = 512;
+/// Bytes of a filter for the log.
+pub const MAX_LOG_FILTER_BYTES: usize = 1_000;
+
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
 /// Transactions listed in one answer.
@@ -147,6 +162,7 @@ const _: () = {
     assert!(MAX_STORE_BATCH < MAX_STORE_QUEUE && MAX_TERMINATION_BATCH.div_ceil(MAX_SCRIPT_ITEMS) < MAX_STORE_QUEUE);
     assert!(MAX_PAYLOAD_BYTES + 1024 <= MAX_MESSAGE_BYTES, "every command fits in a message");
     assert!(MAX_TERMINATION_BATCH * 48 <= MAX_MESSAGE_BYTES, "so does a question about that many transactions");
+    assert!(MAX_SPANS_TOGETHER <= MAX_QUEUED_SPANS && MAX_STEPS * 4 <= MAX_NOTES);
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
 };

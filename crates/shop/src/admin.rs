@@ -45,6 +45,7 @@ pub(crate) fn routes() -> Router<OrderService> {
         .route("/transactions/{id}", get(show))
         .route("/transactions/{id}/retry", post(retry))
         .route("/transactions/{id}/resolve", post(resolve))
+        .merge(crate::log_level::routes())
 }
 
 /// Which transactions to list.

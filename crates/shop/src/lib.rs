@@ -21,6 +21,7 @@
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
 //! | [`admin`]       | the operators' door                                                       |
+//! | [`log_level`]   | what is logged, changed at that door                                      |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
 
@@ -36,6 +37,7 @@ mod http1;
 mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;
+pub mod log_level;
 pub mod metrics;
 pub mod order_service;
 pub mod order_store;

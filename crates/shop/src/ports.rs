@@ -58,6 +58,9 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Has `owner` do what an operator wants of transactions that it drives; `done` hears `None` if it cannot be reached.
     fn operate(&self, owner: Name, operation: Operation, done: Done<Option<Operated>>);
+
+    /// Has every instance of a service use another filter for its log. `done` hears why they could not be told.
+    fn set_log_filter(&self, service: Name, filter: String, done: Done<Result<(), String>>);
 }
 
 /// What an operator wants of whoever drives a transaction.
@@ -116,6 +119,10 @@ impl Peers for NoPeers {
 
     fn operate(&self, _: Name, _: Operation, done: Done<Option<Operated>>) {
         done(None);
+    }
+
+    fn set_log_filter(&self, service: Name, _: String, done: Done<Result<(), String>>) {
+        done(Err(format!("there is no other process: {service} is a part of this one, which logs by one filter")));
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
+//! | [`Question::LogFilter`]    | every instance of a service            | none: it is told, not asked |
 
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Question {
     },
     /// An order instance is gone, and another has its transactions. What it had prepared and not staged, nobody has: ask now.
     Orphans,
+    /// What is to be logged from now on.
+    LogFilter(String),
 }
 
 /// An answer.
@@ -103,6 +106,13 @@ fn read(question: &[u8]) -> Option<Question> {
     record::decode(question).inspect_err(|error| tracing::error!(%error, "a question cannot be read")).ok()
 }
 
+fn use_filter(filter: &str, done: Reply) {
+    if let Err(bad) = telemetry::logs::set_filter(filter) {
+        tracing::warn!(why = %bad, "another process asked for a filter that cannot be used");
+    }
+    done(None);
+}
+
 /// Answers a question to the order service. Call it on a runtime.
 pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
     let engine = orders.orchestrator().engine();
@@ -132,6 +142,7 @@ pub fn answer_of_orders(orders: &OrderService, question: &[u8], done: Reply) {
                 answer(done, &Answer::Well(orders.answers(HEALTH_PATIENCE).await));
             });
         }
+        Some(Question::LogFilter(filter)) => use_filter(&filter, done),
         Some(Question::Price(_) | Question::Faults { .. } | Question::Orphans) | None => done(None),
     }
 }
@@ -158,6 +169,7 @@ pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn C
             ledger.terminate_orphans(clock.now());
             done(None);
         }
+        Some(Question::LogFilter(filter)) => use_filter(&filter, done),
         Some(Question::Verdicts(_) | Question::Transaction { .. } | Question::Operate(_)) | None => done(None),
     }
 }
@@ -187,6 +199,7 @@ mod tests {
             Question::Operate(Operation::Resolved { id, step: 3 }),
             Question::Well,
             Question::Orphans,
+            Question::LogFilter("warn,shop=debug".to_owned()),
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },
             Question::Faults { from, change: change(Fault::Crash, None) },
             Question::Faults { from, change: FaultChange::Clear { point: None } },
