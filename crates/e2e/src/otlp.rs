@@ -182,7 +182,10 @@ impl BackEnd {
         trailers.insert("grpc-status", "0".parse().unwrap());
         let frames = [Frame::data(Bytes::from(framed)), Frame::trailers(trailers)];
         let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)));
-        Response::builder().header("content-type", "application/grpc").body(http_body_util::BodyExt::boxed(body)).unwrap()
+        Response::builder()
+            .header("content-type", "application/grpc")
+            .body(http_body_util::BodyExt::boxed(body))
+            .unwrap()
     }
 }
 
