@@ -9,6 +9,7 @@
 //! | [`gateway`] | who stands in for HAProxy: an instance for every request, in turn             |
 //! | [`browser`] | a headless Chromium at the page                                             |
 //! | [`gate`]   | a way to a server on which answers can be held back                             |
+//! | [`otlp`]   | a back end for traces                                                       |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
 //! | tests                | what they show                                                                    |
@@ -18,6 +19,7 @@
 //! | `tests/shutdown.rs`  | SIGTERM under load: everyone is answered, and nothing is lost                     |
 //! | `tests/browser`      | the page in Chromium: each tab, each action, contrast, the keyboard, a killed server |
 //! | `tests/distributed`  | the services as processes of their own: twins, kills, take-over, a drain           |
+//! | `tests/traces.rs`    | what a back end for traces is sent by one process and by many                     |
 //! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
 //!
 //! | variable     | meaning                                                                                   |
@@ -36,6 +38,7 @@ pub mod client;
 pub mod gate;
 pub mod gateway;
 pub mod http;
+pub mod otlp;
 pub mod server;
 pub mod system;
 pub mod world;

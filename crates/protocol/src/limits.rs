@@ -144,6 +144,20 @@ pub const MAX_AUDIT_FINDINGS: usize = 1_000;
 pub const SHOWN_FINDINGS: usize = 100;
 /// Transactions named for one finding.
 pub const MAX_AUDIT_NAMED: usize = 10;
+/// Spans of one process that wait to be exported; one more is dropped and counted.
+pub const MAX_QUEUED_SPANS: usize = 8_192;
+/// Spans that are exported together.
+pub const MAX_SPANS_TOGETHER: usize = 512;
+/// What is noted of one transaction for its trace: enough for the most steps, each tried a few times. What goes on after that is counted.
+pub const MAX_NOTES: usize = 256;
+/// Transactions of which a participant keeps spans until it is known whether anybody wants them; the oldest are forgotten.
+pub const KEPT_TRACES: usize = 4_096;
+/// Spans that it keeps of each of them.
+pub const KEPT_SPANS: usize = 8;
+/// Bytes of a client's `tracestate` that is passed on; the W3C asks for at least so many. A longer one is left out.
+pub const MAX_TRACE_STATE_BYTES: usize = 512;
+/// Bytes of a filter for the log.
+pub const MAX_LOG_FILTER_BYTES: usize = 1_000;
 
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
@@ -183,6 +197,7 @@ const _: () = {
     );
     assert!(SHOWN_FINDINGS <= MAX_AUDIT_FINDINGS && MAX_AUDIT_NAMED * SHOWN_FINDINGS * 256 <= MAX_MESSAGE_BYTES);
     assert!(MAX_AUDIT_PAGE * MAX_ORDER_LINES * 8 <= MAX_MESSAGE_BYTES);
+    assert!(MAX_SPANS_TOGETHER <= MAX_QUEUED_SPANS && MAX_STEPS * 4 <= MAX_NOTES);
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
     assert!(GATHER_COMMANDS_MS <= GATHER_COMMITS_MS, "what nobody waits for does not go before what somebody does");
     assert!(GATHER_COMMITS_MS + GATHER_FINISHED_MS < 100, "far within the shortest time-out that a transport may have");

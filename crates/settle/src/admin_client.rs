@@ -86,6 +86,12 @@ impl AdminClient {
         self.send("POST", path, serde_json::to_vec(body)?.into()).map(|_| ())
     }
 
+    /// Has something replaced.
+    pub(crate) fn put<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let answer = self.send("PUT", path, serde_json::to_vec(body)?.into())?;
+        serde_json::from_slice(&answer).with_context(|| format!("the shop's answer to {path} cannot be read"))
+    }
+
     /// Sends a request and returns the body of its 2xx answer; a problem becomes an error in the shop's own words.
     fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let request = Request::builder().method(method).uri(path).header(HOST, &self.host);

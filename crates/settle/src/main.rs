@@ -7,6 +7,7 @@
 //! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
 //! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
+//! | `log-level`      | `log_level.rs` | what a running shop logs                                 |
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
 //! | `doctor`         | `doctor/`    | what is wrong with a configuration, its servers, a machine |
@@ -35,10 +36,12 @@ mod gateway;
 mod history;
 mod journal;
 mod listener;
+mod log_level;
 mod output;
 mod serve;
 mod service;
 mod top;
+mod traces;
 mod tx;
 mod up;
 
@@ -79,6 +82,8 @@ enum Command {
     Audit(audit::BooksArgs),
     /// Look at transactions, and settle those that are stuck.
     Tx(tx::TxArgs),
+    /// Say what a running shop logs, or have it log more, or less.
+    LogLevel(log_level::LogLevelArgs),
     /// Read a store's journal.
     Journal(journal::JournalArgs),
     /// Check the configuration of the distributed services, or print an example.
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
         Some(Command::Load(args)) => return load::main_load(&args),
         Some(Command::Audit(args)) => audit::audit(args),
         Some(Command::Tx(args)) => tx::tx(args),
+        Some(Command::LogLevel(args)) => log_level::log_level(&args),
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
         Some(Command::Top(args)) => top::top(&args),

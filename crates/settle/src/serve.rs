@@ -13,14 +13,19 @@ use orchestrator::{Choice, StartError};
 use shop::auditor::Pace;
 use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
+use telemetry::logs::Origin;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use watch::{About, Kind};
 
+use crate::config::LogFormat;
 use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
+use crate::traces::{self, TracesArgs};
 
+/// The one instance that there is.
+const INSTANCE: &str = "shop";
 /// How long a shutdown waits for the checkouts in flight.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -69,6 +74,11 @@ pub(crate) struct ServeArgs {
     /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
     #[arg(long, env = "SETTLE_DURABILITY", value_enum, default_value = "fsync")]
     durability: DurabilityArg,
+    /// How log lines look on standard error: `auto` is `pretty` on a terminal and `json` otherwise.
+    #[arg(long, env = "SETTLE_LOG_FORMAT", value_enum, default_value = "auto", value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(flatten)]
+    traces: TracesArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,9 +89,10 @@ enum DurabilityArg {
 
 /// Serves until it is told to stop.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let origin = Origin { service: "settle".to_owned(), instance: INSTANCE.to_owned() };
+    let told = args.traces.told()?;
+    telemetry::logs::start(args.log_format.into(), origin.clone());
+    traces::begin(told.as_ref(), origin, false)?;
     // One processor is for the thread of the checkouts; the others read, parse and write.
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let workers = processors.saturating_sub(1).max(1);
@@ -134,6 +145,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
     )?;
     greet(address, &args, &found);
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
@@ -165,7 +177,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    eprintln!("settle: finishing the checkouts in flight");
+    tracing::info!("told to stop: finishing the checkouts in flight");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
     operators.abort();
@@ -173,8 +185,9 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // While the folder is still ours: a successor makes a socket of its own.
     _ = std::fs::remove_file(args.data.join(shop::admin::SOCKET));
     let settled = shop.shut_down(DRAIN).await;
+    traces::end().await;
     if served.is_err() || !settled {
-        eprintln!("settle: not everything was settled in time; the next start recovers the rest");
+        tracing::warn!("not everything was settled in time; the next start recovers the rest");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -81,6 +81,7 @@ pub(crate) fn routes() -> Router<OrderService> {
         .route("/transactions/{id}/retry", post(acts::retry))
         .route("/transactions/{id}/resolve", post(acts::resolve))
         .route("/trail", get(acts::trail))
+        .merge(crate::log_level::routes())
 }
 
 async fn read(orders: &OrderService, query: LogQuery) -> Result<LogAnswer, Problem> {

@@ -8,8 +8,12 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use ledger::EntityId;
 use orchestrator::{Clock, SystemClock};
+use telemetry::TraceContext;
+use telemetry::traces::{Answered, Tracer, tracer};
 use tower_service::Service;
 
 use crate::guard::{self, Door, Refused, is_foreign_change};
@@ -88,17 +92,99 @@ impl Service<Request> for Front {
         let about = Arc::clone(&self.about);
         let started = about.clock.micros();
         let route = route(about.prefix, request.uri().path());
-        let foreign = is_foreign_change(request.method(), request.headers());
-        let answer = (!foreign).then(|| self.router.call(request));
-        Box::pin(async move {
-            let response = match answer {
-                Some(answer) => answer.await?,
-                None => Problem::from(Refused::CrossSite).into_response(),
-            };
+        if is_foreign_change(request.method(), request.headers()) {
+            about.metrics.request(
+                route,
+                StatusCode::FORBIDDEN,
+                about.clock.micros().saturating_sub(started) as f64 / 1e6,
+            );
+            return Box::pin(async { Ok(Problem::from(Refused::CrossSite).into_response()) });
+        }
+        let traced =
+            tracer().filter(|_| !UNTRACED.contains(&route)).map(|tracer| Traced::begin(tracer, route, &request));
+        let counted = move |response: &Response| {
             let seconds = about.clock.micros().saturating_sub(started) as f64 / 1e6;
             about.metrics.request(route, response.status(), seconds);
+        };
+        let Some(traced) = traced else {
+            let answer = self.router.call(request);
+            return Box::pin(async move { answer.await.inspect(counted) });
+        };
+        let scope = traced.request.scope();
+        let answer = scope.within(|| self.router.call(request));
+        Box::pin(async move {
+            let mut response = scope.of(answer).await?;
+            counted(&response);
+            traced.answered(&mut response);
             Ok(response)
         })
+    }
+}
+
+/// Routes that tell of the process, not of the shop.
+const UNTRACED: [&str; 2] = ["/health", "other"];
+/// What a client that sent a `traceparent` is told: where in its trace the request was.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// A request that is traced.
+struct Traced {
+    request: Arc<telemetry::traces::Request>,
+    method: Method,
+    path: String,
+    route: &'static str,
+    told: bool,
+}
+
+impl Traced {
+    fn begin(tracer: &Arc<Tracer>, route: &'static str, request: &Request) -> Self {
+        let field = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let parent = field("traceparent").and_then(|parent| TraceContext::read(parent, field("tracestate")));
+        let path = request.uri().path();
+        let order = ["/orders/checkout/", "/orders/find/", "/orders/addItem/"].contains(&route);
+        let order = order
+            .then(|| {
+                path.split('/')
+                    .skip_while(|part| !["checkout", "find", "addItem"].contains(part))
+                    .nth(1)
+                    .filter(|part| part.parse::<EntityId>().is_ok())
+                    .map(Into::into)
+            })
+            .flatten();
+        let told = parent.is_some();
+        let begun = telemetry::traces::Request::begin(tracer, parent, order);
+        Self { request: begun, method: request.method().clone(), path: path.to_owned(), route, told }
+    }
+
+    fn answered(&self, response: &mut Response) {
+        let status = response.status().as_u16();
+        let (method, route) = (self.method.as_str(), pattern(self.route));
+        self.request.answered(Answered { method, route, path: &self.path, status });
+        if self.told
+            && let Ok(place) = HeaderValue::from_str(&self.request.context().parent())
+        {
+            response.headers_mut().insert(TRACE_RESPONSE, place);
+        }
+    }
+}
+
+/// A route as the conventions have it: with names for what differs from request to request.
+pub(crate) fn pattern(route: &'static str) -> &'static str {
+    match route {
+        CHECKOUT_ROUTE => "/orders/checkout/{order_id}",
+        "/orders/create/" => "/orders/create/{user_id}",
+        "/orders/find/" => "/orders/find/{order_id}",
+        "/orders/addItem/" => "/orders/addItem/{order_id}/{item_id}/{quantity}",
+        "/orders/batch_init/" => "/orders/batch_init/{n}/{n_items}/{n_users}/{item_price}",
+        "/stock/item/create/" => "/stock/item/create/{price}",
+        "/stock/find/" => "/stock/find/{item_id}",
+        "/stock/add/" => "/stock/add/{item_id}/{amount}",
+        "/stock/subtract/" => "/stock/subtract/{item_id}/{amount}",
+        "/stock/batch_init/" => "/stock/batch_init/{n}/{starting_stock}/{item_price}",
+        "/payment/find_user/" => "/payment/find_user/{user_id}",
+        "/payment/add_funds/" => "/payment/add_funds/{user_id}/{amount}",
+        "/payment/pay/" => "/payment/pay/{user_id}/{amount}",
+        "/payment/batch_init/" => "/payment/batch_init/{n}/{starting_money}",
+        other => other,
     }
 }
 

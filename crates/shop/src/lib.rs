@@ -24,6 +24,7 @@
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`trail`]       | what operators did, kept with the orders                                  |
 //! | [`guard`]       | who may use what is the operators', and what browsers may not do for other sites |
+//! | [`log_level`]   | what is logged, changed at that door                                      |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
 
@@ -41,6 +42,7 @@ mod http1;
 mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;
+pub mod log_level;
 pub mod metrics;
 pub mod order_service;
 pub mod order_store;

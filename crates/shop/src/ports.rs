@@ -95,6 +95,9 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Asks `leader` for the last word of its continuous audit, as JSON; `done` hears `None` if it cannot be reached.
     fn auditor(&self, leader: Name, done: Done<Option<Vec<u8>>>);
+
+    /// Has every instance of a service use another filter for its log. `done` hears why they could not be told.
+    fn set_log_filter(&self, service: Name, filter: String, done: Done<Result<(), String>>);
 }
 
 /// What an operator wants of whoever drives a transaction.
@@ -172,6 +175,10 @@ impl Peers for NoPeers {
 
     fn auditor(&self, _: Name, done: Done<Option<Vec<u8>>>) {
         done(None);
+    }
+
+    fn set_log_filter(&self, service: Name, _: String, done: Done<Result<(), String>>) {
+        done(Err(format!("there is no other process: {service} is a part of this one, which logs by one filter")));
     }
 }
 

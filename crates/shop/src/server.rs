@@ -193,7 +193,7 @@ impl Shop {
         let started = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
+            .observer(telemetry::traces::observing(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>))
             .start();
         let production = config.production;
         let recover = async {

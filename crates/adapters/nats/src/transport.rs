@@ -86,7 +86,7 @@ impl Transport for NatsTransport {
         let payload = match wire::encode(&command) {
             Ok(payload) => payload,
             Err(error) => {
-                tracing::error!(branch = %command.branch, %error, "a command cannot be sent");
+                tracing::error!(transaction = %command.branch.transaction, step = command.branch.step, %error, "a command cannot be sent");
                 return give_up(waiting);
             }
         };

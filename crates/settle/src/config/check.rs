@@ -59,6 +59,14 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     problems.found
 }
 
+/// What is wrong with where traces go.
+pub(super) fn traces(config: &Config, figment: &Figment) -> Option<String> {
+    let (key, what) = config.traces()?.problem()?;
+    let path = format!("telemetry.{key}");
+    let source = figment.find_metadata(&path).map_or_else(String::new, |from| format!(" in {}", from.name));
+    Some(format!("`{path}`{source}: {what}"))
+}
+
 /// What is wrong with a door that anybody could open. Known only with the passwords.
 pub(super) fn open_door(config: &Config) -> Option<String> {
     match config.door() {

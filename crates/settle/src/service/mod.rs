@@ -40,13 +40,16 @@ use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
 use shop::guard::Door;
 use shop::vitals::{Ailment, Vitals};
+use telemetry::logs::Origin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArgs, Service};
 use crate::dashboard;
 use crate::exit::Stopped;
+use crate::gateway::program;
 use crate::listener::{self, connections_that_fit};
+use crate::traces;
 
 /// How long a command may go without any answer before it counts against the service that it was for. Milliseconds.
 const COMMAND_PATIENCE_MS: u64 = 5_000;
@@ -93,9 +96,9 @@ trait Running: Send + Sync {
 /// Serves until it is told to stop.
 pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
-    let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let origin = Origin { service: format!("settle-{}", program(service)), instance: config.instance.to_string() };
+    telemetry::logs::start(config.log_format.into(), origin.clone());
+    traces::begin(config.traces().as_ref(), origin, true)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(threads(config.threads)).enable_all().build();
     let runtime = runtime.context("cannot start")?;
@@ -144,6 +147,7 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
     // Without a password operators are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
     let public = Door::public(address, false, config.operators_password());
     let mut front = running.front();
@@ -192,13 +196,14 @@ async fn run<R: Running>(
             }
         }
     }
-    eprintln!("settle: finishing what is in hand");
+    tracing::info!("told to stop: finishing what is in hand");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
     drop((door, watching));
     let finished = running.shut_down(DRAIN).await;
+    traces::end().await;
     if served.is_err() || !finished {
-        eprintln!("settle: not everything was finished in time; another instance takes the rest over");
+        tracing::warn!("not everything was finished in time; another instance takes the rest over");
     }
     Ok(ExitCode::SUCCESS)
 }
