@@ -13,15 +13,15 @@
 //! | warning | an instance does not reach its database                      | `order-1 does not reach the orders database`           |
 //! | warning | one checkout in a hundred takes more than a second           | `Slow: p99 1.5 s`                                      |
 //! | warning | recovery left transactions undecided for ten seconds         | `1 transaction is in doubt`                            |
-//! | warning | the auditor runs, and never went through everything          | `The audit has not finished yet`                       |
+//! | warning | the auditor has run for an hour, and never got to the end    | `The audit has never finished`                         |
 //! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
-//! | good    | the same, without an auditor                                 | `Not audited yet · 0 stuck · p99 12 ms`                |
+//! | good    | the same, without an auditor, or before its first word       | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
 //! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
 
 use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS};
-use crate::snapshot::{Kind, Level, Snapshot, State, Verdict};
+use crate::snapshot::{Instance, Kind, Level, Snapshot, State, Verdict};
 
 /// What a client needs: at least one instance of each kind that there is.
 const SERVING: [(Kind, &str); 5] = [
@@ -39,7 +39,8 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
             return Verdict { level, text };
         }
     }
-    let audited = if snapshot.audit.is_some() { "Money and stock agree" } else { "Not audited yet" };
+    let audited =
+        if snapshot.audit.is_some_and(|audit| audit.complete) { "Money and stock agree" } else { "Not audited yet" };
     let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
     Verdict { level: Level::Good, text: format!("{audited} · {} stuck · {latency}", snapshot.stuck) }
 }
@@ -107,13 +108,20 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
     }
     if let Some(audit) = snapshot.audit {
         let age = snapshot.at.saturating_sub(audit.at);
-        if !audit.complete {
-            reasons.push("The audit has not finished yet".to_owned());
-        } else if age > STALE_AUDIT_MS {
+        if !audit.complete && longest_up_ms(snapshot) > STALE_AUDIT_MS {
+            reasons.push("The audit has never finished".to_owned());
+        } else if audit.complete && age > STALE_AUDIT_MS {
             reasons.push(format!("The last audit was {} minutes ago", age / 60_000));
         }
     }
     reasons
+}
+
+/// For how long there has been an instance that audits. Milliseconds.
+fn longest_up_ms(snapshot: &Snapshot) -> u64 {
+    let audits = |it: &&Instance| matches!(it.kind, Kind::Shop | Kind::Order) && it.state == State::Up;
+    let since = snapshot.instances.iter().filter(audits).map(|it| it.since).min();
+    since.map_or(0, |since| snapshot.at.saturating_sub(since))
 }
 
 fn services(snapshot: &Snapshot) -> Vec<&str> {
@@ -148,7 +156,7 @@ pub fn duration(ms: f64) -> String {
 mod tests {
     use super::*;
     use crate::collector::{Collector, Titles};
-    use crate::snapshot::{Audit, Breaker, Instance, Store};
+    use crate::snapshot::{Audit, Breaker, Store};
 
     const NOW: u64 = 10_000_000;
 
@@ -202,6 +210,11 @@ mod tests {
         snapshot.instances.iter_mut().filter(|it| it.kind == kind).for_each(|it| it.state = state);
     }
 
+    fn begun_a_moment_ago(snapshot: &mut Snapshot) {
+        snapshot.audit = audit(0, 0, false);
+        snapshot.instances.iter_mut().for_each(|it| it.since = NOW - 5_000);
+    }
+
     type Change = fn(&mut Snapshot);
 
     #[test]
@@ -225,7 +238,8 @@ mod tests {
             (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),
             (|it| it.stores[1].up = false, Warning, "order-2 does not reach the orders database"),
             (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
-            (|it| it.audit = audit(0, 0, false), Warning, "The audit has not finished yet"),
+            (|it| it.audit = audit(0, 0, false), Warning, "The audit has never finished"),
+            (|it| begun_a_moment_ago(it), Good, "Not audited yet · 0 stuck · p99 12 ms"),
             (|it| it.audit = audit(NOW - 80 * 60_000, 0, true), Warning, "The last audit was 80 minutes ago"),
             (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
