@@ -7,6 +7,7 @@
 //! | `nats-server` | commands between services, started by the tests themselves | the system's package manager |
 //! | `haproxy` | the gateway, started by the tests themselves | the system's package manager |
 //! | `promtool` | the tests of the alerts | the system's package manager: `prometheus` |
+//! | `chromium` | the page, in a real browser | the system's package manager |
 //! | `tla` | the TLA+ specification   | `cargo install tla-checker`                      |
 //! | `cargo-fuzz` | fuzzing, in a soak | `cargo install cargo-fuzz`                      |
 
@@ -25,13 +26,14 @@ struct Tool {
 }
 
 /// Debian's packages.
-const SYSTEM: [Tool; 6] = [
+const SYSTEM: [Tool; 7] = [
     Tool { program: "cc", package: "build-essential" },
     Tool { program: "redis-server", package: "redis-server" },
     Tool { program: "redis-sentinel", package: "redis-sentinel" },
     Tool { program: "nats-server", package: "nats-server" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "promtool", package: "prometheus" },
+    Tool { program: "chromium", package: "chromium" },
 ];
 
 /// Installs what is missing, or says what is.

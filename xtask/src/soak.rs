@@ -28,7 +28,7 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
         install::cargo_fuzz()?;
     }
     let minutes = args.minutes.to_string();
-    let seeds = ["run", "--profile", "sim", "--quiet", "-p", "sim", "--", "--minutes", &minutes];
+    let seeds = ["run", "--quiet", "-p", "sim", "--", "--minutes", &minutes];
     step("fresh seeds", &mut cargo_with(&seeds))?;
     if args.simulator_only {
         return Ok(());
@@ -39,7 +39,7 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
         // The sanitizers' flags are not stable; the fuzzer itself is.
         step(&format!("fuzzing: {target}"), fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
     }
-    let deep = ["run", "--profile", "sim", "--quiet", "-p", "model", "--", "--deep"];
+    let deep = ["run", "--quiet", "-p", "model", "--", "--deep"];
     step("deeper models", &mut cargo_with(&deep))?;
     spec::spec(true, true)?;
     step("the binary", &mut cargo_with(&["build", "--release", "--quiet", "-p", "settle"]))?;

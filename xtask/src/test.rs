@@ -23,17 +23,22 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     let unit = ["test", "--workspace", "--quiet", "--exclude", "sim", "--exclude", "model", "--exclude", "e2e"];
     step("unit, property and conformance tests", &mut cargo_with(&unit))?;
     step("the example", &mut cargo_with(&["run", "--quiet", "-p", "settle-orchestrator", "--example", "trip"]))?;
-    step("simulation", &mut cargo_with(&["test", "--profile", "sim", "--quiet", "-p", "sim"]))?;
-    let mutations = ["run", "--profile", "sim", "--quiet", "-p", "sim", "--", "--mutations"];
+    step("simulation", &mut cargo_with(&["test", "--quiet", "-p", "sim"]))?;
+    let mutations = ["run", "--quiet", "-p", "sim", "--", "--mutations"];
     step("the simulator finds planted bugs", &mut cargo_with(&mutations))?;
-    step("model: tests", &mut cargo_with(&["test", "--profile", "sim", "--quiet", "-p", "model"]))?;
-    step("model: exhaustive", &mut cargo_with(&["run", "--profile", "sim", "--quiet", "-p", "model"]))?;
+    step("model: tests", &mut cargo_with(&["test", "--quiet", "-p", "model"]))?;
+    step("model: exhaustive", &mut cargo_with(&["run", "--quiet", "-p", "model"]))?;
     println!("\n── specification");
     spec::spec(false, install)?;
-    // Not the release build: that takes twice as long, and leaves the assertions out.
-    step("the binary", &mut cargo_with(&["build", "--profile", "sim", "--quiet", "-p", "settle"]))?;
-    let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e"]);
-    step("end to end, and crashes", end_to_end.env("SETTLE_BIN", root().join("target/sim/settle")))?;
+    // Not the release build: that takes long, and leaves the assertions out.
+    step("the binary", &mut cargo_with(&["build", "--quiet", "-p", "settle"]))?;
+    let binary = root().join("target/debug/settle");
+    let parts = ["contract", "crash", "shutdown", "strangers", "distributed"];
+    let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e", "--lib"]);
+    parts.into_iter().for_each(|part| _ = end_to_end.args(["--test", part]));
+    step("end to end, and crashes", end_to_end.env("SETTLE_BIN", &binary))?;
+    let mut browser = cargo_with(&["test", "--quiet", "-p", "e2e", "--test", "browser"]);
+    step("the page, in a browser", browser.env("SETTLE_BIN", &binary))?;
     println!("\nEverything holds, after {:.0} s.", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -7,7 +7,9 @@
 //! | [`client`] | the shop's calls as a client of the contract makes them                     |
 //! | [`system`] | the services as processes of their own, with their servers, behind a gateway |
 //! | [`gateway`] | who stands in for HAProxy: an instance for every request, in turn             |
+//! | [`browser`] | a headless Chromium at the page                                             |
 //! | [`gate`]   | a way to a server on which answers can be held back                             |
+//! | [`otlp`]   | a back end for traces                                                       |
 //! | [`world`]  | many orders, clients that check them out, and what must be true afterwards  |
 //!
 //! | tests                | what they show                                                                    |
@@ -15,7 +17,9 @@
 //! | `tests/contract`     | every line and every rule of the HTTP contract                                    |
 //! | `tests/strangers.rs` | a client that knows nothing but the contract sells what there is, and no more     |
 //! | `tests/shutdown.rs`  | SIGTERM under load: everyone is answered, and nothing is lost                     |
+//! | `tests/browser`      | the page in Chromium: each tab, each action, contrast, the keyboard, a killed server |
 //! | `tests/distributed`  | the services as processes of their own: twins, kills, take-over, a drain           |
+//! | `tests/traces.rs`    | what a back end for traces is sent by one process and by many                     |
 //! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
 //!
 //! | variable     | meaning                                                                                   |
@@ -29,10 +33,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+pub mod browser;
 pub mod client;
 pub mod gate;
 pub mod gateway;
 pub mod http;
+pub mod otlp;
 pub mod server;
 pub mod system;
 pub mod world;

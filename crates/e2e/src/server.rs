@@ -86,7 +86,7 @@ pub fn serve(arguments: &[&str]) -> Command {
 pub(crate) fn settle(what: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SETTLE_") {
+        if ["SETTLE_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -149,6 +149,11 @@ impl Server {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// A client of its own connection.
@@ -233,7 +238,7 @@ impl Server {
     pub fn audit(&self) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let report = self.ask_operator("GET", "/audit").json();
+            let report = self.ask_operator("GET", "/audit/live").json();
             assert_eq!(report["off"], 0, "{report}");
             // Orders are compared with the ledgers once the log has heard that every transaction is finished.
             if report["compared"] == true {

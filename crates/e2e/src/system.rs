@@ -41,7 +41,7 @@ impl Instance {
         let door = format!("admin.listen={}", socket(folder, name).display());
         let mut all = vec!["--listen", &listen, "--instance", name, "--set", &door];
         all.extend(arguments.iter().map(String::as_str));
-        let mut child = settle(command, &all).env("SETTLE_LOG", "warn").spawn().unwrap();
+        let mut child = settle(command, &all).env("SETTLE_LOG", "warn,settle=info").spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         collect(child.stderr.take().unwrap(), &said);
         let output = BufReader::new(child.stdout.take().unwrap());

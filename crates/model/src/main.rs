@@ -8,7 +8,7 @@
 //!            └────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! `cargo run --profile sim -p model` checks every configuration of [`configuration::regular`] and prints what it saw; `--deep` adds
+//! `cargo run -p model` checks every configuration of [`configuration::regular`] and prints what it saw; `--deep` adds
 //! larger ones. A broken property ends it with code 1 and the shortest way there. [`stateright`] keeps the books; what is checked
 //! is the code that runs in production:
 //!

@@ -18,7 +18,7 @@ fn one_crash() -> Faults {
 fn holds(configuration: Configuration) {
     let name = configuration.to_string();
     let verdict = check(Checked::new(configuration));
-    assert!(verdict.failed.is_empty(), "{name}: {:?}; see `cargo run --profile sim -p model`", verdict.failed);
+    assert!(verdict.failed.is_empty(), "{name}: {:?}; see `cargo run -p model`", verdict.failed);
     assert!(verdict.unique > 100, "{name}: {} states are hardly a check", verdict.unique);
 }
 

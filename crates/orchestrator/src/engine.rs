@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::Mutex;
 
 use protocol::coordinator::Failure;
-use protocol::limits::LEASE_MS;
+use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, MAX_FINISHED_TOGETHER};
 use protocol::log::{DeadLetter, LogCommand, LogReply, Verdict, Writer};
 use protocol::message::bounded;
 use protocol::policy::Policy;
@@ -35,6 +35,7 @@ use crate::gates::{Gates, Pass};
 use crate::observe::{Observation, Observer};
 use crate::options::Options;
 use crate::ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Transport};
+use crate::trail::{Followed, Mark, Origin, Trail};
 
 /// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once. [`TurnedAway::Lost`] alone does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,7 @@ pub(crate) struct Live {
     wake: AtomicU64,
     /// The probes that it has not used yet, if it took any.
     pass: Option<Mutex<Option<Pass>>>,
+    pub(crate) trail: Option<Arc<dyn Trail>>,
     pub(crate) state: Mutex<LiveState>,
 }
 
@@ -130,6 +132,8 @@ pub struct Engine {
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
     pub(crate) finished: Mutex<Vec<TransactionId>>,
+    /// Until when they wait for more.
+    finish_at: AtomicU64,
     pub(crate) recovery: Arc<Mutex<crate::recovery::Recovering>>,
     pub(crate) upkeep: Mutex<crate::recovery::Upkeep>,
     pub(crate) draining: AtomicBool,
@@ -181,6 +185,7 @@ impl Engine {
             driven: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             finished: Mutex::default(),
+            finish_at: AtomicU64::new(0),
             recovery: Arc::default(),
             upkeep: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -193,12 +198,13 @@ impl Engine {
     /// `context` is the application's note, for a log that lives with the application's data.
     pub fn execute(self: &Arc<Self>, definition: Name, steps: Vec<Step>, context: Payload, done: Done<Executed>) {
         let engine = Arc::clone(self);
+        let origin = self.observer.origin();
         let start = move |admitted: bool| {
             if !admitted {
                 return engine.turn_away(definition, TurnedAway::Overloaded, done);
             }
             match engine.plan(definition, steps, context) {
-                Ok((transaction, pacing, pass)) => engine.begin(transaction, pacing, pass, done),
+                Ok((transaction, pacing, pass)) => engine.begin(transaction, (pacing, pass), origin, done),
                 Err(why) => {
                     engine.admission.leave();
                     engine.turn_away(definition, why, done);
@@ -266,13 +272,19 @@ impl Engine {
         self.definitions.get(definition).map(|defined| defined.definition.pacing).unwrap_or_default()
     }
 
-    fn begin(self: &Arc<Self>, transaction: Transaction, pacing: Pacing, pass: Pass, done: Done<Executed>) {
+    fn begin(
+        self: &Arc<Self>,
+        transaction: Transaction,
+        (pacing, pass): (Pacing, Pass),
+        origin: Origin,
+        done: Done<Executed>,
+    ) {
         let transaction = Arc::new(transaction);
         let (id, definition, protocol) = (transaction.id, transaction.definition, transaction.protocol);
         self.observer.observe(&Observation::Began { id, definition, protocol });
         let mut effects = EFFECTS.take();
         let coordinator = Coordinator::begin(transaction, pacing, self.clock.now(), &mut effects);
-        let live = self.adopt(coordinator, Some(pass).filter(Pass::is_probe), Some(done));
+        let live = self.adopt(coordinator, Some(pass).filter(Pass::is_probe), Some((origin, done)));
         self.carry_out(&live, effects, false);
     }
 
@@ -281,11 +293,14 @@ impl Engine {
         &self,
         coordinator: Coordinator,
         pass: Option<Pass>,
-        caller: Option<Done<Executed>>,
+        caller: Option<(Origin, Done<Executed>)>,
     ) -> Arc<Live> {
         let transaction = Arc::clone(coordinator.transaction());
         let wake = coordinator.next_wake().map_or(u64::MAX, |at| at.0);
         let admitted = caller.is_some();
+        let (origin, caller) = caller.map_or((None, None), |(origin, done)| (origin, Some(done)));
+        let Transaction { id, definition, protocol, .. } = *transaction;
+        let trail = self.observer.follow(&Followed { id, definition, protocol, recovered: !admitted }, origin);
         let (outcome, relinquished, entropy) = (None, None, self.random());
         let state = LiveState { coordinator, caller, waiters: Vec::new(), outcome, relinquished, entropy };
         let live = Arc::new(Live {
@@ -296,8 +311,10 @@ impl Engine {
             admitted,
             wake: AtomicU64::new(wake),
             pass: pass.map(|pass| Mutex::new(Some(pass))),
+            trail,
             state: Mutex::new(state),
         });
+        live.mark(&Mark::Began { steps: live.transaction.steps.len() });
         if self.shard(live.id).lock().insert(live.id, Arc::clone(&live)).is_none() {
             self.driven.fetch_add(1, Ordering::Relaxed);
         }
@@ -359,9 +376,11 @@ impl Engine {
                 Effect::Alarm { step, verb, state } => {
                     let Some(service) = live.service(step) else { continue };
                     let branch = BranchId { transaction: live.id, step };
-                    tracing::error!(transaction = %live.id, step, %service, %verb, ?state,
-                        "the participant's branch contradicts the protocol; nothing was changed. \
-                         Look at the transaction with `settle tx show`");
+                    live.within(|| {
+                        tracing::error!(transaction = %live.id, step, participant = %service, %verb, ?state,
+                            "the participant's branch contradicts the protocol; nothing was changed. \
+                             Look at the transaction with `settle tx show`");
+                    });
                     self.observer.observe(&Observation::Violation { branch, service, verb, state });
                 }
                 Effect::Relinquish => self.relinquish(live),
@@ -380,6 +399,7 @@ impl Engine {
         if driven {
             shard.remove(&live.id);
             drop(shard);
+            live.mark(&Mark::LetGo);
             self.driven.fetch_sub(1, Ordering::Relaxed);
             self.recovery.lock().lets_go(live.id, finishing);
         }
@@ -395,8 +415,10 @@ impl Engine {
                 Ok(LogReply::StageRefused(refusal)) => Event::Staged(Err(refusal)),
                 Ok(_) | Err(_) => Event::StageUnknown,
             };
+            of.mark(&Mark::Staged(if let Event::Staged(answer) = &event { Some(answer.is_ok()) } else { None }));
             engine.handle(&of, event);
         };
+        live.mark(&Mark::Staging);
         self.log.append(command, Box::new(staged));
     }
 
@@ -405,6 +427,9 @@ impl Engine {
             LogCommand::Decide { writer: live.writer, id: live.id, decision, now: self.in_log(self.clock.now()) };
         let (engine, of) = (Arc::clone(self), Arc::clone(live));
         let readable = move |answer: Result<LogReply, LogError>| {
+            if let Ok(LogReply::Decided { decision, .. }) = &answer {
+                of.mark(&Mark::Decided(decision));
+            }
             let event = match answer {
                 Ok(LogReply::Decided { decision, .. }) => Event::Decided(decision),
                 Ok(LogReply::NotStaged) => Event::NotStaged,
@@ -416,12 +441,14 @@ impl Engine {
         let (engine, of) = (Arc::clone(self), Arc::clone(live));
         let durable = move |answer: Result<LogReply, LogError>| match answer {
             Ok(LogReply::Decided { decision, .. }) => {
+                of.mark(&Mark::Durable);
                 // No news, unless the flush was faster than the call that told us.
                 engine.handle_all(&of, [Event::Decided(decision), Event::DecisionDurable]);
             }
             Ok(_) => {}
             Err(_) => engine.handle(&of, Event::DecideUnknown),
         };
+        live.mark(&Mark::Deciding);
         self.log.decide(command, Box::new(readable), Box::new(durable));
     }
 
@@ -435,15 +462,17 @@ impl Engine {
         let (engine, of, branch) = (Arc::clone(self), Arc::clone(live), command.branch);
         let replied = move |reply: Reply| {
             engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply });
+            of.mark(&Mark::Replied { step, service, verb, attempt, reply: &reply });
             engine.tell_breaker(&service, (verb, attempt), &reply);
             engine.handle(&of, Event::Replied { step, verb, reply });
         };
-        self.transport.send(&service, command, Box::new(replied));
+        live.mark(&Mark::Sent { step, service, verb, attempt });
+        live.sending((step, verb, attempt), || self.transport.send(&service, command, Box::new(replied)));
     }
 
     fn tell_breaker(&self, service: &Name, asked: (Verb, u32), reply: &Reply) {
         if self.gates.hear(service, asked, reply, || self.clock.now()) {
-            tracing::warn!(%service, "breaker opened: transactions that need the service are turned away");
+            tracing::warn!(participant = %service, "breaker opened: transactions that need the service are turned away");
             self.observer.observe(&Observation::BreakerOpened { service: *service });
         }
     }
@@ -457,6 +486,7 @@ impl Engine {
         let Transaction { id, definition, protocol, .. } = *live.transaction;
         let micros = self.clock.micros().saturating_sub(live.began);
         self.observer.observe(&Observation::Answered { id, definition, protocol, outcome: &outcome, micros });
+        live.mark(&Mark::Answered(&outcome));
         if live.admitted {
             self.learn(definition, &outcome);
             self.admission.leave();
@@ -494,8 +524,11 @@ impl Engine {
             Failure::Unknown(unknown) => format!("{service}: {unknown}"),
             Failure::Violation(state) => format!("{service}: says that the branch is {state:?}"),
         };
-        tracing::error!(transaction = %live.id, step, %service, %verb, attempts, error,
-            "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
+        live.within(|| {
+            tracing::error!(transaction = %live.id, step, participant = %service, %verb, attempts, error,
+                "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
+        });
+        live.mark(&Mark::Stuck { step });
         let branch = BranchId { transaction: live.id, step };
         self.observer.observe(&Observation::DeadLetter { branch, service, verb, error: &error });
         let letter =
@@ -528,7 +561,7 @@ impl Engine {
                 None => self.handle(&live, Event::Wake),
             }
         }
-        self.flush_finished();
+        self.finish_gathered(now);
         self.keep_up(now);
     }
 
@@ -563,6 +596,18 @@ impl Engine {
             && !live.state.lock().coordinator.is_answered()
         {
             self.answer(live, outcome);
+        }
+    }
+
+    /// Tells the log what is finished: at once if nobody else writes to it; together, if each time costs a script and its replication.
+    fn finish_gathered(&self, now: Timestamp) {
+        let many = self.finished.lock().len();
+        let waits = self.options.lease != u64::MAX
+            && many < MAX_FINISHED_TOGETHER
+            && now.0 < self.finish_at.load(Ordering::Relaxed);
+        if many > 0 && !waits {
+            self.finish_at.store(now.plus(GATHER_FINISHED_MS).0, Ordering::Relaxed);
+            self.flush_finished();
         }
     }
 

@@ -76,6 +76,7 @@ mod options;
 mod orchestrator;
 mod ports;
 mod recovery;
+mod trail;
 mod transport;
 
 pub use definition::{BadDefinition, Choice, Definition};
@@ -89,4 +90,5 @@ pub use ports::{
     Clock, ClockBehind, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer,
 };
 pub use protocol::{Name, Outcome, Payload, Step};
+pub use trail::{Followed, Mark, Origin, Trail, outcome_word};
 pub use transport::InProcess;

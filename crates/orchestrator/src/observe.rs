@@ -1,6 +1,10 @@
 //! What can be observed, for metrics, traces and logs. The orchestrator itself exports nothing.
 
+use std::sync::Arc;
+
 use protocol::{BranchId, BranchState, Name, Outcome, Protocol, Reply, TransactionId, Verb};
+
+use crate::trail::{Followed, Origin, Trail};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -105,6 +109,16 @@ pub enum Observation<'a> {
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
     fn observe(&self, observation: &Observation<'_>);
+
+    /// What the thread that asks for a transaction is at: handed to [`follow`](Self::follow) when that begins.
+    fn origin(&self) -> Origin {
+        None
+    }
+
+    /// Follows a transaction that begins, or is taken up, if it wants to.
+    fn follow(&self, _: &Followed, _: Origin) -> Option<Arc<dyn Trail>> {
+        None
+    }
 }
 
 /// Observes nothing.

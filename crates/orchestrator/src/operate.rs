@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::limits::MAX_TERMINATION_BATCH;
 use protocol::log::{LogCommand, LogReply, Resolution, Verdict, Writer};
-use protocol::{Event, Name, Outcome, Protocol, Timestamp, TransactionId};
+use protocol::{Event, Name, Outcome, Protocol, Sending, Timestamp, TransactionId};
 
 use crate::definition::Choice;
 use crate::engine::{Engine, Live};
@@ -63,6 +63,13 @@ impl Engine {
     /// The state of a transaction's coordinator, if this engine drives it.
     pub fn state_of(&self, id: TransactionId) -> Option<&'static str> {
         self.live(id).map(|live| live.state.lock().coordinator.state())
+    }
+
+    /// The state of a transaction's coordinator, and how far each participant is, if this engine drives it.
+    pub fn progress_of(&self, id: TransactionId) -> Option<(&'static str, Vec<Sending>)> {
+        let live = self.live(id)?;
+        let state = live.state.lock();
+        Some((state.coordinator.state(), state.coordinator.sendings().collect()))
     }
 
     /// Whether this engine has told an outcome of a transaction; `None` if it does not drive it. If it has not, another may have: see

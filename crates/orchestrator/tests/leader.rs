@@ -10,7 +10,7 @@ use orchestrator::{
     Step, Transport, memory,
 };
 use parking_lot::Mutex;
-use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
+use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_FINISHED_TOGETHER};
 use protocol::log::{LogCommand, LogReply, Resolution, Standing};
 use protocol::{BranchState, Command, Reply, Timestamp, Verb};
 
@@ -62,6 +62,7 @@ struct Noting {
     log: memory::MemoryLog,
     taken: Arc<Mutex<Vec<(Name, Name)>>>,
     forgets: Arc<AtomicU64>,
+    finishes: Arc<AtomicU64>,
     /// The answers to take-overs get lost on their way back.
     loses_take_overs: Arc<AtomicBool>,
     /// What is finished is on its way to it for long.
@@ -73,6 +74,7 @@ impl Log for Noting {
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
         match &command {
             LogCommand::TakeOver { writer, from, .. } => self.taken.lock().push((writer.instance, *from)),
+            LogCommand::Finish { .. } => _ = self.finishes.fetch_add(1, Ordering::Relaxed),
             LogCommand::Forget { .. } => _ = self.forgets.fetch_add(1, Ordering::Relaxed),
             _ => {}
         }
@@ -256,6 +258,37 @@ fn an_instance_that_was_taken_over_vouches_for_nothing_although_it_does_not_know
     // Nor does whoever has it back, by whatever way, without having begun it anew.
     live_on(&clock, &[&b, &a], 3 * LEASE_RENEWAL_MS);
     assert!(!vouches(&b) && !vouches(&a));
+}
+
+#[test]
+fn what_is_finished_is_told_together_and_soon() {
+    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
+    let a = Instance::start("a", &clock, &log);
+    a.ways.quick.store(true, Ordering::Relaxed);
+    let finish = |many: usize| {
+        for _ in 0..many {
+            let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
+            a.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
+        }
+    };
+    let finishes = || {
+        a.engine.tick();
+        log.finishes.load(Ordering::Relaxed)
+    };
+    finish(1);
+    assert_eq!(finishes(), 1, "a lone one at once");
+    for _ in 0..3 {
+        finish(10);
+        clock.0.fetch_add(GATHER_FINISHED_MS / 4, Ordering::Relaxed);
+        assert_eq!(finishes(), 1, "the log was told a moment ago");
+    }
+    assert!(a.engine.is_busy(), "it is not told of all");
+    clock.0.fetch_add(GATHER_FINISHED_MS / 3, Ordering::Relaxed);
+    assert_eq!((finishes(), a.engine.is_busy()), (2, false));
+    finish(MAX_FINISHED_TOGETHER - 1);
+    assert_eq!(finishes(), 2);
+    finish(1);
+    assert_eq!(finishes(), 3, "so many do not wait");
 }
 
 /// A busy instance took its own settled transactions up again with every renewal, and said each time that there had been a crash.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::ids::Timestamp;
 use crate::log::StageRefusal;
 use crate::message::{BranchState, Reply, Unknown, Verb};
-use crate::pacing::{Delivery, Pacing};
+use crate::pacing::{Delivery, Pacing, Sending};
 use crate::recovery::Resume;
 use crate::saga::Saga;
 use crate::simulation::{Mutation, mark, mutated};
@@ -343,6 +343,11 @@ impl Coordinator {
     /// The transaction.
     pub fn transaction(&self) -> &Arc<Transaction> {
         &self.common.transaction
+    }
+
+    /// How far each participant is with what it was asked last.
+    pub fn sendings(&self) -> impl Iterator<Item = Sending> {
+        self.common.transaction.positions().zip(&self.common.deliveries).map(|(step, delivery)| delivery.sending(step))
     }
 
     /// Whether the caller has been answered.

@@ -36,5 +36,5 @@ mod two_phase;
 pub use coordinator::{Coordinator, Effect, Event};
 pub use ids::{BranchId, Epoch, Name, Timestamp, TransactionId};
 pub use message::{BranchState, Command, Payload, Refusal, Reply, Unknown, Verb};
-pub use pacing::Pacing;
+pub use pacing::{Pacing, Sending};
 pub use transaction::{Cause, Decision, Order, Outcome, Protocol, Recovery, Step, Transaction};

@@ -102,6 +102,12 @@ pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 pub const MAX_COMMANDS_TOGETHER: usize = 64;
 /// How long a command waits for company at most, while others for the same service are under way. Milliseconds.
 pub const GATHER_COMMANDS_MS: u64 = 4;
+/// How long a commit waits at most for a command that somebody waits for, to go in its message. Its own caller was answered before it was sent. Milliseconds.
+pub const GATHER_COMMITS_MS: u64 = 10;
+/// How long what is finished waits for more of it, before a log that several processes share is told. Milliseconds.
+pub const GATHER_FINISHED_MS: u64 = 50;
+/// So many finished transactions do not wait.
+pub const MAX_FINISHED_TOGETHER: usize = 256;
 /// Addresses of message servers that a process is given.
 pub const MAX_NATS_SERVERS: usize = 15;
 /// Commands and questions of one process that wait for an answer; one more is unknown at once.
@@ -115,6 +121,8 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Entries of the operators' trail that are kept: who did what to which transaction. The oldest go first.
+pub const KEPT_TRAIL: usize = 10_000;
 /// Accounts, orders or transactions that the continuous audit looks at in one question: others wait meanwhile.
 pub const MAX_AUDIT_PAGE: usize = 100;
 /// Branches that may be open in a ledger in memory for the continuous audit to hold accounts against all of them, at one moment. While there are
@@ -136,6 +144,20 @@ pub const MAX_AUDIT_FINDINGS: usize = 1_000;
 pub const SHOWN_FINDINGS: usize = 100;
 /// Transactions named for one finding.
 pub const MAX_AUDIT_NAMED: usize = 10;
+/// Spans of one process that wait to be exported; one more is dropped and counted.
+pub const MAX_QUEUED_SPANS: usize = 8_192;
+/// Spans that are exported together.
+pub const MAX_SPANS_TOGETHER: usize = 512;
+/// What is noted of one transaction for its trace: enough for the most steps, each tried a few times. What goes on after that is counted.
+pub const MAX_NOTES: usize = 256;
+/// Transactions of which a participant keeps spans until it is known whether anybody wants them; the oldest are forgotten.
+pub const KEPT_TRACES: usize = 4_096;
+/// Spans that it keeps of each of them.
+pub const KEPT_SPANS: usize = 8;
+/// Bytes of a client's `tracestate` that is passed on; the W3C asks for at least so many. A longer one is left out.
+pub const MAX_TRACE_STATE_BYTES: usize = 512;
+/// Bytes of a filter for the log.
+pub const MAX_LOG_FILTER_BYTES: usize = 1_000;
 
 /// Dead letters shown in one answer.
 pub const SHOWN_DEAD_LETTERS: usize = 10;
@@ -175,6 +197,11 @@ const _: () = {
     );
     assert!(SHOWN_FINDINGS <= MAX_AUDIT_FINDINGS && MAX_AUDIT_NAMED * SHOWN_FINDINGS * 256 <= MAX_MESSAGE_BYTES);
     assert!(MAX_AUDIT_PAGE * MAX_ORDER_LINES * 8 <= MAX_MESSAGE_BYTES);
+    assert!(MAX_SPANS_TOGETHER <= MAX_QUEUED_SPANS && MAX_STEPS * 4 <= MAX_NOTES);
     assert!(MAX_SEND_QUEUE <= MAX_PENDING, "whatever is sent waits for its answer");
+    assert!(GATHER_COMMANDS_MS <= GATHER_COMMITS_MS, "what nobody waits for does not go before what somebody does");
+    assert!(GATHER_COMMITS_MS + GATHER_FINISHED_MS < 100, "far within the shortest time-out that a transport may have");
+    assert!(MAX_FINISHED_TOGETHER <= MAX_SCRIPT_ITEMS, "one script carries them out");
     assert!(MAX_ENTRIES * 32 <= MAX_PAYLOAD_BYTES, "every branch fits in a payload");
+    assert!(MAX_PAGE <= KEPT_TRAIL, "a page of the trail is there to be shown");
 };

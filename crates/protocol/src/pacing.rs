@@ -64,7 +64,37 @@ pub(crate) struct Delivery {
     pub(crate) why: Unknown,
 }
 
+/// How far the delivery of a command to one participant is, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// Whose branch.
+    pub step: u8,
+    /// What it is asked.
+    pub verb: Verb,
+    /// Attempts so far; 0: it is not its turn yet.
+    pub attempts: u32,
+    /// When it is asked again; `None`: it has answered, or is not its turn yet.
+    pub next: Option<Timestamp>,
+    /// Whether it has answered, finally.
+    pub settled: bool,
+    /// Why the last attempt came to nothing, if so.
+    pub failure: Option<Unknown>,
+}
+
 impl Delivery {
+    /// For people.
+    pub(crate) fn sending(&self, step: u8) -> Sending {
+        let failed = !self.settled && (self.parked || self.attempts > 1);
+        Sending {
+            step,
+            verb: self.verb,
+            attempts: self.attempts,
+            next: self.due,
+            settled: self.settled,
+            failure: failed.then_some(self.why),
+        }
+    }
+
     pub(crate) fn idle(verb: Verb) -> Self {
         Self { verb, attempts: 0, due: None, settled: false, parked: false, why: Unknown::Timeout }
     }

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct AdminClient {
     runtime: Runtime,
     requests: SendRequest<Full<Bytes>>,
+    /// Under which name the shop is asked.
+    host: String,
     password: Option<String>,
 }
 
@@ -43,7 +45,7 @@ impl AdminClient {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", socket.display())),
         };
-        Self::over(runtime, stream, None, &socket.display()).map(Some)
+        Self::over(runtime, stream, None, &socket.display(), "localhost").map(Some)
     }
 
     /// Reaches whoever listens at an address, such as `http://127.0.0.1:9001`.
@@ -54,7 +56,7 @@ impl AdminClient {
         let connected = runtime.block_on(connecting);
         let connected = connected.with_context(|| format!("{address} does not answer in {} s", CONNECT.as_secs()))?;
         let stream = connected.with_context(|| format!("cannot connect to {address}"))?;
-        Self::over(runtime, stream, password, &address)
+        Self::over(runtime, stream, password, &address, &address)
     }
 
     fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -62,12 +64,13 @@ impl AdminClient {
         stream: S,
         password: Option<String>,
         name: &dyn Display,
+        host: &str,
     ) -> anyhow::Result<Self> {
         let shaken = runtime.block_on(http1::handshake(TokioIo::new(stream)));
         let (requests, connection) = shaken.with_context(|| format!("{name} speaks no HTTP"))?;
         // Its failure is also that of the request under way, which tells it.
         runtime.spawn(async move { _ = connection.await });
-        Ok(Self { runtime, requests, password })
+        Ok(Self { runtime, requests, host: host.to_owned(), password })
     }
 
     /// Asks for something.
@@ -83,9 +86,15 @@ impl AdminClient {
         self.send("POST", path, serde_json::to_vec(body)?.into()).map(|_| ())
     }
 
+    /// Has something replaced.
+    pub(crate) fn put<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let answer = self.send("PUT", path, serde_json::to_vec(body)?.into())?;
+        serde_json::from_slice(&answer).with_context(|| format!("the shop's answer to {path} cannot be read"))
+    }
+
     /// Sends a request and returns the body of its 2xx answer; a problem becomes an error in the shop's own words.
     fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-        let request = Request::builder().method(method).uri(path).header(HOST, "settle");
+        let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
         let request = match &self.password {
             Some(password) => request.header(AUTHORIZATION, format!("Bearer {password}")),
             None => request,

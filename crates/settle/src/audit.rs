@@ -90,7 +90,7 @@ pub(crate) fn audit(args: BooksArgs) -> anyhow::Result<ExitCode> {
             at_rest(wait, || databases.audit())?
         }
         None => match args.folder.running()? {
-            Some(mut shop) => at_rest(wait, || shop.get("/audit"))?,
+            Some(mut shop) => at_rest(wait, || shop.get("/audit/live"))?,
             None => audit_folder(&args.folder)?,
         },
     };

@@ -30,7 +30,12 @@ pub(crate) fn code(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("settle: {}", whole(&error));
+            let said = whole(&error);
+            if telemetry::logs::is_json() {
+                tracing::error!("{said}")
+            } else {
+                eprintln!("settle: {said}")
+            }
             ExitCode::from(if error.is::<Stopped>() { OFF } else { UNUSABLE })
         }
     }

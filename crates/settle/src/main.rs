@@ -7,13 +7,17 @@
 //! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
 //! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
+//! | `log-level`      | `log_level.rs` | what a running shop logs                                 |
 //! | `journal`        | `journal.rs` | what stands in a store's journal                           |
 //! | `config`         | `config/`    | the configuration of the distributed services              |
 //! | `doctor`         | `doctor/`    | what is wrong with a configuration, its servers, a machine |
+//! | `top`            | `top/`       | what the page shows, in a terminal                         |
 //! | `up`             | `up/`        | the whole distributed system on this machine               |
 //! | `chaos`          | `chaos/`     | breaks its parts under load, and audits                    |
 //!
 //! `gateway/` makes the configuration of HAProxy, `compose/` the files for containers.
+//!
+//! `dashboard.rs` says where the page of a process has its figures from.
 //!
 //! The tools ask a running shop through `door.rs` and `admin_client.rs`, and read the stores themselves through `folder.rs` if none runs.
 
@@ -22,6 +26,7 @@ mod audit;
 mod chaos;
 mod compose;
 mod config;
+mod dashboard;
 mod decode;
 mod doctor;
 mod door;
@@ -31,9 +36,12 @@ mod gateway;
 mod history;
 mod journal;
 mod listener;
+mod log_level;
 mod output;
 mod serve;
 mod service;
+mod top;
+mod traces;
 mod tx;
 mod up;
 
@@ -74,10 +82,14 @@ enum Command {
     Audit(audit::BooksArgs),
     /// Look at transactions, and settle those that are stuck.
     Tx(tx::TxArgs),
+    /// Say what a running shop logs, or have it log more, or less.
+    LogLevel(log_level::LogLevelArgs),
     /// Read a store's journal.
     Journal(journal::JournalArgs),
     /// Check the configuration of the distributed services, or print an example.
     Config(config::command::ConfigCommand),
+    /// Show live what a running shop or system does: throughput, latency, what is up, whether all is well.
+    Top(top::TopArgs),
     /// Look for what is wrong with a configuration, the servers it names, and this machine, and say what to do.
     Doctor(doctor::DoctorArgs),
     /// Start the whole distributed system on this machine, from installed servers.
@@ -100,8 +112,10 @@ fn main() -> ExitCode {
         Some(Command::Load(args)) => return load::main_load(&args),
         Some(Command::Audit(args)) => audit::audit(args),
         Some(Command::Tx(args)) => tx::tx(args),
+        Some(Command::LogLevel(args)) => log_level::log_level(&args),
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
+        Some(Command::Top(args)) => top::top(&args),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Up(args)) => up::up(args),
         Some(Command::Chaos(args)) => chaos::chaos(&args),

@@ -4,19 +4,28 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use orchestrator::{Choice, StartError};
 use shop::auditor::Pace;
+use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
+use telemetry::logs::Origin;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use watch::{About, Kind};
 
+use crate::config::LogFormat;
+use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
+use crate::traces::{self, TracesArgs};
 
+/// The one instance that there is.
+const INSTANCE: &str = "shop";
 /// How long a shutdown waits for the checkouts in flight.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -55,12 +64,21 @@ pub(crate) struct ServeArgs {
     /// Allow fault injection under /stock/fault and /payment/fault. Not for production.
     #[arg(long, env = "SETTLE_CHAOS", value_parser = clap::builder::FalseyValueParser::new())]
     chaos: bool,
-    /// Refuse batch_init and fault injection.
+    /// Names under which operators on this machine may ask, besides localhost and IP addresses, if there is no password: none but its own, or another
+    /// site's page could pass for them.
+    #[arg(long = "host", env = "SETTLE_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Refuse batch_init and fault injection, and operators on the public port without SETTLE_ADMIN__PASSWORD.
     #[arg(long, env = "SETTLE_PRODUCTION", value_parser = clap::builder::FalseyValueParser::new())]
     production: bool,
     /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
     #[arg(long, env = "SETTLE_DURABILITY", value_enum, default_value = "fsync")]
     durability: DurabilityArg,
+    /// How log lines look on standard error: `auto` is `pretty` on a terminal and `json` otherwise.
+    #[arg(long, env = "SETTLE_LOG_FORMAT", value_enum, default_value = "auto", value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(flatten)]
+    traces: TracesArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,9 +89,10 @@ enum DurabilityArg {
 
 /// Serves until it is told to stop.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let origin = Origin { service: "settle".to_owned(), instance: INSTANCE.to_owned() };
+    let told = args.traces.told()?;
+    telemetry::logs::start(args.log_format.into(), origin.clone());
+    traces::begin(told.as_ref(), origin, false)?;
     // One processor is for the thread of the checkouts; the others read, parse and write.
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let workers = processors.saturating_sub(1).max(1);
@@ -121,14 +140,24 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
     let admin = bind_admin(&args.data)?;
+    let (watch, watching) = dashboard::of_process(
+        About { chaos: args.chaos, production: args.production, ..dashboard::about("settle serve") },
+        Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
+    )?;
     greet(address, &args, &found);
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
         _ = stopping.wait_for(|stop| *stop).await;
     };
-    let operators = axum::serve(admin, shop.admin_router()).with_graceful_shutdown(until_stopped(stopping.clone()));
-    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), shop.front(), stopping));
+    let own = operators_own(Door::socket(), shop.admin_router());
+    let operators = axum::serve(admin, own).with_graceful_shutdown(until_stopped(stopping.clone()));
+    let password = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()).map(Into::into);
+    let door = Door::public(address, !args.production, password).known_as(args.hosts.clone());
+    let front = shop.front().with_operators(shop.admin_router(), door.clone());
+    let front = front.beside(watch.routes(dashboard::operators_at(door)));
+    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let operators = tokio::spawn(operators.into_future());
 
     let mut watch = tokio::time::interval(Duration::from_millis(100));
@@ -148,15 +177,17 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    eprintln!("settle: finishing the checkouts in flight");
+    tracing::info!("told to stop: finishing the checkouts in flight");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
     operators.abort();
+    drop(watching);
     // While the folder is still ours: a successor makes a socket of its own.
     _ = std::fs::remove_file(args.data.join(shop::admin::SOCKET));
     let settled = shop.shut_down(DRAIN).await;
+    traces::end().await;
     if served.is_err() || !settled {
-        eprintln!("settle: not everything was settled in time; the next start recovers the rest");
+        tracing::warn!("not everything was settled in time; the next start recovers the rest");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -196,6 +227,7 @@ fn greet(address: SocketAddr, args: &ServeArgs, found: &[Found]) {
     if args.production {
         println!("Production: batch_init and fault injection are refused.");
     }
+    println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
     println!("\nTry this in another terminal:");
     if args.production {
         println!("  curl -s -X POST http://{address}/payment/create_user");

@@ -9,10 +9,11 @@ use embedded::Store;
 use orchestrator::{LogAnswer, LogQuery, answer};
 use protocol::TransactionId;
 use protocol::limits::MAX_PAGE;
-use protocol::log::{Record, Standing};
+use protocol::log::Standing;
 use serde_json::{Value, json};
-use shop::admin::{ResolveRequest, TransactionView};
+use shop::admin::{ResolveRequest, RetryRequest, TransactionView};
 use shop::orders::OrderBook;
+use shop::trail::Entry;
 
 use crate::door::Door;
 use crate::folder::Folder;
@@ -25,6 +26,7 @@ Examples:
   settle tx show 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx retry 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --reason 'ticket 4711'
+  settle tx trail
 Of the distributed system; any order instance will do:
   settle tx list --state stuck --up settle-up
   settle tx list --state stuck --socket /run/settle/order-1.sock
@@ -36,7 +38,7 @@ A transaction goes through these states:
   stuck       decided; a participant still has not acknowledged: a person should look
   finished    decided and acknowledged
 
-Of a data folder, `list` and `show` work whether the shop runs or not; `retry` and `resolve` need it to run.
+Of a data folder, `list`, `show` and `trail` work whether the shop runs or not; `retry` and `resolve` need it to run.
 Exit code: 0 done; 2 it could not be done, and the message says why.";
 
 /// Looks at transactions, and settles those that are stuck.
@@ -63,6 +65,8 @@ enum TxCommand {
     /// log about it, some seconds after its birth or when it is back: do not settle the same by hand as well. Who did it, and why, is
     /// kept with the transaction; until the service has done its part, `settle audit` shows what is missing.
     Resolve(ResolveArgs),
+    /// Tell what operators did: who, when, to which transaction, why, and what came of it; the latest first.
+    Trail(TrailArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -92,9 +96,24 @@ struct ShowArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+struct TrailArgs {
+    /// Tell so much at most, up to 1000.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=MAX_PAGE as i64))]
+    limit: u16,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    door: Door,
+}
+
+#[derive(Debug, Clone, Args)]
 struct RetryArgs {
     /// The transaction.
     id: TransactionId,
+    /// Who does it.
+    #[arg(long, value_name = "NAME", env = "USER")]
+    operator: Option<String>,
     #[command(flatten)]
     door: Door,
 }
@@ -169,6 +188,7 @@ pub(crate) fn tx(args: TxArgs) -> anyhow::Result<ExitCode> {
         TxCommand::Show(args) => show(&args)?,
         TxCommand::Retry(args) => retry(&args)?,
         TxCommand::Resolve(args) => resolve(args)?,
+        TxCommand::Trail(args) => trail(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -185,7 +205,9 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
             shop.get(&format!("/transactions?limit={asked}{}", state.unwrap_or_default()))?
         }
         None => match look(&args.door.folder, LogQuery::Listing { standing, limit: asked })? {
-            LogAnswer::Listing(found) => found.into_iter().map(|(id, record)| undriven(id, record)).collect(),
+            LogAnswer::Listing(found) => {
+                found.into_iter().map(|(id, record)| TransactionView::undriven(id, record)).collect()
+            }
             _ => Vec::new(),
         },
     };
@@ -227,7 +249,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let mut view: TransactionView = match args.door.running()? {
         Some(mut shop) => shop.get(&format!("/transactions/{}", args.id))?,
         None => match look(&args.door.folder, LogQuery::Transaction(args.id))? {
-            LogAnswer::Transaction(Some(record)) => undriven(args.id, *record),
+            LogAnswer::Transaction(Some(record)) => TransactionView::undriven(args.id, *record),
             _ => bail!("there is no transaction `{}`: it was never staged here, or is finished and forgotten", args.id),
         },
     };
@@ -240,11 +262,6 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     }
     say(&if args.json { json_line(&view)? } else { history::tell(&view, State::of(&view).word()) })?;
     Ok(())
-}
-
-/// A transaction of a shop that is not running.
-fn undriven(id: TransactionId, record: Record) -> TransactionView {
-    TransactionView { id, standing: record.standing(), driven: None, record }
 }
 
 /// Asks the log of a shop that is not running.
@@ -262,7 +279,8 @@ fn json_line(view: &TransactionView) -> anyhow::Result<String> {
 
 fn retry(args: &RetryArgs) -> anyhow::Result<()> {
     let mut shop = args.door.must_run("send anything again")?;
-    shop.post(&format!("/transactions/{}/retry", args.id), &json!({}))?;
+    let request = RetryRequest { operator: args.operator.clone().filter(|who| !who.is_empty()), reason: None };
+    shop.post(&format!("/transactions/{}/retry", args.id), &request)?;
     say(&format!("Sent again. See what comes of it: settle tx show {}{}", args.id, args.door.again()))?;
     Ok(())
 }
@@ -280,6 +298,36 @@ fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
     let said = format!("Step {step} of {id} counts as acknowledged. By {operator}: {reason}");
     shop.post(&format!("/transactions/{id}/resolve"), &ResolveRequest { step, operator, reason })?;
     say(&said)?;
+    Ok(())
+}
+
+fn trail(args: &TrailArgs) -> anyhow::Result<()> {
+    let limit = usize::from(args.limit);
+    let entries: Vec<Entry> = match args.door.running()? {
+        Some(mut shop) => shop.get(&format!("/trail?limit={limit}"))?,
+        None => {
+            let orders: Store<OrderBook> = args.door.folder.open("orders")?;
+            let read = orders.read(|book| book.trail().latest(limit).cloned().collect());
+            read.context("the store stopped while it was read")?
+        }
+    };
+    if entries.is_empty() && !args.json {
+        say("Operators have done nothing yet.")?;
+    }
+    for Entry { number, note, outcome } in &entries {
+        let line = if args.json {
+            json!({ "number": number, "note": note, "outcome": outcome }).to_string()
+        } else {
+            let step = note.step.map(|step| format!(" step {step}")).unwrap_or_default();
+            let why = note.reason.as_deref().map(|why| format!(", because: {why}")).unwrap_or_default();
+            let end = outcome.as_deref().unwrap_or("not known; look at the transaction");
+            let (at, who, act, id) = (time(note.at), &note.operator, note.act, note.transaction);
+            format!("{at}  {who}: {act} {id}{step}{why}\n    outcome: {end}")
+        };
+        if !say(&line)? {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Checkouts a second of one order database in Redis, by durability and by the size of a batch; and where the time goes.
 //!
 //! ```sh
-//! cargo run --profile sim -p settle-shop --example orders_in_redis            # two seconds a line
-//! cargo run --profile sim -p settle-shop --example orders_in_redis -- 10      # ten
+//! cargo run --release -p settle-shop --example orders_in_redis            # two seconds a line
+//! cargo run --release -p settle-shop --example orders_in_redis -- 10      # ten
 //! ```
 //!
 //! A closed loop: twice as many callers as a batch takes, each staging a transaction that claims an order of its own, and deciding it, once that

@@ -1,27 +1,38 @@
-//! The operators' door: transactions and the audit, on a socket in the data folder that only its owner can open.
+//! The operators' door: transactions, what was done about them, and the audit; on a socket in the data folder that only its owner can open, on an address of
+//! its own, and under `/admin` on the public listener for whom [`guard`](crate::guard) admits.
+//!
+//! | file          | what it is                                                    |
+//! |---------------|----------------------------------------------------------------|
+//! | `listing.rs`  | transactions by state, service, order, user and age            |
+//! | `timeline.rs` | one transaction as everything that is known to have happened   |
+//! | `acts.rs`     | retry and resolve, each written into the trail; the trail      |
 //!
 //! It does not matter which of several order instances is asked: what became of a transaction, and what an operator says of it, stands in the log.
 //! Whoever drives it is told to try again, or to heed what the log says, at once; if that instance cannot be reached, it finds it in the log
 //! with its next renewal, and if it is gone, whoever takes it over does.
 
+mod acts;
+mod listing;
+mod timeline;
+
 use std::collections::BTreeMap;
 
-use axum::Json;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use orchestrator::{LogAnswer, LogError, LogQuery};
-use protocol::limits::{MAX_PAGE, MAX_TEXT_BYTES};
-use protocol::log::{LogReply, Record, Resolution, Standing};
-use protocol::{Name, TransactionId};
+use ledger::EntityId;
+use orchestrator::{LogAnswer, LogQuery};
+use protocol::log::{Record, Standing};
+use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
-use crate::ports::{Operated, Operation};
+use crate::ports::{Driven, Operated, Operation};
 use crate::problem::Problem;
 use crate::request::{called, heard};
+
+pub use acts::{ResolveRequest, RetryRequest};
+pub use timeline::{Happening, What};
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -33,47 +44,86 @@ pub struct TransactionView {
     pub id: TransactionId,
     /// Where it stands.
     pub standing: Standing,
-    /// What its coordinator is doing, if this instance drives it.
+    /// What its coordinator is doing, if whoever drives it could be asked.
     pub driven: Option<String>,
     /// Its record in the log.
     pub record: Record,
+    /// The order that it is about.
+    #[serde(default)]
+    pub order: Option<EntityId>,
+    /// Whose that order is.
+    #[serde(default)]
+    pub user: Option<EntityId>,
+    /// How long ago it was born. Milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// How far each participant is, if whoever drives it could be asked.
+    #[serde(default)]
+    pub sendings: Vec<Sending>,
+    /// Everything that is known to have happened to it, if it was asked for alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Vec<Happening>>,
+}
+
+impl TransactionView {
+    /// A transaction of which only the log is known.
+    pub fn undriven(id: TransactionId, record: Record) -> Self {
+        let standing = record.standing();
+        let (order, sendings) = (listing::order_of(&record), Vec::new());
+        Self { id, standing, driven: None, record, order, user: None, age_ms: 0, sendings, timeline: None }
+    }
 }
 
 pub(crate) fn routes() -> Api<OrderService> {
-    let lists = Description::new("listTransactions", "Transactions, the latest first")
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let lists = Description::new("listTransactions", "Transactions, the latest first, by whatever is given")
         .query("state", "Where they stand", json!({ "enum": ["undecided", "settling", "stuck", "finished"] }))
-        .query("limit", "How many, at most", json!({ "type": "integer", "minimum": 0 }))
+        .query(
+            "service",
+            "A service that takes part; of stuck ones, at which they are stuck",
+            json!({ "type": "string" }),
+        )
+        .query("order", "The order's id", json!({ "type": "string" }))
+        .query("user", "The id of the order's user", json!({ "type": "string" }))
+        .query("min_age_ms", "How old they are at least, in milliseconds", whole.clone())
+        .query("limit", "How many, at most", whole.clone())
         .json(json!({ "type": "array", "items": schema("Transaction") }))
         .reads();
-    let shows = Description::new("showTransaction", "One transaction")
-        .json(schema("Transaction"))
-        .fails(404, &["transaction_not_found"])
+    let shows =
+        Description::new("showTransaction", "One transaction, with everything that is known to have happened to it")
+            .json(schema("Transaction"))
+            .fails(404, &["transaction_not_found"])
+            .reads();
+    let acts = |id, summary, body, required, refusals: &[&str]| {
+        Description::new(id, summary)
+            .body(schema(body), required)
+            .json(schema("Status"))
+            .fails(404, &["transaction_not_found"])
+            .fails(409, refusals)
+            .fails(415, &["bad_argument"])
+            .fails(422, &["bad_argument"])
+            .writes()
+    };
+    let retries =
+        acts("retryTransaction", "Tries at once what is left of it", "Retry", false, &["finished", "not_driven"]);
+    let resolves = acts(
+        "resolveTransaction",
+        "Counts a branch that is stuck as acknowledged, by hand",
+        "Resolve",
+        true,
+        &["not_stuck"],
+    );
+    let trails = Description::new("trail", "What operators did, the latest first")
+        .query("limit", "How many, at most", whole)
+        .json(json!({ "type": "array", "items": schema("TrailEntry") }))
         .reads();
-    let retries = Description::new("retryTransaction", "Tries at once what is left of it")
-        .json(schema("Status"))
-        .fails(404, &["transaction_not_found"])
-        .fails(409, &["finished", "not_driven"])
-        .reads();
-    let resolves = Description::new("resolveTransaction", "Counts a branch that is stuck as acknowledged, by hand")
-        .body(schema("Resolve"), true)
-        .json(schema("Status"))
-        .fails(404, &["transaction_not_found"])
-        .fails(409, &["not_stuck"])
-        .fails(415, &["bad_argument"])
-        .fails(422, &["bad_argument"])
-        .writes();
     Api::new()
-        .get("/transactions", list, lists)
-        .get("/transactions/{id}", show, shows)
-        .post("/transactions/{id}/retry", retry, retries)
-        .post("/transactions/{id}/resolve", resolve, resolves)
-}
-
-/// Which transactions to list.
-#[derive(Debug, Deserialize)]
-struct Listing {
-    state: Option<Standing>,
-    limit: Option<usize>,
+        .get("/transactions", listing::list, lists)
+        .get("/transactions/{id}", listing::show, shows)
+        .post("/transactions/{id}/retry", acts::retry, retries)
+        .post("/transactions/{id}/resolve", acts::resolve, resolves)
+        .get("/trail", acts::trail, trails)
+        .merge(crate::log_level::routes())
 }
 
 async fn read(orders: &OrderService, query: LogQuery) -> Result<LogAnswer, Problem> {
@@ -81,14 +131,24 @@ async fn read(orders: &OrderService, query: LogQuery) -> Result<LogAnswer, Probl
     found.map_err(|error| Problem::unavailable(error.to_string()))
 }
 
+async fn record_of(orders: &OrderService, id: TransactionId) -> Result<Option<Record>, Problem> {
+    match read(orders, LogQuery::Transaction(id)).await? {
+        LogAnswer::Transaction(found) => Ok(found.map(|record| *record)),
+        _ => Err(Problem::unavailable("an answer to another question")),
+    }
+}
+
 /// Transactions with what their coordinators are doing, as far as those who drive them say.
 async fn views(orders: &OrderService, found: Vec<(TransactionId, Record)>) -> Vec<TransactionView> {
     let engine = orders.orchestrator().engine();
+    let now = engine.now();
     let mut views: Vec<_> = found
         .into_iter()
         .map(|(id, record)| {
-            let driven = engine.state_of(id).map(str::to_owned);
-            TransactionView { id, standing: record.standing(), driven, record }
+            let mut view = TransactionView::undriven(id, record);
+            view.age_ms = now.0.saturating_sub(id.birth().0);
+            view.take_in(Driven::by(engine, id));
+            view
         })
         .collect();
     let mut elsewhere: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
@@ -101,18 +161,19 @@ async fn views(orders: &OrderService, found: Vec<(TransactionId, Record)>) -> Ve
         let asked = Operation::States(places.iter().map(|at| views[*at].id).collect());
         if let Some(Some(Operated::States(states))) = heard(|done| orders.peers().operate(owner, asked, done)).await {
             for (at, driven) in places.into_iter().zip(states) {
-                views[at].driven = driven;
+                views[at].take_in(driven);
             }
         }
     }
     views
 }
 
-async fn list(State(orders): State<OrderService>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
-    let limit = listing.limit.unwrap_or(50).min(MAX_PAGE);
-    match read(&orders, LogQuery::Listing { standing: listing.state, limit }).await? {
-        LogAnswer::Listing(found) => Ok(Json(views(&orders, found).await).into_response()),
-        _ => Err(Problem::unavailable("an answer to another question")),
+impl TransactionView {
+    fn take_in(&mut self, driven: Option<Driven>) {
+        if let Some(Driven { state, sendings }) = driven {
+            self.driven = Some(state);
+            self.sendings = sendings;
+        }
     }
 }
 
@@ -122,100 +183,5 @@ fn parse(id: &str) -> Result<TransactionId, Problem> {
 
 fn unknown(id: &str) -> Problem {
     let detail = format!("there is no transaction `{id}`: it was never staged here, or is finished and forgotten");
-    Problem::new(StatusCode::NOT_FOUND, "transaction_not_found", detail)
-}
-
-async fn show(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
-    let id = parse(&text)?;
-    let LogAnswer::Transaction(Some(record)) = read(&orders, LogQuery::Transaction(id)).await? else {
-        return Err(unknown(&text));
-    };
-    let view = views(&orders, vec![(id, *record)]).await.pop();
-    view.map(|view| Json(view).into_response()).ok_or_else(|| unknown(&text))
-}
-
-async fn retry(State(orders): State<OrderService>, Path(text): Path<String>) -> Result<Response, Problem> {
-    let id = parse(&text)?;
-    let engine = orders.orchestrator().engine();
-    if engine.retry(id) {
-        return Ok(Json(json!({ "status": "sent again" })).into_response());
-    }
-    let LogAnswer::Transaction(Some(record)) = read(&orders, LogQuery::Transaction(id)).await? else {
-        return Err(unknown(&text));
-    };
-    if record.finished.is_some() {
-        let detail = format!("transaction `{text}` is finished: there is nothing to try again");
-        return Err(Problem::new(StatusCode::CONFLICT, "finished", detail));
-    }
-    let elsewhere = record.owner.filter(|owner| *owner != engine.instance());
-    let Some(owner) = elsewhere else {
-        let detail = format!("nobody drives transaction `{text}` here yet: recovery will take it up");
-        return Err(Problem::new(StatusCode::CONFLICT, "not_driven", detail));
-    };
-    match heard(|done| orders.peers().operate(owner, Operation::Retry(id), done)).await.flatten() {
-        Some(Operated::Driven(true)) => Ok(Json(json!({ "status": "sent again", "by": owner })).into_response()),
-        answer => {
-            let why = if answer.is_some() { "does not drive it yet" } else { "does not answer" };
-            let detail = format!(
-                "transaction `{text}` is that of instance `{owner}`, which {why}: if that one is gone, another takes the \
-                 transaction over within seconds, and tries it; look again"
-            );
-            Err(Problem::new(StatusCode::CONFLICT, "not_driven", detail))
-        }
-    }
-}
-
-/// What an operator says when settling a branch by hand.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResolveRequest {
-    /// Which step's branch.
-    pub step: u8,
-    /// Who.
-    pub operator: String,
-    /// Why this is right.
-    pub reason: String,
-}
-
-async fn resolve(
-    State(orders): State<OrderService>,
-    Path(text): Path<String>,
-    Json(request): Json<ResolveRequest>,
-) -> Result<Response, Problem> {
-    let id = parse(&text)?;
-    for (name, said) in [("operator", &request.operator), ("reason", &request.reason)] {
-        if said.trim().is_empty() || said.len() > MAX_TEXT_BYTES {
-            return Err(Problem::bad_argument(format!("`{name}` must have 1 to {MAX_TEXT_BYTES} bytes")));
-        }
-    }
-    let engine = orders.orchestrator().engine();
-    let ResolveRequest { step, operator, reason } = request;
-    let resolution = Resolution { step, operator: operator.into(), reason: reason.into(), at: engine.now() };
-    let answer = heard(|done| engine.resolve(id, resolution, done)).await;
-    let answer =
-        answer.ok_or_else(|| Problem::in_doubt("the service is shutting down: look at the transaction again"))?;
-    let lost = |error: LogError| Problem::in_doubt(format!("{error}: look at the transaction again"));
-    match answer.map_err(lost)? {
-        LogReply::Done => {
-            tell_owner(&orders, id, step).await;
-            Ok(Json(json!({ "status": "resolved" })).into_response())
-        }
-        LogReply::NotStuck => {
-            let detail = format!(
-                "step {step} of transaction `{text}` is no dead letter of a decided transaction: there is nothing to resolve"
-            );
-            Err(Problem::new(StatusCode::CONFLICT, "not_stuck", detail))
-        }
-        _ => Err(unknown(&text)),
-    }
-}
-
-/// Tells whoever drives a transaction what now stands in the log. Nothing depends on it: that one reads the log, too, a little later.
-async fn tell_owner(orders: &OrderService, id: TransactionId, step: u8) {
-    let engine = orders.orchestrator().engine();
-    if let Ok(LogAnswer::Transaction(Some(record))) = read(orders, LogQuery::Transaction(id)).await
-        && let Some(owner) = record.owner.filter(|owner| *owner != engine.instance())
-    {
-        _ = heard(|done| orders.peers().operate(owner, Operation::Resolved { id, step }, done)).await;
-    }
+    Problem::new(StatusCode::NOT_FOUND, "transaction_not_found", detail).with("transaction_id", id)
 }

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use ledger::{EntityId, INSUFFICIENT, UNKNOWN_ACCOUNT};
-use orchestrator::{LogAnswer, LogQuery, StoreFailure, TurnedAway};
+use orchestrator::{LogAnswer, LogQuery, StoreFailure, TurnedAway, outcome_word};
 use protocol::log::Record;
 use protocol::{Decision, Name, Outcome, Payload, Refusal, Step, TransactionId};
 use serde_json::json;
@@ -158,7 +158,11 @@ async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<(Tr
     let Plan { steps, claim, .. } = plan(id, order)?;
     let executed = tokio::time::timeout(ANSWER, orders.orchestrator().execute(CHECKOUT, steps, claim)).await;
     let late = |_| Problem::in_doubt("the checkout is not decided yet: look at the order again");
-    executed.map_err(late)?.map_err(turned_away)
+    let executed = executed.map_err(late)?.map_err(turned_away);
+    if let Ok((transaction, outcome)) = &executed {
+        tracing::debug!(order = %id, %transaction, outcome = outcome_word(outcome), "checked out");
+    }
+    executed
 }
 
 /// What the checkout of an open order comes to.

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use ledger::EntityId;
-use orchestrator::{Clock, Executed, Outcome};
+use orchestrator::{Clock, Executed, Outcome, outcome_word};
 use parking_lot::Mutex;
+use telemetry::traces::{Answered, Request, tracer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -28,7 +29,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::checkout::CHECKOUT;
 use crate::checkout_http::{PAID, Plan, failure, pay, pay_for, plan, turned_away};
 use crate::flights::{Boarding, Landed, Pilot};
-use crate::front::{CHECKOUT_ROUTE, Front};
+use crate::front::{CHECKOUT_ROUTE, Front, pattern};
+use crate::guard::Peer;
 use crate::http1::{self, Head};
 use crate::orders::{OrderState, refusals};
 use crate::rewound::{Rewound, serve_with_hyper};
@@ -42,12 +44,13 @@ const READ: usize = 4096;
 
 /// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
-    let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, stream, stopping).await };
+    let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
+    let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, peer, stream, stopping).await };
     let line = Arc::new(Line { stream, shop, turn: Mutex::new(Turn::Free) });
     let mut read = Vec::with_capacity(READ);
     // A connection that breaks ends; there is nobody to tell.
     if let Ok(End::Other) = checkouts(&line, &mut read, stopping.clone()).await {
-        serve_with_hyper(front, Rewound::new(line, read), stopping).await;
+        serve_with_hyper(front, peer, Rewound::new(line, read), stopping).await;
     }
 }
 
@@ -80,7 +83,7 @@ enum Work {
     /// The socket took no more: write the rest.
     Write(Vec<u8>),
     /// The checkout ran into another, or into a change of its order: see it through.
-    SeeThrough { order: EntityId, pilot: Option<Pilot>, started: u64 },
+    SeeThrough { order: EntityId, pilot: Option<Pilot>, started: u64, traced: Option<Arc<Request>> },
 }
 
 async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Receiver<bool>) -> io::Result<End> {
@@ -185,17 +188,23 @@ impl Line {
     async fn carry_out(&self, work: Work) -> io::Result<()> {
         match work {
             Work::Write(rest) => self.write_all(&rest).await?,
-            Work::SeeThrough { order, pilot, started } => {
+            Work::SeeThrough { order, pilot, started, traced } => {
                 let (orders, text) = (self.shop.order_service(), order.to_string());
-                let landed = match pilot {
-                    Some(pilot) => {
-                        let landed = pay(orders, order, &text).await;
-                        pilot.land(&landed);
-                        landed
+                let paying = async {
+                    match pilot {
+                        Some(pilot) => {
+                            let landed = pay(orders, order, &text).await;
+                            pilot.land(&landed);
+                            landed
+                        }
+                        None => pay_for(orders, order, &text).await,
                     }
-                    None => pay_for(orders, order, &text).await,
                 };
-                let answer = self.answer(landed, started);
+                let landed = match &traced {
+                    Some(request) => request.scope().of(paying).await,
+                    None => paying.await,
+                };
+                let answer = self.answer(landed, started, traced.as_deref().map(|request| (request, order)));
                 self.write_all(&answer).await?;
             }
         }
@@ -225,11 +234,13 @@ impl Line {
 
     /// Begins a checkout. If it is not the simple one of an open order, it is left to the reader.
     fn begin(self: Arc<Self>, order: EntityId, started: u64) {
+        let traced = tracer().map(|tracer| Request::begin(tracer, None, Some(order.to_string().into())));
         let boarding = self.shop.order_service().flights().board(order);
         let Boarding::Pilot(pilot) = boarding else {
-            return self.pass(Turn::Left(Work::SeeThrough { order, pilot: None, started }));
+            return self.pass(Turn::Left(Work::SeeThrough { order, pilot: None, started, traced }));
         };
-        let mut flight = Flight { line: Arc::clone(&self), order, total_cost: 0, pilot: Some(pilot), started };
+        let scope = traced.as_ref().map(Request::scope);
+        let mut flight = Flight { line: Arc::clone(&self), order, total_cost: 0, pilot: Some(pilot), started, traced };
         // What is read here need not be durable: the claim names its version, and is flushed behind it.
         let planned = self.shop.orders().read(|book| {
             let found = book.order(order).filter(|found| found.state == OrderState::Open && !found.lines.is_empty());
@@ -238,16 +249,29 @@ impl Line {
         if let Ok(Some(Ok(Plan { steps, claim, total_cost }))) = planned {
             flight.total_cost = total_cost;
             let done = Box::new(move |executed| flight.land(executed));
-            self.shop.orchestrator().engine().execute(CHECKOUT, steps, claim, done);
+            let execute = || self.shop.orchestrator().engine().execute(CHECKOUT, steps, claim, done);
+            match scope {
+                Some(scope) => scope.within(execute),
+                None => execute(),
+            }
         }
     }
 
-    fn answer(&self, landed: Landed, started: u64) -> Vec<u8> {
+    fn answer(&self, landed: Landed, started: u64, traced: Option<(&Request, EntityId)>) -> Vec<u8> {
         let (status, answer) = match landed {
             Ok(()) => (StatusCode::OK, http1::text(PAID)),
             Err(problem) => (problem.status(), http1::problem(problem)),
         };
         self.shop.count(CHECKOUT_ROUTE, status, started);
+        if let Some((request, order)) = traced {
+            let path = format_args!("{CHECKOUT_ROUTE}{order}");
+            request.answered(Answered {
+                method: "POST",
+                route: pattern(CHECKOUT_ROUTE),
+                path: &path,
+                status: status.as_u16(),
+            });
+        }
         answer
     }
 
@@ -318,10 +342,14 @@ struct Flight {
     /// Taken when it lands.
     pilot: Option<Pilot>,
     started: u64,
+    traced: Option<Arc<Request>>,
 }
 
 impl Flight {
     fn land(mut self, executed: Executed) {
+        if let Ok((transaction, outcome)) = &executed {
+            tracing::debug!(order = %self.order, %transaction, outcome = outcome_word(outcome), "checked out");
+        }
         let landed = match executed {
             Ok((_, Outcome::Committed)) => Ok(()),
             // Another checkout was faster, or the order changed: look again.
@@ -332,7 +360,8 @@ impl Flight {
         if let Some(pilot) = self.pilot.take() {
             pilot.land(&landed);
         }
-        let answer = self.line.answer(landed, self.started);
+        let traced = self.traced.as_deref().map(|request| (request, self.order));
+        let answer = self.line.answer(landed, self.started, traced);
         Arc::clone(&self.line).reply(answer);
     }
 }
@@ -341,7 +370,8 @@ impl Drop for Flight {
     /// One that has not landed is left to the line's reader.
     fn drop(&mut self) {
         if let Some(pilot) = self.pilot.take() {
-            let work = Work::SeeThrough { order: self.order, pilot: Some(pilot), started: self.started };
+            let (order, started, traced) = (self.order, self.started, self.traced.take());
+            let work = Work::SeeThrough { order, pilot: Some(pilot), started, traced };
             self.line.pass(Turn::Left(work));
         }
     }

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest delay that can be injected. Milliseconds.
 pub const MAX_DELAY_MS: u64 = 60_000;
+/// A fault with this rate strikes every time. Percent.
+pub const ALWAYS: u8 = 100;
 
 /// Before the work, or after it and before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,21 @@ pub struct Rule {
     pub fault: Fault,
     /// How many times yet; `None`: until it is cleared.
     pub times: Option<u64>,
+    /// In how many of a hundred cases, by chance: 1 to [`ALWAYS`].
+    #[serde(skip_serializing_if = "is_always")]
+    pub percent: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_always(percent: &u8) -> bool {
+    *percent >= ALWAYS
+}
+
+impl Rule {
+    /// A fault that strikes every time.
+    pub fn always(fault: Fault, times: Option<u64>) -> Self {
+        Self { fault, times, percent: ALWAYS }
+    }
 }
 
 /// A change of the faults to inject, as instances of a service tell each other.
@@ -115,6 +132,8 @@ pub enum FaultChange {
         fault: Fault,
         /// How many times in each instance; `None`: until it is cleared.
         times: Option<u64>,
+        /// In how many of a hundred cases: 1 to [`ALWAYS`].
+        percent: u8,
     },
     /// Clear one point, or all.
     Clear {
@@ -129,12 +148,33 @@ pub struct Faults {
     enabled: bool,
     armed: AtomicBool,
     rules: Mutex<BTreeMap<Point, Rule>>,
+    chance: Mutex<Chance>,
+}
+
+/// Xorshift (Marsaglia, 2003): a fault's rate needs no better dice.
+#[derive(Debug)]
+struct Chance(u64);
+
+impl Chance {
+    /// Begins anywhere.
+    fn somewhere() -> Self {
+        Self(std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) | 1)
+    }
+
+    /// Whether it happens that happens in `percent` of a hundred cases.
+    fn strikes(&mut self, percent: u8) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) % 100 < u64::from(percent)
+    }
 }
 
 impl Faults {
     /// No faults; whether any may be set.
     pub fn new(enabled: bool) -> Self {
-        Self { enabled, armed: AtomicBool::new(false), rules: Mutex::default() }
+        let chance = Mutex::new(Chance::somewhere());
+        Self { enabled, armed: AtomicBool::new(false), rules: Mutex::default(), chance }
     }
 
     /// Whether faults may be set.
@@ -145,7 +185,9 @@ impl Faults {
     /// Does as a change says.
     pub fn change(&self, change: &FaultChange) {
         match change {
-            FaultChange::Set { point, fault, times } => self.set(*point, Rule { fault: *fault, times: *times }),
+            FaultChange::Set { point, fault, times, percent } => {
+                self.set(*point, Rule { fault: *fault, times: *times, percent: *percent });
+            }
             FaultChange::Clear { point } => self.clear(*point),
         }
     }
@@ -182,6 +224,9 @@ impl Faults {
         let mut rules = self.rules.lock();
         let rule = rules.get_mut(&point)?;
         let fault = rule.fault;
+        if !is_always(&rule.percent) && !self.chance.lock().strikes(rule.percent) {
+            return None;
+        }
         if let Some(times) = &mut rule.times {
             *times -= 1;
             if *times == 0 {
@@ -259,10 +304,33 @@ mod tests {
     fn a_fault_strikes_as_often_as_it_was_set_for() {
         let faults = Faults::new(true);
         let point = Point { moment: Moment::Before, verb: Verb::Commit };
-        faults.set(point, Rule { fault: Fault::Error, times: Some(2) });
+        faults.set(point, Rule::always(Fault::Error, Some(2)));
         let strikes = |_| faults.strike(Moment::Before, Verb::Commit).is_some();
         assert_eq!((0..3).map(strikes).collect::<Vec<_>>(), [true, true, false]);
         assert!(faults.rules().is_empty());
+    }
+
+    #[test]
+    fn a_fault_with_a_rate_strikes_about_so_often_and_only_strikes_use_up_its_times() {
+        let point = Point { moment: Moment::Before, verb: Verb::Prepare };
+        for seed in 1..20 {
+            let mut faults = Faults::new(true);
+            faults.chance = Mutex::new(Chance(seed * 0x9e37_79b9));
+            faults.set(point, Rule { fault: Fault::Error, times: None, percent: 20 });
+            let strikes = (0..5_000).filter(|_| faults.strike(Moment::Before, Verb::Prepare).is_some()).count();
+            assert!((850..1_150).contains(&strikes), "seed {seed}: {strikes} of 5000");
+            faults.set(point, Rule { fault: Fault::Error, times: Some(3), percent: 20 });
+            let strikes = (0..1_000).filter(|_| faults.strike(Moment::Before, Verb::Prepare).is_some()).count();
+            assert_eq!(strikes, 3, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_only_where_there_is_one() {
+        let shown =
+            |percent| serde_json::to_string(&Rule { fault: Fault::Delay { ms: 5 }, times: None, percent }).unwrap();
+        assert_eq!(shown(ALWAYS), r#"{"delay":{"ms":5},"times":null}"#);
+        assert_eq!(shown(20), r#"{"delay":{"ms":5},"times":null,"percent":20}"#);
     }
 
     #[test]
@@ -286,7 +354,7 @@ mod tests {
     fn a_change_does_what_it_says() {
         let (faults, point) = (Faults::new(true), Point { moment: Moment::After, verb: Verb::Execute });
         let fault = Fault::Delay { ms: 5 };
-        faults.change(&FaultChange::Set { point, fault, times: Some(2) });
+        faults.change(&FaultChange::Set { point, fault, times: Some(2), percent: ALWAYS });
         assert_eq!(faults.strike(Moment::After, Verb::Execute), Some(fault));
         faults.change(&FaultChange::Clear { point: Some(point) });
         assert_eq!(faults.strike(Moment::After, Verb::Execute), None);
@@ -295,7 +363,7 @@ mod tests {
     #[test]
     fn nothing_can_be_set_unless_enabled() {
         let faults = Faults::new(false);
-        faults.set(Point { moment: Moment::Before, verb: Verb::Commit }, Rule { fault: Fault::Crash, times: None });
+        faults.set(Point { moment: Moment::Before, verb: Verb::Commit }, Rule::always(Fault::Crash, None));
         assert_eq!(faults.strike(Moment::Before, Verb::Commit), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The outermost service: counts and measures every request by its route.
+//! The outermost service: counts and measures every request by its route, and refuses what a browser would change for another site.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,12 +8,18 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use ledger::EntityId;
 use orchestrator::{Clock, SystemClock};
+use telemetry::TraceContext;
+use telemetry::traces::{Answered, Tracer, tracer};
 use tower_service::Service;
 
+use crate::guard::{self, Door, Refused, is_foreign_change};
 use crate::metrics::Metrics;
 use crate::openapi::Api;
+use crate::problem::Problem;
 use crate::server::Shop;
 use crate::vitals::{self, Vitals};
 
@@ -56,6 +62,20 @@ impl Front {
         Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }) }
     }
 
+    /// The same, with what is the operators' under `/admin`, for whom `door` admits.
+    #[must_use]
+    pub fn with_operators(mut self, operators: Router, door: Door) -> Self {
+        self.router = self.router.nest("/admin", guard::behind(door, operators));
+        self
+    }
+
+    /// Serves these routes too; none of them may be one that is served already.
+    #[must_use]
+    pub fn beside(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes);
+        self
+    }
+
     pub(crate) fn shop(&self) -> Option<&Shop> {
         self.about.shop.as_ref()
     }
@@ -74,19 +94,105 @@ impl Service<Request> for Front {
         let about = Arc::clone(&self.about);
         let started = about.clock.micros();
         let route = route(about.prefix, request.uri().path());
-        let answer = self.router.call(request);
-        Box::pin(async move {
-            let response = answer.await?;
+        if is_foreign_change(request.method(), request.headers()) {
+            about.metrics.request(
+                route,
+                StatusCode::FORBIDDEN,
+                about.clock.micros().saturating_sub(started) as f64 / 1e6,
+            );
+            return Box::pin(async { Ok(Problem::from(Refused::CrossSite).into_response()) });
+        }
+        let traced =
+            tracer().filter(|_| !UNTRACED.contains(&route)).map(|tracer| Traced::begin(tracer, route, &request));
+        let counted = move |response: &Response| {
             let seconds = about.clock.micros().saturating_sub(started) as f64 / 1e6;
             about.metrics.request(route, response.status(), seconds);
+        };
+        let Some(traced) = traced else {
+            let answer = self.router.call(request);
+            return Box::pin(async move { answer.await.inspect(counted) });
+        };
+        let scope = traced.request.scope();
+        let answer = scope.within(|| self.router.call(request));
+        Box::pin(async move {
+            let mut response = scope.of(answer).await?;
+            counted(&response);
+            traced.answered(&mut response);
             Ok(response)
         })
     }
 }
 
+/// Routes that tell of the process, not of the shop.
+const UNTRACED: [&str; 2] = ["/health", "other"];
+/// What a client that sent a `traceparent` is told: where in its trace the request was.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// A request that is traced.
+struct Traced {
+    request: Arc<telemetry::traces::Request>,
+    method: Method,
+    path: String,
+    route: &'static str,
+    told: bool,
+}
+
+impl Traced {
+    fn begin(tracer: &Arc<Tracer>, route: &'static str, request: &Request) -> Self {
+        let field = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let parent = field("traceparent").and_then(|parent| TraceContext::read(parent, field("tracestate")));
+        let path = request.uri().path();
+        let order = ["/orders/checkout/", "/orders/find/", "/orders/addItem/"].contains(&route);
+        let order = order
+            .then(|| {
+                path.split('/')
+                    .skip_while(|part| !["checkout", "find", "addItem"].contains(part))
+                    .nth(1)
+                    .filter(|part| part.parse::<EntityId>().is_ok())
+                    .map(Into::into)
+            })
+            .flatten();
+        let told = parent.is_some();
+        let begun = telemetry::traces::Request::begin(tracer, parent, order);
+        Self { request: begun, method: request.method().clone(), path: path.to_owned(), route, told }
+    }
+
+    fn answered(&self, response: &mut Response) {
+        let status = response.status().as_u16();
+        let (method, route) = (self.method.as_str(), pattern(self.route));
+        self.request.answered(Answered { method, route, path: &self.path, status });
+        if self.told
+            && let Ok(place) = HeaderValue::from_str(&self.request.context().parent())
+        {
+            response.headers_mut().insert(TRACE_RESPONSE, place);
+        }
+    }
+}
+
+/// A route as the conventions have it: with names for what differs from request to request.
+pub(crate) fn pattern(route: &'static str) -> &'static str {
+    match route {
+        CHECKOUT_ROUTE => "/orders/checkout/{order_id}",
+        "/orders/create/" => "/orders/create/{user_id}",
+        "/orders/find/" => "/orders/find/{order_id}",
+        "/orders/addItem/" => "/orders/addItem/{order_id}/{item_id}/{quantity}",
+        "/orders/batch_init/" => "/orders/batch_init/{n}/{n_items}/{n_users}/{item_price}",
+        "/stock/item/create/" => "/stock/item/create/{price}",
+        "/stock/find/" => "/stock/find/{item_id}",
+        "/stock/add/" => "/stock/add/{item_id}/{amount}",
+        "/stock/subtract/" => "/stock/subtract/{item_id}/{amount}",
+        "/stock/batch_init/" => "/stock/batch_init/{n}/{starting_stock}/{item_price}",
+        "/payment/find_user/" => "/payment/find_user/{user_id}",
+        "/payment/add_funds/" => "/payment/add_funds/{user_id}/{amount}",
+        "/payment/pay/" => "/payment/pay/{user_id}/{amount}",
+        "/payment/batch_init/" => "/payment/batch_init/{n}/{starting_money}",
+        other => other,
+    }
+}
+
 /// The name under which a path is measured: its route, never an id. A label must live as long as the program.
 fn route(prefix: &str, path: &str) -> &'static str {
-    const ROUTES: [&str; 19] = [
+    const ROUTES: [&str; 20] = [
         CHECKOUT_ROUTE,
         "/orders/create/",
         "/orders/find/",
@@ -106,6 +212,7 @@ fn route(prefix: &str, path: &str) -> &'static str {
         "/payment/batch_init/",
         "/payment/fault/",
         "/health",
+        "/admin/",
     ];
     let named = |route: &&str| path.starts_with(route);
     // The name of the only service here may be left out.

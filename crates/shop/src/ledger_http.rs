@@ -12,7 +12,7 @@ use orchestrator::{LedgerAnswer, LedgerQuery, StoreFailure};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
 use serde_json::json;
 
-use crate::faults::{Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
+use crate::faults::{ALWAYS, Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
 use crate::ledger_service::LedgerService;
 use crate::openapi::{Api, Description, schema};
 use crate::problem::Problem;
@@ -135,6 +135,11 @@ pub(crate) fn fault_routes() -> Api<LedgerService> {
                 "How often; without it until cleared",
                 json!({ "type": "integer", "minimum": 1, "maximum": MAX_AMOUNT }),
             )
+            .query(
+                "percent",
+                "In how many of a hundred cases, by chance; without it always",
+                json!({ "type": "integer", "minimum": 1, "maximum": ALWAYS }),
+            )
             .body(schema("Fault"), false)
             .reads();
     let clears = fault("clearFaults", "Clears one point, or all", "Status").query("point", "Which", point).reads();
@@ -183,7 +188,7 @@ fn enabled(service: &LedgerService) -> Result<&Faults, Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, "fault_injection_disabled", detail))
 }
 
-/// Takes `point`, `action` (crash, delay, error, error_after), `delay_ms` and `times` from the query or a JSON body.
+/// Takes `point`, `action` (crash, delay, error, error_after), `delay_ms`, `times` and `percent` from the query or a JSON body.
 async fn set_fault(
     State(service): State<LedgerService>,
     Query(mut arguments): Query<HashMap<String, String>>,
@@ -211,5 +216,8 @@ async fn set_fault(
         _ => return Err(Problem::bad_argument("`action` must be crash, delay, error or error_after")),
     };
     let times = arguments.get("times").map(|times| number("times", times, 1, MAX_AMOUNT)).transpose()?;
-    change_faults(&service, FaultChange::Set { point, fault, times: times.map(i64::unsigned_abs) }).await
+    let percent = arguments.get("percent").map(|percent| number("percent", percent, 1, ALWAYS.into())).transpose()?;
+    let percent = percent.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(ALWAYS);
+    let times = times.map(i64::unsigned_abs);
+    change_faults(&service, FaultChange::Set { point, fault, times, percent }).await
 }

@@ -136,7 +136,7 @@ impl LedgerService {
                     None => {}
                     Some(Termination::Retire) => retired.push(branch),
                     Some(Termination::Apply(verb)) => {
-                        tracing::debug!(%branch, %verb, "the log said what became of a branch that nobody came back for");
+                        tracing::debug!(transaction = %branch.transaction, step = branch.step, %verb, "the log said what became of a branch that nobody came back for");
                         applied += 1;
                         // The branch is open, so its entries are known: no payload is needed.
                         let command = Command { branch, verb, payload: Payload::EMPTY };
@@ -146,7 +146,7 @@ impl LedgerService {
             }
             if applied > 0 {
                 let service = service.name();
-                tracing::warn!(%service, branches = applied, "settled branches that nobody came back for, as the log said");
+                tracing::warn!(participant = %service, branches = applied, "settled branches that nobody came back for, as the log said");
             }
             if !retired.is_empty() {
                 store.submit(LedgerCommand::Retire(retired), Box::new(|_| {}));

@@ -23,6 +23,9 @@
 //! | [`vitals`]      | health and metrics                                                        |
 //! | [`openapi`]     | each route with its description, and the document made of that            |
 //! | [`admin`]       | the operators' door                                                       |
+//! | [`trail`]       | what operators did, kept with the orders                                  |
+//! | [`guard`]       | who may use what is the operators', and what browsers may not do for other sites |
+//! | [`log_level`]   | what is logged, changed at that door                                      |
 //! | [`problem`]     | failures as problem details                                               |
 //! | [`metrics`]     | counters and histograms                                                   |
 
@@ -35,10 +38,12 @@ mod connection;
 pub mod faults;
 mod flights;
 mod front;
+pub mod guard;
 mod http1;
 mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;
+pub mod log_level;
 pub mod metrics;
 pub mod openapi;
 pub mod order_service;
@@ -57,6 +62,7 @@ pub mod server;
 mod single;
 mod stock_http;
 pub mod store;
+pub mod trail;
 pub mod vitals;
 
 pub use connection::serve_connection;

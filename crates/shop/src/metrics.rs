@@ -7,7 +7,7 @@ mod process;
 use std::fmt::Debug;
 
 use axum::http::StatusCode;
-use orchestrator::{Observation, Observer, Outcome};
+use orchestrator::{Observation, Observer, outcome_word};
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -146,6 +146,9 @@ pub struct Metrics {
     store_batch_commands: Family<Labels, Distribution>,
     store_flush_seconds: Family<Labels, Distribution>,
     store_disk_bytes: Family<Labels, Gauge>,
+
+    spans: [Told; 2],
+    export_failures: Told,
 
     broker_up: Family<Labels, Gauge>,
     broker_events: Family<Labels, Told>,
@@ -312,6 +315,21 @@ impl Default for Metrics {
                 "Writing and flushing one batch"
             ),
             store_disk_bytes: add!(Family::default(), "store_disk_bytes", SERVICE, "Size of the store's folder"),
+            spans: [
+                add!(Told::default(), "trace_spans_exported", &[], "Spans that the back end for traces has taken"),
+                add!(
+                    Told::default(),
+                    "trace_spans_dropped",
+                    &[],
+                    "Spans that are lost: too many waited, or the back end did not take them"
+                ),
+            ],
+            export_failures: add!(
+                Told::default(),
+                "trace_export_failures",
+                &[],
+                "Batches of spans that the back end did not take"
+            ),
             broker_up: add!(Family::default(), "broker_up", &["broker"], "Whether there is a connection to the broker"),
             broker_events: add!(
                 Family::default(),
@@ -452,21 +470,15 @@ impl Metrics {
     /// Everything, as Prometheus reads it.
     pub fn text(&self) -> String {
         self.process.look();
+        let [exported, dropped, failures] = telemetry::traces::figures();
+        self.spans[0].tell(exported);
+        self.spans[1].tell(dropped);
+        self.export_failures.tell(failures);
         let mut text = String::new();
         match encode(&mut text, &self.registry.lock()) {
             Ok(()) => text,
             Err(_) => String::new(),
         }
-    }
-}
-
-fn outcome_word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Committed => "committed",
-        Outcome::Refused { .. } => "refused",
-        Outcome::Conflict(_) => "conflict",
-        Outcome::RolledBack { .. } => "rolled_back",
-        Outcome::InDoubt => "in_doubt",
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::{HeaderValue, header};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
 use serde_json::{Map, Value, json};
 
@@ -210,7 +210,9 @@ pub struct Api<S = ()> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Api<S> {
-    pub(crate) fn new() -> Self {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
         Self { router: Router::new(), routes: Vec::new() }
     }
 
@@ -222,6 +224,11 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     pub(crate) fn post<H: Handler<T, S>, T: 'static>(mut self, path: &str, handler: H, operation: Description) -> Self {
         self.router = self.router.route(path, post(handler));
         self.described("post", path, operation)
+    }
+
+    pub(crate) fn put<H: Handler<T, S>, T: 'static>(mut self, path: &str, handler: H, operation: Description) -> Self {
+        self.router = self.router.route(path, put(handler));
+        self.described("put", path, operation)
     }
 
     fn described(mut self, method: &'static str, path: &str, operation: Description) -> Self {
@@ -241,6 +248,19 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.routes.extend(other.routes);
+        self
+    }
+
+    /// Each operation with what the operators' [guard](crate::guard) answers to whom it does not let in.
+    pub(crate) fn guarded(mut self) -> Self {
+        let guard = |route: Route| Route {
+            operation: route
+                .operation
+                .fails(401, &["unauthorized"])
+                .fails(403, &["cross_site", "strange_host", "operators_only"]),
+            ..route
+        };
+        self.routes = self.routes.into_iter().map(guard).collect();
         self
     }
 

@@ -78,15 +78,11 @@ impl OrderService {
         orders_http::routes().with_state(self.clone())
     }
 
-    /// The operators' routes, for [`admin::SOCKET`]: those to transactions, and those of the audit.
-    pub fn admin_routes(&self, auditor: &Arc<Auditor>) -> Router {
-        let audit = Api::new().nest("/admin", http::routes(Arc::clone(auditor), self.clone()));
-        vitals::finish(self.transactions().merge(audit).described_as("Settle, for operators", &["/"]))
-    }
-
-    /// The operators' routes to transactions.
-    pub(crate) fn transactions(&self) -> Api {
-        admin::routes().with_state(self.clone())
+    /// The operators' routes, for [`admin::SOCKET`]: those to transactions, those of the audit, and `more`.
+    pub fn admin_routes(&self, auditor: &Arc<Auditor>, more: Api) -> Router {
+        let audit = http::routes(Arc::clone(auditor), self.clone());
+        let all = admin::routes().with_state(self.clone()).merge(audit).merge(more);
+        vitals::finish(all.guarded().described_as("Settle, for operators", &["/admin", "/"]))
     }
 
     /// How far a transaction is that this instance drives.

@@ -9,11 +9,13 @@
 use embedded::StoreError;
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::{Done, Log, StoreFailure};
+use protocol::limits::MAX_PAGE;
 use protocol::{Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use crate::orders::{Order, OrderBook, OrdersCommand, OrdersReply, Paid};
 use crate::store::OrderLog;
+use crate::trail::Entry;
 
 mod conformance;
 mod look;
@@ -56,6 +58,8 @@ pub enum OrdersQuery {
     Progress,
     /// Everything that an audit asks of the orders.
     Audit,
+    /// The latest entries of the operators' trail, so many at most: up to [`MAX_PAGE`].
+    Trail(usize),
     /// A little of what an audit asks that goes on all the time.
     Look(OrdersLook),
 }
@@ -73,6 +77,8 @@ pub enum OrdersAnswer {
     Progress(Progress),
     /// To [`OrdersQuery::Audit`].
     Audit(Box<OrdersAudit>),
+    /// To [`OrdersQuery::Trail`], the latest first.
+    Trail(Vec<Entry>),
     /// To [`OrdersQuery::Look`].
     Seen(OrdersSeen),
 }
@@ -139,6 +145,9 @@ pub fn answer_orders(book: &OrderBook, query: &OrdersQuery, sequence: u64) -> Or
         }
         OrdersQuery::Look(asked) => OrdersAnswer::Seen(look::look(book, asked)),
         OrdersQuery::Audit => OrdersAnswer::Audit(Box::new(audit_orders(book, sequence))),
+        OrdersQuery::Trail(limit) => {
+            OrdersAnswer::Trail(book.trail().latest((*limit).min(MAX_PAGE)).cloned().collect())
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use protocol::{Decision, Name, Refusal, Transaction, TransactionId};
 
 use crate::checkout::Claim;
 use crate::order_store::OrderDiscrepancy;
+use crate::trail::{Note, Trail};
 
 /// So many units of one item, at one price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +116,15 @@ pub enum OrdersCommand {
     },
     /// A command to the log. A stage claims an order; a decision pays or reopens it.
     Log(LogCommand),
+    /// Writes into the operators' trail what one of them is about to do.
+    Note(Note),
+    /// Writes behind it what came of that, once.
+    NoteOutcome {
+        /// The entry's number.
+        number: u64,
+        /// What came of it: at most [`MAX_TEXT_BYTES`](protocol::limits::MAX_TEXT_BYTES).
+        outcome: Box<str>,
+    },
 }
 
 /// What the orders answer.
@@ -141,6 +151,8 @@ pub enum OrdersReply {
     Done,
     /// The log's answer.
     Log(LogReply),
+    /// The number of the entry in the operators' trail.
+    Noted(u64),
 }
 
 /// Refusals of a claim.
@@ -191,6 +203,7 @@ pub struct OrderBook {
     /// The paid orders that a `Replace` did away with.
     replaced: Paid,
     keys: Keys<OrdersReply>,
+    trail: Trail,
 }
 
 /// A picture of an [`OrderBook`] that stands still.
@@ -202,6 +215,8 @@ pub struct FrozenOrders {
     pub log: FrozenLog,
     /// What does not fit in a table.
     pub rest: OrdersRest,
+    /// The operators' trail.
+    pub trail: Trail,
 }
 
 /// The parts of an order book that are small.
@@ -227,6 +242,11 @@ impl OrderBook {
             OrdersCommand::Log(command) => {
                 let (reply, changed) = self.log(command);
                 (OrdersReply::Log(reply), changed)
+            }
+            OrdersCommand::Note(note) => (OrdersReply::Noted(self.trail.write(note.clone())), true),
+            OrdersCommand::NoteOutcome { number, outcome } => {
+                let (found, changed) = self.trail.conclude(*number, outcome);
+                (if found { OrdersReply::Done } else { OrdersReply::NotFound }, changed)
             }
         }
     }
@@ -404,6 +424,11 @@ impl OrderBook {
         &self.log
     }
 
+    /// The operators' trail.
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
     /// What all paid orders that ever were come to, those replaced since included.
     pub fn paid(&self) -> Paid {
         let mut paid = self.replaced.clone();
@@ -467,16 +492,17 @@ impl OrderBook {
                     self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect()
                 },
             },
+            trail: self.trail.clone(),
         }
     }
 
     /// Rebuilds the state from what a picture held.
-    pub fn thaw(orders: Table<EntityId, Order>, log: LogState, rest: OrdersRest) -> Self {
+    pub fn thaw(orders: Table<EntityId, Order>, log: LogState, rest: OrdersRest, trail: Trail) -> Self {
         let mut keys = Keys::default();
         for (key, reply) in rest.keys {
             keys.remember(&key, reply);
         }
-        Self { orders, log, version: rest.version, replaced: rest.replaced, keys }
+        Self { orders, log, version: rest.version, replaced: rest.replaced, keys, trail }
     }
 }
 

@@ -27,14 +27,14 @@ impl<S: LedgerStore + Clone> LedgerParticipant<S> {
 
     /// Does the work and answers, with whatever fault is set to strike afterwards.
     fn work(&self, command: Command, fails_afterwards: bool, done: Done<Reply>) {
-        let (verb, name) = (command.verb, self.name);
+        let (branch, verb, name) = (command.branch, command.verb, self.name);
         let (faults, metrics) = (Arc::clone(&self.faults), Arc::clone(&self.metrics));
         self.store.submit_unboxed(LedgerCommand::Branch(command), move |answer| {
             let reply = match answer {
                 Ok(LedgerReply::Branch { reply, repaired }) => {
                     if repaired {
                         metrics.repaired(name);
-                        tracing::error!(service = %name,
+                        tracing::error!(participant = %name, transaction = %branch.transaction, step = branch.step,
                             "a commit found no prepared branch and captured anew: this store has lost data");
                     }
                     reply

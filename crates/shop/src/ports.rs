@@ -14,7 +14,7 @@ use ledger::EntityId;
 use orchestrator::{Done, Engine, LedgerAnswer, LedgerQuery, LedgerStore, LogError, Look, Seen, StoreFailure};
 use protocol::limits::MAX_PAGE;
 use protocol::log::Verdict;
-use protocol::{Name, TransactionId};
+use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use crate::checkout::PAYMENT;
@@ -95,6 +95,9 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Asks `leader` for the last word of its continuous audit, as JSON; `done` hears `None` if it cannot be reached.
     fn auditor(&self, leader: Name, done: Done<Option<Vec<u8>>>);
+
+    /// Has every instance of a service use another filter for its log. `done` hears why they could not be told.
+    fn set_log_filter(&self, service: Name, filter: String, done: Done<Result<(), String>>);
 }
 
 /// What an operator wants of whoever drives a transaction.
@@ -117,9 +120,25 @@ pub enum Operation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operated {
     /// To [`Operation::States`], in its order; `None` for what is not driven there.
-    States(Vec<Option<String>>),
+    States(Vec<Option<Driven>>),
     /// To the others: whether the transaction is driven there.
     Driven(bool),
+}
+
+/// How far a transaction is, as whoever drives it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driven {
+    /// What its coordinator is doing.
+    pub state: String,
+    /// How far each participant is.
+    pub sendings: Vec<Sending>,
+}
+
+impl Driven {
+    /// As an engine says, if it drives it.
+    pub fn by(engine: &Engine, id: TransactionId) -> Option<Self> {
+        engine.progress_of(id).map(|(state, sendings)| Self { state: state.to_owned(), sendings })
+    }
 }
 
 impl Operation {
@@ -127,8 +146,7 @@ impl Operation {
     pub fn at(self, engine: &Arc<Engine>) -> Operated {
         match self {
             Self::States(ids) => {
-                let state = |id: TransactionId| engine.state_of(id).map(str::to_owned);
-                Operated::States(ids.into_iter().take(MAX_PAGE).map(state).collect())
+                Operated::States(ids.into_iter().take(MAX_PAGE).map(|id| Driven::by(engine, id)).collect())
             }
             Self::Retry(id) => Operated::Driven(engine.retry(id)),
             Self::Resolved { id, step } => Operated::Driven(engine.resolved(id, step)),
@@ -157,6 +175,10 @@ impl Peers for NoPeers {
 
     fn auditor(&self, _: Name, done: Done<Option<Vec<u8>>>) {
         done(None);
+    }
+
+    fn set_log_filter(&self, service: Name, _: String, done: Done<Result<(), String>>) {
+        done(Err(format!("there is no other process: {service} is a part of this one, which logs by one filter")));
     }
 }
 

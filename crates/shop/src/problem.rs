@@ -44,6 +44,11 @@ impl Problem {
         self
     }
 
+    /// Its code and detail, in a line.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}: {}", self.code, self.detail)
+    }
+
     /// Tells the client to come back in a second.
     #[must_use]
     pub fn retry_later(mut self) -> Self {

@@ -12,6 +12,7 @@
 //! | [`Question::Look`]         | any instance of a ledger's service     | [`Answer::Seen`]            |
 //! | [`Question::Auditor`]      | the order instance that leads          | [`Answer::Auditor`]         |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
+//! | [`Question::LogFilter`]    | every instance of a service            | none: it is told, not asked |
 
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub enum Question {
     Look(Look),
     /// What is the last word of your continuous audit?
     Auditor,
+    /// What is to be logged from now on.
+    LogFilter(String),
 }
 
 /// An answer.
@@ -114,6 +117,13 @@ fn read(question: &[u8]) -> Option<Question> {
     record::decode(question).inspect_err(|error| tracing::error!(%error, "a question cannot be read")).ok()
 }
 
+fn use_filter(filter: &str, done: Reply) {
+    if let Err(bad) = telemetry::logs::set_filter(filter) {
+        tracing::warn!(why = %bad, "another process asked for a filter that cannot be used");
+    }
+    done(None);
+}
+
 /// Answers a question to the order service, whose audit this is. Call it on a runtime.
 pub fn answer_of_orders(orders: &OrderService, auditor: &Auditor, question: &[u8], done: Reply) {
     let engine = orders.orchestrator().engine();
@@ -143,6 +153,7 @@ pub fn answer_of_orders(orders: &OrderService, auditor: &Auditor, question: &[u8
                 answer(done, &Answer::Well(orders.answers(HEALTH_PATIENCE).await));
             });
         }
+        Some(Question::LogFilter(filter)) => use_filter(&filter, done),
         Some(Question::Auditor) if engine.is_leader() => {
             answer(done, &Answer::Auditor(serde_json::to_vec(&auditor.view()).unwrap_or_default()));
         }
@@ -175,6 +186,7 @@ pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn C
             ledger.terminate_orphans(clock.now());
             done(None);
         }
+        Some(Question::LogFilter(filter)) => use_filter(&filter, done),
         Some(Question::Look(look)) => {
             look_at(&**ledger.store(), look, Box::new(|seen| answer(done, &Answer::Seen(seen))))
         }
@@ -199,6 +211,7 @@ mod tests {
             point: Point { moment: Moment::After, verb: Verb::Execute },
             fault,
             times,
+            percent: 20,
         };
         let from = Name::literal("stock-1");
         for question in [
@@ -212,6 +225,7 @@ mod tests {
             Question::Orphans,
             Question::Look(Look::Accounts { after: "17".to_owned() }),
             Question::Auditor,
+            Question::LogFilter("warn,shop=debug".to_owned()),
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },
             Question::Faults { from, change: change(Fault::Crash, None) },
             Question::Faults { from, change: FaultChange::Clear { point: None } },

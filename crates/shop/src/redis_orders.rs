@@ -18,6 +18,7 @@
 //! | `book`              | hash: the last `version`; `seeds`, which say what the untouched ones are                               |
 //! | `replaced`          | hash: what paid ones came to that were replaced and overwritten: how many, by user, by item            |
 //! | `keys`, `key_order` | hash and list: idempotency keys, with the first answers                                                |
+//! | `trail`, `trail_outcomes` | hashes: the operators' trail by number, the last of which is in `book`: what was to be done; what came of it |
 //!
 //! **Replacing** a million orders writes one line into `seeds`. What an order that nobody has changed since holds is drawn from it, with the
 //! order book's own generator; the scripts have it, too, for when such an order is added to. A paid one that was replaced still counts, as it stands, until it is overwritten, and then in `replaced`.
@@ -26,6 +27,7 @@ use std::sync::LazyLock;
 
 use ledger::EntityId;
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
+use protocol::limits::MAX_PAGE;
 use protocol::log::{LogCommand, LogReply};
 use protocol::{Name, Timestamp, Transaction};
 use redis_store::answers::{Unreadable, only};
@@ -168,6 +170,12 @@ impl OrderStore for RedisOrders {
             OrdersQuery::Youngest => self.log.youngest(Box::new(|told| done(told.map(OrdersAnswer::Youngest)))),
             OrdersQuery::Progress => self.progress(Box::new(|told| done(told.map(OrdersAnswer::Progress)))),
             OrdersQuery::Audit => audit::begin(self.clone(), done),
+            OrdersQuery::Trail(limit) => {
+                let mut call = self.call("trail");
+                call.word(&limit.min(MAX_PAGE).to_string());
+                let read = |values: Vec<Value>| codec::trail(only(&values)?).map(OrdersAnswer::Trail);
+                self.store.ask(vec![call], read, done);
+            }
             OrdersQuery::Look(look) => audit::look(self, &look, done),
         }
     }

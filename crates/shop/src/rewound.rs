@@ -19,19 +19,24 @@ use tower_service::Service;
 
 use crate::connection::{HEAD_PATIENCE, Line};
 use crate::front::Front;
+use crate::guard::Peer;
 
 /// How long the rest of a half-sent request is awaited when the server is stopping.
 const HALF_SENT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve_with_hyper(
     front: Front,
+    peer: Option<Peer>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     mut stopping: watch::Receiver<bool>,
 ) {
     let io = TokioIo::new(stream);
     let in_progress = Arc::new(AtomicUsize::new(0));
     let requests = Arc::clone(&in_progress);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let progress = InProgress::begin(&requests);
         let answer = front.clone().call(request.map(Body::new));
         async move {

@@ -23,7 +23,7 @@ use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, Sta
 use protocol::{Name, Pacing, Timestamp};
 
 use crate::audit::{AuditReport, audit_live};
-use crate::auditor::{self, Auditor, Books, Pace};
+use crate::auditor::{Auditor, Books, Pace};
 use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::connection::send_replies;
 use crate::faults::Faults;
@@ -193,7 +193,7 @@ impl Shop {
         let started = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>)
+            .observer(telemetry::traces::observing(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>))
             .start();
         let production = config.production;
         let recover = async {
@@ -311,13 +311,11 @@ impl Shop {
 
     /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).
     pub fn admin_router(&self) -> Router {
-        let audits = Description::new("auditNow", "Audits everything, on pictures of the databases")
+        let audits = Description::new("auditLive", "Audits everything, on pictures of the databases")
             .json(schema("AuditReport"))
             .reads();
-        let audit = Api::new().get("/audit", audit, audits).with_state(self.clone());
-        let continuous = auditor::http::routes(Arc::clone(&self.inner.auditor), self.order_service().clone());
-        let all = self.order_service().transactions().merge(audit).nest("/admin", continuous);
-        vitals::finish(all.described_as("Settle, for operators", &["/"]))
+        let live = Api::new().get("/audit/live", audit, audits).with_state(self.clone());
+        self.order_service().admin_routes(&self.inner.auditor, live)
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.

@@ -8,6 +8,7 @@ use protocol::log::{LogCommand, LogReply, LogState};
 use table::Table;
 
 use crate::orders::{FrozenOrders, OrderBook, OrdersCommand, OrdersReply};
+use crate::trail::Trail;
 
 impl Machine for OrderBook {
     type Command = OrdersCommand;
@@ -15,7 +16,7 @@ impl Machine for OrderBook {
     type Frozen = FrozenOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn new() -> Self {
         Self::default()
@@ -37,7 +38,9 @@ impl Machine for OrderBook {
         rows::write_row(&frozen.log.instances, buffer, out)?;
         rows::write_row(&frozen.log.finished, buffer, out)?;
         rows::write_row(&frozen.log.floor, buffer, out)?;
-        rows::write_row(&frozen.rest, buffer, out)
+        rows::write_row(&frozen.rest, buffer, out)?;
+        let trail = frozen.trail.entries();
+        rows::write(trail.len(), trail.iter(), out)
     }
 
     fn read_snapshot(input: &mut dyn Read) -> io::Result<Self> {
@@ -49,7 +52,9 @@ impl Machine for OrderBook {
         let finished = rows::read_row(buffer, input)?;
         let floor = rows::read_row(buffer, input)?;
         let rest = rows::read_row(buffer, input)?;
-        Ok(Self::thaw(orders, LogState::thaw(records, instances, finished, floor), rest))
+        let mut trail = Vec::new();
+        rows::read(input, |entry| trail.push(entry))?;
+        Ok(Self::thaw(orders, LogState::thaw(records, instances, finished, floor), rest, Trail::of(trail)))
     }
 }
 

@@ -258,7 +258,7 @@ fn every_answer_to_operators_is_described() {
     let (shop, _folder) = open(&runtime, false);
     runtime.block_on(async {
         let met = ask_everything(shop.admin_router(), &[]).await;
-        assert!(met["get /admin/audit"].contains(&200) && met["post /admin/audit"].contains(&200), "{met:?}");
+        assert!(met["get /audit"].contains(&200) && met["post /audit"].contains(&200), "{met:?}");
         assert!(met["post /transactions/{id}/resolve"].is_superset(&[400, 404].into()), "{met:?}");
     });
 }

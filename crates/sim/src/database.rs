@@ -56,7 +56,7 @@ impl Machine for OrderBook {
         let records = picture.log.records.iter().map(|(id, record)| (*id, record.clone())).collect();
         let instances: BTreeMap<_, _> = picture.log.instances;
         let log = LogState::thaw(records, instances, picture.log.finished, picture.log.floor);
-        OrderBook::thaw(orders, log, picture.rest)
+        OrderBook::thaw(orders, log, picture.rest, picture.trail)
     }
 }
 

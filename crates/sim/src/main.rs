@@ -114,7 +114,7 @@ fn soak(arguments: &Arguments) -> u8 {
         if run.ending != Ending::Clean {
             println!("seed {seed}, number {done}: {}", run.ending);
             let mutation = arguments.mutation.map(|m| format!(" --mutation {m:?}")).unwrap_or_default();
-            println!("replay it with: cargo run --profile sim -p sim -- --seed {seed}{mutation}");
+            println!("replay it with: cargo run -p sim -- --seed {seed}{mutation}");
             return exit_code(&run.ending);
         }
     }

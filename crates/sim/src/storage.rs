@@ -426,7 +426,10 @@ fn key_of(command: &OrdersCommand) -> Option<Arc<str>> {
     match command {
         OrdersCommand::Create { key, .. } | OrdersCommand::AddItem { key, .. } => key.as_ref(),
         OrdersCommand::Remember { key, .. } => Some(key),
-        OrdersCommand::Replace { .. } | OrdersCommand::Log(_) => None,
+        OrdersCommand::Replace { .. }
+        | OrdersCommand::Log(_)
+        | OrdersCommand::Note(_)
+        | OrdersCommand::NoteOutcome { .. } => None,
     }
     .map(|key| Arc::clone(&key.key))
 }

@@ -13,7 +13,7 @@ const FRESH: u64 = 500;
 /// Runs a seed. How many clients were told that their order is paid.
 fn assert_clean(seed: u64) -> u64 {
     let run = run(seed, None, false);
-    assert_eq!(run.ending, Ending::Clean, "replay with: cargo run --profile sim -p sim -- --seed {seed}");
+    assert_eq!(run.ending, Ending::Clean, "replay with: cargo run -p sim -- --seed {seed}");
     run.answers.get("paid").copied().unwrap_or_default()
 }
 

@@ -1,6 +1,7 @@
 //! The figures of docs/benchmarks.md, each as a ratio within this run: machines differ, and so does one machine from minute to minute.
 
 mod distributed;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -28,6 +29,9 @@ pub(crate) struct BenchArgs {
     /// Measure the distributed system instead: `settle up`, through its gateway.
     #[arg(long)]
     distributed: bool,
+    /// Measure nothing but what metrics and traces cost.
+    #[arg(long)]
+    telemetry: bool,
 }
 
 /// Measures and prints. Fails if a goal is missed.
@@ -42,10 +46,15 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         distributed::distributed(args, &mut goals)?;
         return goals.print();
     }
+    if args.telemetry {
+        telemetry::telemetry(args, &mut goals)?;
+        return goals.print();
+    }
     let recovery = ["build", "--release", "--quiet", "-p", "settle-shop", "--example", "recovery"];
     step("the recovery", &mut cargo_with(&recovery))?;
     throughput(args, &mut goals)?;
     lone(args, &mut goals)?;
+    telemetry::telemetry(args, &mut goals)?;
     recovery_time(&mut goals)?;
     if !args.short {
         million(&mut goals)?;

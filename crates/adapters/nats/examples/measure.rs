@@ -1,8 +1,8 @@
 //! Commands a second over NATS, by mode and by how many are under way; how long one takes; and what the server's own word costs.
 //!
 //! ```sh
-//! cargo run --profile sim -p settle-nats --example measure            # two seconds a line
-//! cargo run --profile sim -p settle-nats --example measure -- 10      # ten
+//! cargo run --release -p settle-nats --example measure            # two seconds a line
+//! cargo run --release -p settle-nats --example measure -- 10      # ten
 //! ```
 //!
 //! A closed loop: so many callers, each of which sends a command of 100 bytes when the one before was answered, by a participant that does

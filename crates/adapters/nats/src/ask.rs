@@ -73,7 +73,9 @@ impl Nats {
         let until = Instant::now() + timeout;
         match shared.pending.put(until, Waiting::Question(done)) {
             Ok(id) if !shared.is_connected() => shared.pending.give_up(id, Lost::Unreachable),
-            Ok(id) => shared.send(Outgoing { id, until, payload, trace, way: Way::Question(subject.into()) }),
+            Ok(id) => {
+                shared.send(Outgoing { id, until, payload, trace, way: Way::Question(subject.into()), patient: None })
+            }
             Err(Waiting::Question(done)) => fail(done, Unanswered::TooMany),
             Err(waiting @ Waiting::Command(..)) => waiting.give_up(Lost::Unreachable, &shared.statistics),
         }

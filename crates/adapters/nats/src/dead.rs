@@ -63,12 +63,12 @@ pub(crate) fn bury(shared: Arc<Shared>, service: Name, poison: Poison, slip: Sli
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
         let Poison { bytes, why, identity } = poison;
-        tracing::error!(%service, %why, bytes = bytes.len(), "a message cannot be read: kept as a dead letter");
+        tracing::error!(participant = %service, %why, bytes = bytes.len(), "a message cannot be read: kept as a dead letter");
         let queued = matches!(shared.options.mode, Mode::JetStream { .. });
         let kept = keep(&shared, service, &bytes, &why, identity).await;
         if let Err(error) = &kept {
             count(&shared.statistics.letters_failed);
-            tracing::error!(%service, %error, "a dead letter could not be kept");
+            tracing::error!(participant = %service, %error, "a dead letter could not be kept");
         }
         let kept = kept.is_ok();
         if kept || !queued {

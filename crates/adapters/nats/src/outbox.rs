@@ -6,15 +6,16 @@
 //!
 //! A lane sends at once what comes while nothing of it is under way: whoever is alone never waits. Otherwise it sends when an answer has come
 //! since it sent last, when 64 wait, or 4 ms after it sent last, whichever is first. So a busy lane has few messages under way,
-//! each with many commands, and a participant that does not answer holds nobody up for longer than that.
+//! each with many commands, and a participant that does not answer holds nobody up for longer than that. A commit is no reason to send: nobody
+//! waits for it. It goes along with what is, or after 10 ms.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
-use protocol::limits::{GATHER_COMMANDS_MS, MAX_COMMANDS_TOGETHER};
+use protocol::limits::{GATHER_COMMANDS_MS, GATHER_COMMITS_MS, MAX_COMMANDS_TOGETHER};
 use tokio::sync::mpsc;
 
 use crate::link::Shared;
@@ -26,7 +27,9 @@ use crate::wire::{Filling, Parcel};
 /// Messages taken out of the queue in one go.
 const TAKEN: usize = 256;
 /// How long a lane waits for company at most.
-const GATHER: std::time::Duration = std::time::Duration::from_millis(GATHER_COMMANDS_MS);
+const GATHER: Duration = Duration::from_millis(GATHER_COMMANDS_MS);
+/// How long a command that nobody waits for waits for one that somebody does.
+const PATIENCE: Duration = Duration::from_millis(GATHER_COMMITS_MS);
 
 /// The commands for one service.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub(crate) struct Outgoing {
     pub(crate) payload: Bytes,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) way: Way,
+    /// Since when it waits, if nobody waits for it.
+    pub(crate) patient: Option<Instant>,
 }
 
 pub(crate) enum Way {
@@ -90,10 +95,27 @@ impl Waiting {
     fn is_due(&self, now: Instant) -> bool {
         let waiting = self.commands.len();
         waiting > 0
+            && (waiting >= MAX_COMMANDS_TOGETHER || self.is_urgent(now))
             && (waiting >= MAX_COMMANDS_TOGETHER
                 || self.lane.alive.load(Ordering::Acquire) <= waiting
                 || self.lane.relieved.load(Ordering::Acquire)
                 || self.sent.is_none_or(|sent| now.duration_since(sent) >= GATHER))
+    }
+
+    /// Whether somebody waits for one of the commands, or has long enough for the others. The first one waits longest.
+    fn is_urgent(&self, now: Instant) -> bool {
+        let oldest = self.commands.first().and_then(|command| command.patient);
+        oldest.is_none_or(|since| now.duration_since(since) >= PATIENCE)
+            || self.commands.iter().any(|command| command.patient.is_none())
+    }
+
+    /// When a message should go out, if nothing else happens until then.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let oldest = self.commands.first()?;
+        match (oldest.patient, self.sent) {
+            (Some(since), _) if !self.is_urgent(now) => Some(since + PATIENCE),
+            (_, sent) => sent.map(|sent| sent + GATHER),
+        }
     }
 
     /// A message is about to go out: what came of those before it is no reason for the next one.
@@ -108,8 +130,8 @@ pub(crate) async fn send_all(shared: &Shared, mut queue: mpsc::Receiver<Outgoing
     let mut lanes: Vec<Waiting> = Vec::new();
     let mut taken = Vec::with_capacity(TAKEN);
     loop {
-        let waiting = lanes.iter().filter(|lane| !lane.commands.is_empty());
-        let due = waiting.filter_map(|lane| lane.sent).map(|sent| sent + GATHER).min();
+        let now = Instant::now();
+        let due = lanes.iter().filter_map(|lane| lane.due(now)).min();
         tokio::select! {
             many = queue.recv_many(&mut taken, TAKEN) => if many == 0 { return },
             () = shared.relieved.notified(), if due.is_some() => {}

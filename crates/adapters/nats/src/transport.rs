@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator::{Done, Transport};
-use protocol::{Command, Name, Reply, Unknown};
+use protocol::{Command, Name, Reply, Unknown, Verb};
 
 use crate::error::StartError;
 use crate::link::{Nats, Shared};
@@ -86,7 +86,7 @@ impl Transport for NatsTransport {
         let payload = match wire::encode(&command) {
             Ok(payload) => payload,
             Err(error) => {
-                tracing::error!(branch = %command.branch, %error, "a command cannot be sent");
+                tracing::error!(transaction = %command.branch.transaction, step = command.branch.step, %error, "a command cannot be sent");
                 return give_up(waiting);
             }
         };
@@ -94,10 +94,13 @@ impl Transport for NatsTransport {
             return give_up(waiting);
         }
         let trace = shared.options.tracing.as_ref().and_then(|tracing| tracing.outgoing());
-        let until = Instant::now() + shared.options.timeout;
+        let now = Instant::now();
+        let until = now + shared.options.timeout;
+        // Whoever wanted the transaction has been answered.
+        let patient = (command.verb == Verb::Commit).then_some(now);
         match shared.pending.put(until, waiting) {
             Ok(id) => {
-                shared.send(Outgoing { id, until, payload, trace, way: Way::Command(Arc::clone(lane)) });
+                shared.send(Outgoing { id, until, payload, trace, way: Way::Command(Arc::clone(lane)), patient });
             }
             Err(waiting) => give_up(waiting),
         }

@@ -1,8 +1,8 @@
 //! Commands a second of one ledger in Redis, by durability and by the size of a batch; and where the time goes.
 //!
 //! ```sh
-//! cargo run --profile sim -p settle-redis --example measure            # two seconds a line
-//! cargo run --profile sim -p settle-redis --example measure -- 10      # ten
+//! cargo run --release -p settle-redis --example measure            # two seconds a line
+//! cargo run --release -p settle-redis --example measure -- 10      # ten
 //! ```
 //!
 //! A closed loop: twice as many callers as a batch takes, each preparing and committing branches of one entry, on one of 10,000 accounts.

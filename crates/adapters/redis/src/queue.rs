@@ -23,11 +23,13 @@ pub(crate) struct Job {
     /// Called before `done`, or never: with what the server answered, before that is as durable as was asked for.
     pub(crate) readable: Option<Done<Vec<Value>>>,
     pub(crate) done: Done<Answers>,
+    /// Whether it only looks at what may not be durable yet.
+    pub(crate) peeks: bool,
 }
 
 impl Job {
     pub(crate) fn new(calls: Vec<Words>, done: Done<Answers>) -> Self {
-        Self { calls, readable: None, done }
+        Self { calls, readable: None, done, peeks: false }
     }
 }
 

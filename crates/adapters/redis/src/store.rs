@@ -69,7 +69,7 @@ impl ScriptStore {
     /// The same; and `readable` is called before `done`, or never, with what the server answered and may not be durable yet. Never if a
     /// failover could take back what such an answer rests on.
     pub fn submit_readable(&self, calls: Vec<Words>, readable: Done<Vec<Value>>, done: Done<Answers>) {
-        self.shared().submit(Job { calls, readable: Some(readable), done });
+        self.shared().submit(Job { readable: Some(readable), ..Job::new(calls, done) });
     }
 
     /// Has calls carried out with which something goes on that was just answered: there is room for them however many wait.
@@ -120,7 +120,8 @@ impl ScriptStore {
                 done(answer);
             }
         };
-        self.submit_readable(calls, Box::new(readable), Box::new(durable));
+        let job = Job { readable: Some(Box::new(readable)), peeks: true, ..Job::new(calls, Box::new(durable)) };
+        self.shared().submit(job);
     }
 
     /// The time by the server's clock, which is the same for all processes that have the store open.

@@ -298,9 +298,11 @@ impl Talk {
         calls.clear();
         write_all(batch.iter().flat_map(|job| &job.calls), &self.base, &mut bytes, &mut calls);
         let scripts: usize = calls.iter().map(|joined| joined.unwrap_or(1)).sum();
+        // Where looks are told early anyway, a batch of nothing else has nothing to wait for.
+        let peeks = self.options.tells_early() && batch.iter().all(|job| job.peeks);
         let replicas = match self.options.durability {
-            Durability::Memory | Durability::Fsync => None,
-            Durability::Replicated { replicas } => Some(replicas),
+            Durability::Replicated { replicas } if !peeks => Some(replicas),
+            Durability::Memory | Durability::Fsync | Durability::Replicated { .. } => None,
         };
         if let Some(replicas) = replicas {
             // WAIT waits for what this connection wrote last. An answer may rest on what another one wrote, a repeat's for instance:

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::server::serve;
 use e2e::{Client, Server};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{assert_json, assert_refused, assert_text, shared};
 
@@ -60,6 +60,10 @@ fn rules_are_set_shown_and_cleared() {
     assert_eq!(rules.as_object().map(serde_json::Map::len), Some(2), "{rules}");
     assert_eq!(rules["after_commit"]["times"], 3, "{rules}");
     assert_eq!(shown(&mut client, "payment"), json!({}), "each service has its own");
+    assert_json(&client.post("/payment/fault/set?point=before_prepare&action=error&percent=20"), &ok);
+    let rated = shown(&mut client, "payment");
+    assert_eq!((&rated["before_prepare"]["percent"], &rules["after_commit"]["percent"]), (&json!(20), &Value::Null));
+    assert_json(&client.post("/payment/fault/clear"), &ok);
     assert_json(&client.post("/stock/fault/clear?point=after_commit"), &ok);
     assert_eq!(shown(&mut client, "stock").as_object().map(serde_json::Map::len), Some(1));
     assert_json(&client.post("/stock/fault/clear"), &ok);
@@ -76,6 +80,8 @@ fn a_rule_that_is_none_is_refused() {
         "/stock/fault/set?point=before_prepare",
         "/stock/fault/set?point=before_prepare&action=explode",
         "/stock/fault/set?point=before_prepare&action=delay",
+        "/stock/fault/set?point=before_prepare&action=error&percent=0",
+        "/stock/fault/set?point=before_prepare&action=error&percent=101",
         "/stock/fault/set?point=before_prepare&action=delay&delay_ms=0",
         "/stock/fault/set?point=before_prepare&action=delay&delay_ms=60001",
         "/stock/fault/set?point=before_prepare&action=error&times=0",

@@ -10,6 +10,7 @@
 //! | `idempotency` | keys                                                                       |
 //! | `batch_init`  | seeding                                                                    |
 //! | `operations`  | health, metrics, dead letters                                              |
+//! | `operators`   | who is let in, what they see and do, and that it is kept                   |
 //! | `faults`      | every fault at every point under both protocols                            |
 //! | `nonsense`    | whatever else may arrive                                                   |
 
@@ -24,6 +25,7 @@ mod idempotency;
 mod ledgers;
 mod nonsense;
 mod operations;
+mod operators;
 mod orders;
 
 use std::ops::{Deref, DerefMut};

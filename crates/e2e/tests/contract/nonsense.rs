@@ -70,7 +70,6 @@ fn a_wrong_method_is_refused_on_every_route() {
 fn what_is_nowhere_is_not_found() {
     let mut client = visitor();
     for route in [
-        "/",
         "/orders",
         "/orders/",
         "/orders/find",
@@ -83,6 +82,7 @@ fn what_is_nowhere_is_not_found() {
         "/stock/add/1/1/1",
         "/orders/../stock/find/1",
         "/audit",
+        "/audit/live",
         "/transactions",
         "/admin.sock",
     ] {

@@ -19,6 +19,9 @@ mod tests;
 const REDIS: &str = "redis:7.2.5-alpine";
 const NATS: &str = "nats:2.10.22-alpine";
 const HAPROXY: &str = "haproxy:2.6.18-alpine";
+const PROMETHEUS: &str = "prom/prometheus:v2.55.1";
+const GRAFANA: &str = "grafana/grafana:11.3.1";
+const JAEGER: &str = "jaegertracing/all-in-one:1.62.0";
 /// Servers of each database: a master and two replicas.
 const SERVERS: u32 = 3;
 const SENTINELS: u32 = 3;
@@ -53,6 +56,10 @@ impl Profile {
 #
 #   docker compose -f deploy/compose/{name}.yml up --build --wait
 #
+# With traces (Jaeger, http://127.0.0.1:16686), metrics and alerts (Prometheus, http://127.0.0.1:9090) and a dashboard (Grafana, http://127.0.0.1:3000):
+#
+#   OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4317 docker compose -f deploy/compose/{name}.yml --profile observability up --build --wait
+#
 # The shop is at http://127.0.0.1:8000. SETTLE_PRODUCTION=true refuses batch_init and fault injection. The servers inside have no passwords
 # and no TLS: the network between them must be theirs alone.
 
@@ -76,6 +83,7 @@ services:
             self.write_service(&mut text, service);
         }
         self.write_gateway(&mut text);
+        write_observability(&mut text, &mut volumes);
         text.push_str("volumes:\n");
         for volume in volumes {
             _ = writeln!(text, "  {volume}: {{}}");
@@ -206,6 +214,8 @@ services:
       SETTLE_LISTEN: 0.0.0.0:{PORT_IN_CONTAINER}
       SETTLE_PROTOCOL: ${{SETTLE_PROTOCOL:-auto}}
       SETTLE_PRODUCTION: ${{SETTLE_PRODUCTION:-false}}
+      OTEL_EXPORTER_OTLP_ENDPOINT: ${{OTEL_EXPORTER_OTLP_ENDPOINT:-}}
+      OTEL_TRACES_SAMPLER_ARG: ${{OTEL_TRACES_SAMPLER_ARG:-0.01}}
       SETTLE_NATS__URL: {brokers}
       SETTLE_NATS__REPLICAS: \"{brokers_kept}\"
 {database}    depends_on: {{ {waits} }}
@@ -245,6 +255,58 @@ services:
 "
         );
     }
+}
+
+/// What shows how the others fare. Started only if asked for, with `--profile observability`.
+fn write_observability(text: &mut String, volumes: &mut Vec<String>) {
+    _ = write!(
+        text,
+        "  jaeger:
+    <<: *common
+    profiles: [observability]
+    image: {JAEGER}
+    # The latest traces, in memory.
+    command: [\"--memory.max-traces=50000\"]
+    ports: [\"127.0.0.1:16686:16686\"]
+    read_only: true
+    deploy: {{ resources: {{ limits: {{ cpus: \"1.0\", memory: 1G }} }} }}
+    healthcheck: {{ test: [CMD, wget, -qO-, \"http://127.0.0.1:14269/\"], interval: 5s, timeout: 2s, retries: 5 }}
+
+  prometheus:
+    <<: *common
+    profiles: [observability]
+    image: {PROMETHEUS}
+    command: [--config.file=/etc/prometheus/prometheus.yml, --storage.tsdb.path=/prometheus, --storage.tsdb.retention.time=7d]
+    ports: [\"127.0.0.1:9090:9090\"]
+    volumes:
+      - \"../observability/compose/prometheus.yml:/etc/prometheus/prometheus.yml:ro\"
+      - \"../observability/rules.yml:/etc/prometheus/rules.yml:ro\"
+      - \"prometheus:/prometheus\"
+    deploy: {{ resources: {{ limits: {{ cpus: \"1.0\", memory: 1G }} }} }}
+    healthcheck: {{ test: [CMD, wget, -qO-, \"http://127.0.0.1:9090/-/healthy\"], interval: 5s, timeout: 2s, retries: 5 }}
+
+  grafana:
+    <<: *common
+    profiles: [observability]
+    image: {GRAFANA}
+    environment:
+      GF_AUTH_ANONYMOUS_ENABLED: \"true\"
+      GF_ANALYTICS_REPORTING_ENABLED: \"false\"
+      GF_ANALYTICS_CHECK_FOR_UPDATES: \"false\"
+      GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH: /var/lib/grafana/dashboards/settle.json
+    ports: [\"127.0.0.1:3000:3000\"]
+    volumes:
+      - \"../observability/compose/datasources.yml:/etc/grafana/provisioning/datasources/settle.yml:ro\"
+      - \"../observability/compose/dashboards.yml:/etc/grafana/provisioning/dashboards/settle.yml:ro\"
+      - \"../observability/grafana-dashboard.json:/var/lib/grafana/dashboards/settle.json:ro\"
+      - \"grafana:/var/lib/grafana\"
+    depends_on: {{ prometheus: {{ condition: service_healthy }}, jaeger: {{ condition: service_healthy }} }}
+    deploy: {{ resources: {{ limits: {{ cpus: \"1.0\", memory: 512M }} }} }}
+    healthcheck: {{ test: [CMD, wget, -qO-, \"http://127.0.0.1:3000/api/health\"], interval: 5s, timeout: 2s, retries: 10 }}
+
+"
+    );
+    volumes.extend(["prometheus".to_owned(), "grafana".to_owned()]);
 }
 
 fn write_redis(text: &mut String, name: &str, start: &str, probe: &str, (cpus, memory): (&str, &str)) {

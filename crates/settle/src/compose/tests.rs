@@ -172,3 +172,40 @@ fn a_database_that_was_replaced_while_it_was_away_comes_back_as_a_replica() {
     let doubted = follows(&named("redis-orders-1", "s_down,master"));
     assert_eq!(doubted, "waits\n".repeat(8) + "starts as it was\n", "and nobody replaces it");
 }
+
+#[test]
+fn the_profile_for_observability_has_what_it_shows_and_is_not_there_unasked() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let services = services(&file);
+        for name in ["jaeger", "prometheus", "grafana"] {
+            assert_eq!(services[name]["profiles"], serde_json::json!(["observability"]), "{name}");
+        }
+        for (name, service) in &services {
+            let mounts = service["volumes"].as_array().into_iter().flatten().map(|volume| volume.as_str().unwrap());
+            for from in mounts.filter(|mount| mount.starts_with("..")).map(|mount| mount.split(':').next().unwrap()) {
+                assert!(deploy().join("compose").join(from).is_file(), "{name}: there is no {from}");
+            }
+        }
+        for service in Service::ALL {
+            let environment = &services[program(service)]["environment"];
+            assert_eq!(
+                substituted(environment["OTEL_EXPORTER_OTLP_ENDPOINT"].as_str().unwrap()),
+                "",
+                "off unless asked for"
+            );
+        }
+    }
+    let read = |name: &str| std::fs::read_to_string(deploy().join("observability/compose").join(name)).unwrap();
+    let scraped: Value = serde_saphyr::from_str(&read("prometheus.yml")).unwrap();
+    let names = &scraped["scrape_configs"][0]["dns_sd_configs"][0];
+    let expected: Vec<&str> = Service::ALL.into_iter().map(program).collect();
+    assert_eq!(
+        (&names["names"], &names["port"]),
+        (&serde_json::json!(expected), &serde_json::json!(PORT_IN_CONTAINER))
+    );
+    assert!(
+        read("datasources.yml").contains("http://prometheus:9090")
+            && read("datasources.yml").contains("http://jaeger:16686")
+    );
+}

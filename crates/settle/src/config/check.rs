@@ -2,17 +2,24 @@
 
 use figment::Figment;
 use protocol::limits::{MAX_NATS_SERVERS, MAX_SENTINELS};
+use watch::limits::MAX_INSTANCES;
 
 use super::{Config, Door, Durability, Service, Store, keys};
 
 /// The times that a database's `wait_ms` and `patience_ms` may be.
 const TIMES: std::ops::RangeInclusive<u64> = 10..=60_000;
 
+/// Threads for requests and messages.
+const MAX_THREADS: usize = 64;
+
 /// Everything that is wrong with a configuration.
 pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     let mut problems = Problems { found: vec![], figment };
     if !(1..=1_000).contains(&config.attempts) {
         problems.bounds("attempts", config.attempts);
+    }
+    if config.threads > MAX_THREADS {
+        problems.bounds("threads", config.threads);
     }
     if config.production && config.chaos {
         problems.say("chaos", "excludes `production`");
@@ -38,12 +45,26 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     {
         problems.found.push(format!("[admin] has no `listen`: {}", keys::ADMIN[0].allowed));
     }
+    if config.watched().len() > MAX_INSTANCES {
+        problems.bounds("watch.instances", config.watched().len());
+    }
+    for url in config.watched().iter().filter(|url| watch::scrape::base_url(url).is_err()) {
+        problems.bounds("watch.instances", url);
+    }
     for service in Service::ALL {
         if let Some(store) = config.store(service) {
             problems.store(service.section(), store);
         }
     }
     problems.found
+}
+
+/// What is wrong with where traces go.
+pub(super) fn traces(config: &Config, figment: &Figment) -> Option<String> {
+    let (key, what) = config.traces()?.problem()?;
+    let path = format!("telemetry.{key}");
+    let source = figment.find_metadata(&path).map_or_else(String::new, |from| format!(" in {}", from.name));
+    Some(format!("`{path}`{source}: {what}"))
 }
 
 /// What is wrong with a door that anybody could open. Known only with the passwords.

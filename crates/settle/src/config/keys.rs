@@ -7,6 +7,8 @@ pub(super) enum Kind {
     /// One text, or several: in text they are parted by commas.
     List,
     Whole,
+    /// A number that need not be whole.
+    Number,
     Switch,
 }
 
@@ -33,6 +35,8 @@ pub(super) const TOP: &[Key] = &[
     key("production", Kind::Switch, "false", "true or false"),
     key("chaos", Kind::Switch, "false", "true or false, and not together with production"),
     key("attempts", Kind::Whole, "20", "1 to 1000"),
+    key("threads", Kind::Whole, "0", "0 to 64; 0 is half as many as there are processors"),
+    key("log_format", Kind::Text, "auto", "auto, json or pretty"),
 ];
 
 /// The keys of `[nats]`.
@@ -56,6 +60,28 @@ pub(super) const ADMIN: &[Key] = &[
     key("password_file", Kind::Text, "", "the path of a file that holds the password"),
 ];
 
+/// The keys of `[watch]`.
+pub(super) const WATCH: &[Key] = &[key(
+    "instances",
+    Kind::List,
+    "",
+    "base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them",
+)];
+
+/// The keys of `[telemetry]`.
+pub(super) const TELEMETRY: &[Key] = &[
+    key("endpoint", Kind::Text, "", "http://HOST:PORT of what takes OTLP; without it nothing is traced"),
+    key("protocol", Kind::Text, "grpc", "grpc or http"),
+    key("sample_ratio", Kind::Number, "0.01", "0 to 1"),
+    key("slow_ms", Kind::Whole, "1000", "a number of milliseconds"),
+    key(
+        "service",
+        Kind::Text,
+        "",
+        "the service's name in traces; settle-order, settle-stock or settle-payment unless given",
+    ),
+];
+
 /// The keys of `[orders]`, `[stock]` and `[payment]`.
 pub(super) const STORE: &[Key] = &[
     key("redis", Kind::Text, "", "HOST:PORT of a server; or leave it out, and give sentinels and master"),
@@ -71,8 +97,15 @@ pub(super) const STORE: &[Key] = &[
 ];
 
 /// The sections and their keys.
-pub(super) const SECTIONS: &[(&str, &[Key])] =
-    &[("nats", NATS), ("admin", ADMIN), ("orders", STORE), ("stock", STORE), ("payment", STORE)];
+pub(super) const SECTIONS: &[(&str, &[Key])] = &[
+    ("nats", NATS),
+    ("telemetry", TELEMETRY),
+    ("admin", ADMIN),
+    ("watch", WATCH),
+    ("orders", STORE),
+    ("stock", STORE),
+    ("payment", STORE),
+];
 
 /// The key of this path, such as `orders.redis`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

@@ -29,6 +29,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -41,11 +42,13 @@ use serde::Deserialize;
 
 use sources::{Source, one_or_many};
 
+use crate::traces::{HEADERS, Told};
+
 /// The annotated example, which also stands at `deploy/settle.example.toml`.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
 
 /// How one service of the distributed system runs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// This instance's name: no other's. Made up at every start unless given.
@@ -62,10 +65,18 @@ pub(crate) struct Config {
     pub(crate) chaos: bool,
     /// Attempts before a branch that is not acknowledged becomes a dead letter.
     pub(crate) attempts: u32,
+    /// Threads for requests and messages; 0: half as many as the machine has processors.
+    pub(crate) threads: usize,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
     /// The broker between the services.
     pub(crate) nats: Nats,
+    /// Where traces go.
+    telemetry: Option<Telemetry>,
     /// Where operators reach an order instance.
     admin: Option<Admin>,
+    /// Whom an order instance's page shows beside itself.
+    watch: Option<Watched>,
     orders: Option<Store>,
     stock: Option<Store>,
     payment: Option<Store>,
@@ -91,6 +102,28 @@ impl From<Protocol> for Choice {
             Protocol::Auto => Self::Auto,
             Protocol::TwoPhase => Self::TwoPhase,
             Protocol::Saga => Self::Saga,
+        }
+    }
+}
+
+/// How log lines look on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// `pretty` on a terminal, otherwise `json`.
+    Auto,
+    /// A JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+impl From<LogFormat> for telemetry::logs::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Json => Self::Json,
+            LogFormat::Pretty => Self::Pretty,
         }
     }
 }
@@ -142,14 +175,36 @@ impl Nats {
     }
 }
 
+/// Where traces go, and which.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Telemetry {
+    endpoint: Option<String>,
+    protocol: String,
+    sample_ratio: f64,
+    slow_ms: u64,
+    service: Option<String>,
+    #[serde(skip)]
+    headers: Secret,
+}
+
 /// The operators' door.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Admin {
     listen: Option<String>,
     password_file: Option<PathBuf>,
     #[serde(skip)]
     secret: Secret,
+}
+
+/// Whom an order instance's page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watched {
+    /// Base URLs.
+    #[serde(default, deserialize_with = "one_or_many")]
+    instances: Vec<String>,
 }
 
 /// Where operators reach an order instance.
@@ -246,6 +301,9 @@ pub(crate) struct ConfigArgs {
     /// Attempts before an unacknowledged branch becomes a dead letter.
     #[arg(long, value_name = "N")]
     attempts: Option<String>,
+    /// How log lines look on standard error.
+    #[arg(long, value_name = "auto|json|pretty")]
+    log_format: Option<String>,
     /// Refuse batch_init and fault injection.
     #[arg(long)]
     production: bool,
@@ -275,12 +333,19 @@ impl ConfigArgs {
         let mut config: Config = figment.extract().map_err(|error| ConfigError(told(error)))?;
         let mut problems = check::check(&config, figment);
         problems.extend(config.take_secrets(environment));
+        problems.extend(check::traces(&config, figment));
         problems.extend(check::open_door(&config));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
 
     fn sources(&self, environment: &[(String, String)]) -> Result<Figment, ConfigError> {
         let (mut sources, mut problems) = (vec![], vec![]);
+        for (name, text) in environment {
+            match Source::standard(name, text) {
+                Ok(source) => sources.extend(source),
+                Err(problem) => problems.push(problem),
+            }
+        }
         if let Some(file) = &self.config {
             match Source::file(file) {
                 Ok(source) => sources.push(source),
@@ -323,10 +388,13 @@ impl ConfigArgs {
             ("listen", self.listen.as_deref()),
             ("protocol", self.protocol.as_deref()),
             ("attempts", self.attempts.as_deref()),
+            ("log_format", self.log_format.as_deref()),
             ("production", self.production.then_some("true")),
             ("chaos", self.chaos.then_some("true")),
         ];
-        let named = named.into_iter().filter_map(|(path, text)| Some(Source::flag(&format!("--{path}"), path, text?)));
+        let named = named
+            .into_iter()
+            .filter_map(|(path, text)| Some(Source::flag(&format!("--{}", path.replace('_', "-")), path, text?)));
         let set = self.set.iter().map(|pair| match pair.split_once('=') {
             Some((path, text)) => Source::flag("--set", path.trim(), text.trim()),
             None => Err(format!("--set {pair}: expected KEY=VALUE, such as stock.durability=fsync")),
@@ -351,6 +419,19 @@ impl Config {
         Ok(store.options())
     }
 
+    /// Where traces go, and which, if anywhere.
+    pub(crate) fn traces(&self) -> Option<Told> {
+        let telemetry = self.telemetry.as_ref()?;
+        Some(Told {
+            endpoint: telemetry.endpoint.clone().filter(|endpoint| !endpoint.is_empty())?,
+            protocol: telemetry.protocol.clone(),
+            ratio: telemetry.sample_ratio,
+            slow_ms: telemetry.slow_ms,
+            service: telemetry.service.clone(),
+            headers: telemetry.headers.0.clone(),
+        })
+    }
+
     /// The files that passwords are read from.
     pub(crate) fn password_files(&self) -> impl Iterator<Item = &std::path::Path> {
         let stores = [&self.orders, &self.stock, &self.payment].into_iter().flatten();
@@ -373,6 +454,16 @@ impl Config {
         })
     }
 
+    /// What operators must say at the address where the service is served, too; `None`: they are not let in there.
+    pub(crate) fn operators_password(&self) -> Option<Arc<str>> {
+        self.admin.as_ref()?.secret.0.as_deref().map(Arc::from)
+    }
+
+    /// The base URLs of the processes that an order instance's page shows beside itself.
+    pub(crate) fn watched(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], |watch| &watch.instances)
+    }
+
     fn store(&self, service: Service) -> Option<&Store> {
         match service {
             Service::Orders => self.orders.as_ref(),
@@ -383,6 +474,11 @@ impl Config {
 
     /// Takes the passwords from the environment and from the files that are named; says what is wrong with them.
     fn take_secrets(&mut self, environment: &[(String, String)]) -> Vec<String> {
+        let admins = keys::variable(&format!("admin.{}", sources::SECRET));
+        if environment.iter().any(|(name, text)| *name == admins && !text.is_empty()) {
+            // A password alone lets operators in at the service's own address.
+            self.admin.get_or_insert_default();
+        }
         let stores = [("orders", &mut self.orders), ("stock", &mut self.stock), ("payment", &mut self.payment)];
         let stores = stores.into_iter().filter_map(|(section, store)| {
             let store = store.as_mut()?;
@@ -390,6 +486,10 @@ impl Config {
         });
         let nats = ("nats", &self.nats.password_file, &mut self.nats.secret);
         let admin = self.admin.as_mut().map(|admin| ("admin", &admin.password_file, &mut admin.secret));
+        let headers = environment.iter().find(|(name, _)| name == HEADERS);
+        if let (Some(telemetry), Some((_, headers))) = (&mut self.telemetry, headers) {
+            telemetry.headers.0 = Some(headers.clone());
+        }
         let mut problems = vec![];
         for (section, file, secret) in stores.chain([nats]).chain(admin) {
             let variable = keys::variable(&format!("{section}.{}", sources::SECRET));
@@ -453,7 +553,7 @@ fn environment() -> Vec<(String, String)> {
     // One that is no text is none of ours.
     let texts =
         std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    texts.filter(|(name, _)| name.starts_with("SETTLE_")).collect()
+    texts.filter(|(name, _)| name.starts_with("SETTLE_") || name.starts_with("OTEL_")).collect()
 }
 
 /// A name that no other instance has: `settle-` and twelve random digits.

@@ -74,6 +74,21 @@ impl Source {
         Self::text(format!("the environment variable {name}"), &path, text).map(Some)
     }
 
+    /// One environment variable of the OpenTelemetry specification; `None` if it is none that is heeded.
+    pub(super) fn standard(name: &str, text: &str) -> Result<Option<Self>, String> {
+        let path = match name {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => "telemetry.endpoint",
+            "OTEL_EXPORTER_OTLP_PROTOCOL" => "telemetry.protocol",
+            "OTEL_TRACES_SAMPLER_ARG" => "telemetry.sample_ratio",
+            "OTEL_SERVICE_NAME" => "telemetry.service",
+            _ => return Ok(None),
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Self::text(format!("the environment variable {name}"), path, text).map(Some)
+    }
+
     /// One flag.
     pub(super) fn flag(flag: &str, path: &str, text: &str) -> Result<Self, String> {
         let name = format!("the flag {flag}");
@@ -98,6 +113,7 @@ impl Source {
             Kind::Text => Value::from(text),
             Kind::List => Value::from(listed(text)),
             Kind::Whole => Value::from(text.trim().parse::<u64>().map_err(|_| wrong())?),
+            Kind::Number => Value::from(text.trim().parse::<f64>().map_err(|_| wrong())?),
             Kind::Switch => Value::from(switch(text).ok_or_else(wrong)?),
         };
         let nested = figment::util::nest(path, value);

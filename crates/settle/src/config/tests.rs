@@ -118,6 +118,12 @@ const WRONG: &[Wrong] = &[
     ("attempts = 1001", &[], &[], "`attempts` in FILE: is `1001`; allowed: 1 to 1000"),
     ("attempts = -1", &[], &[], "`attempts` in FILE: is signed int `-1`; allowed: 1 to 1000"),
     (
+        "threads = 65",
+        &[],
+        &[],
+        "`threads` in FILE: is `65`; allowed: 0 to 64; 0 is half as many as there are processors",
+    ),
+    (
         "",
         &[("SETTLE_ATTEMPTS", "many")],
         &[],
@@ -302,4 +308,21 @@ fn a_door_that_anybody_could_open_needs_a_password() {
     );
     let written = load(&format!("{STOCK}[admin]\nlisten = \"a.sock\"\npassword = \"sesame\"\n"), &[], &[]);
     assert!(written.unwrap_err().contains("a secret does not belong there"));
+}
+
+#[test]
+fn whom_a_page_shows_are_base_urls() {
+    let of = |list: &str| load(&format!("{STOCK}[watch]\ninstances = {list}"), &[], &[]);
+    let config = of("[\"http://127.0.0.1:8002\", \"http://stock-1:8011/stock\"]").unwrap();
+    assert_eq!(config.watched(), ["http://127.0.0.1:8002", "http://stock-1:8011/stock"]);
+    assert!(load(STOCK, &[], &[]).unwrap().watched().is_empty());
+    let given = load(STOCK, &[("SETTLE_WATCH__INSTANCES", "http://a:1,http://b:2")], &[]).unwrap();
+    assert_eq!(given.watched(), ["http://a:1", "http://b:2"]);
+    let said = of("[\"127.0.0.1:8002\"]").unwrap_err();
+    assert_eq!(
+        said,
+        "`watch.instances` in FILE: is `127.0.0.1:8002`; allowed: base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them"
+    );
+    let many = format!("{:?}", vec!["http://a:1"; 65]);
+    assert!(of(&many).unwrap_err().contains("is `65`; allowed"));
 }

@@ -58,6 +58,17 @@ impl Others {
         }
     }
 
+    /// Tells every instance of a service something.
+    fn tell(&self, service: Name, news: &Question, done: Done<Result<(), String>>) {
+        let nats = self.nats.clone();
+        match news.encode() {
+            Ok(news) => {
+                tokio::spawn(async move { done(nats.tell(service, &news).await.map_err(|why| why.to_string())) });
+            }
+            Err(error) => done(Err(error.to_string())),
+        }
+    }
+
     /// Whether some instance of a service answers, and says that it is well.
     pub(super) async fn is_well(&self, service: Name, within: Duration) -> bool {
         let (send, answer) = tokio::sync::oneshot::channel();
@@ -125,6 +136,10 @@ impl Peers for Others {
             done(if let Ok(Answer::Auditor(view)) = answer { Some(view) } else { None });
         });
     }
+
+    fn set_log_filter(&self, service: Name, filter: String, done: Done<Result<(), String>>) {
+        self.tell(service, &Question::LogFilter(filter), done);
+    }
 }
 
 /// The other instances of a service that keeps a ledger.
@@ -137,12 +152,6 @@ pub(super) struct Colleagues {
 
 impl Spread for Colleagues {
     fn spread(&self, change: &FaultChange, done: Done<Result<(), String>>) {
-        let (nats, service) = (self.others.nats.clone(), self.service);
-        match (Question::Faults { from: self.others.instance, change: *change }).encode() {
-            Ok(news) => {
-                tokio::spawn(async move { done(nats.tell(service, &news).await.map_err(|why| why.to_string())) });
-            }
-            Err(error) => done(Err(error.to_string())),
-        }
+        self.others.tell(self.service, &Question::Faults { from: self.others.instance, change: *change }, done);
     }
 }

@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use shop::problem::Problem;
+use shop::guard::operators_own;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
@@ -62,14 +58,12 @@ impl Bound {
     pub(super) fn open(self, routes: Router) -> Open {
         match self {
             Self::Socket(listener, path) => {
+                let routes = operators_own(shop::guard::Door::socket(), routes);
                 let serving = tokio::spawn(async move { _ = axum::serve(listener, routes).await });
                 Open { serving, socket: Some(path) }
             }
             Self::Address(listener, password) => {
-                let routes = match password {
-                    Some(password) => routes.layer(from_fn_with_state(password, knows)),
-                    None => routes,
-                };
+                let routes = operators_own(shop::guard::Door::address(password), routes);
                 let serving = tokio::spawn(async move { _ = axum::serve(listener, routes).await });
                 Open { serving, socket: None }
             }
@@ -101,22 +95,6 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::bind(path).with_context(|| format!("operators: cannot make the socket {shown}"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-/// Turns away whoever does not know the password.
-async fn knows(State(password): State<Arc<str>>, request: Request, next: Next) -> Response {
-    let said = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    if said.strip_prefix(b"Bearer ").is_some_and(|said| is_equal(said, password.as_bytes())) {
-        return next.run(request).await;
-    }
-    let detail = "operators need the password: `Authorization: Bearer …`, for `settle tx` in SETTLE_ADMIN__PASSWORD";
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
-}
-
-/// Takes as long whatever the two have in common.
-fn is_equal(said: &[u8], password: &[u8]) -> bool {
-    let differs = said.iter().zip(password).fold(0, |differs, (a, b)| differs | (a ^ b));
-    said.len() == password.len() && differs == 0
 }
 
 #[cfg(test)]

@@ -68,7 +68,8 @@ impl Ledger {
             answer_of_ledger(&answering, (instance, &*time), &question, done);
         };
         let questions = nats.answer(name, Arc::new(answer)).await?;
-        let commands = nats.serve(name, Arc::new(participant)).await?;
+        let participant = telemetry::traces::Traced::participant(name, Arc::new(participant));
+        let commands = nats.serve(name, participant).await?;
         let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining });
         Ok(Self { vitals, clock, servings: [commands, questions] })
     }

@@ -38,13 +38,18 @@ use axum::Router;
 use clap::Args;
 use shop::Front;
 use shop::checkout::{PAYMENT, STOCK};
-use shop::vitals::Ailment;
+use shop::guard::Door;
+use shop::vitals::{Ailment, Vitals};
+use telemetry::logs::Origin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArgs, Service};
+use crate::dashboard;
 use crate::exit::Stopped;
+use crate::gateway::program;
 use crate::listener::{self, connections_that_fit};
+use crate::traces;
 
 /// How long a command may go without any answer before it counts against the service that it was for. Milliseconds.
 const COMMAND_PATIENCE_MS: u64 = 5_000;
@@ -76,6 +81,11 @@ trait Running: Send + Sync {
         None
     }
 
+    /// What its page shows, if it has one.
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
+        None
+    }
+
     /// Why the process must end, if so: its database will never answer again.
     fn stopped(&self) -> Option<String>;
 
@@ -86,10 +96,12 @@ trait Running: Send + Sync {
 /// Serves until it is told to stop.
 pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
-    let level = tracing_subscriber::EnvFilter::try_from_env("SETTLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let origin = Origin { service: format!("settle-{}", program(service)), instance: config.instance.to_string() };
+    telemetry::logs::start(config.log_format.into(), origin.clone());
+    traces::begin(config.traces().as_ref(), origin, true)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads(config.threads)).enable_all().build();
+    let runtime = runtime.context("cannot start")?;
     runtime.block_on(async {
         match service {
             Service::Orders => run(service, &config, order::Order::start).await,
@@ -103,6 +115,15 @@ pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<Exit
             }
         }
     })
+}
+
+/// How many threads there are for requests and messages, if so many are `wanted`. Each that hands work to another wakes it, and the machine is shared
+/// with databases, a broker and other instances.
+fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1)),
+        wanted => wanted,
+    }
 }
 
 async fn run<R: Running>(
@@ -126,12 +147,28 @@ async fn run<R: Running>(
         () = signals.any() => return Ok(ExitCode::SUCCESS),
     };
     greet(service, config, address);
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
+    // Without a password operators are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
+    let public = Door::public(address, false, config.operators_password());
+    let mut front = running.front();
+    if let Some(routes) = running.operators() {
+        front = front.with_operators(routes, public.clone());
+    }
+    let watching = match running.vitals() {
+        Some(vitals) => {
+            let (watch, watching) = dashboard::of_order(config, vitals)?;
+            front = front.beside(watch.routes(dashboard::operators_at(public)));
+            println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
+            Some(watching)
+        }
+        None => None,
+    };
     let door = door.zip(running.operators()).map(|(door, routes)| {
         println!("Operators: settle tx list {}", door.flag());
         door.open(routes)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), running.front(), stopping));
+    let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));
     let mut glance = tokio::time::interval(GLANCE);
     let mut noticed = None;
     loop {
@@ -159,13 +196,14 @@ async fn run<R: Running>(
             }
         }
     }
-    eprintln!("settle: finishing what is in hand");
+    tracing::info!("told to stop: finishing what is in hand");
     _ = stop.send(true);
     let served = tokio::time::timeout(DRAIN, &mut public).await;
-    drop(door);
+    drop((door, watching));
     let finished = running.shut_down(DRAIN).await;
+    traces::end().await;
     if served.is_err() || !finished {
-        eprintln!("settle: not everything was finished in time; another instance takes the rest over");
+        tracing::warn!("not everything was finished in time; another instance takes the rest over");
     }
     Ok(ExitCode::SUCCESS)
 }

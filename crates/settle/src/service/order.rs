@@ -15,6 +15,7 @@ use shop::Front;
 use shop::auditor::{Auditor, Books, Pace};
 use shop::checkout::{PAYMENT, STOCK, definition};
 use shop::metrics::Metrics;
+use shop::openapi::Api;
 use shop::order_service::{OrderParts, OrderService};
 use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery};
 use shop::questions::answer_of_orders;
@@ -39,6 +40,8 @@ const PACING: Pacing = Pacing {
 };
 /// How long `/health/deep` waits for somebody.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long figures wait for the database: less than whoever watches waits for figures.
+const FIGURES_PATIENCE: Duration = Duration::from_millis(400);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -91,7 +94,7 @@ impl Order {
         let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(Arc::new(watch))
+            .observer(telemetry::traces::observing(Arc::new(watch)))
             .start();
         let orchestrator = tokio::select! {
             started = started => started.map_err(unstarted)?,
@@ -162,7 +165,11 @@ impl Running for Order {
 
     fn operators(&self) -> Option<axum::Router> {
         let OrderVitals { service, auditor, .. } = &*self.vitals;
-        Some(service.admin_routes(auditor))
+        Some(service.admin_routes(auditor, Api::new()))
+    }
+
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
+        Some(Arc::clone(&self.vitals) as Arc<dyn Vitals>)
     }
 
     fn stopped(&self) -> Option<String> {
@@ -213,7 +220,7 @@ impl Vitals for OrderVitals {
         Box::pin(async {
             self.metrics.store("orders", &figures::database(self.store.statistics(), self.store.trouble().is_none()));
             figures::broker(&self.metrics, &self.nats);
-            self.metrics.orchestrator(&self.service.measure(HEALTH_PATIENCE).await);
+            self.metrics.orchestrator(&self.service.measure(FIGURES_PATIENCE).await);
             self.metrics.text()
         })
     }

@@ -1,5 +1,6 @@
 //! Waiting for servers that are not there yet: processes of a system start in any order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nats::{Credentials, Mode, Nats, Options, Storage};
@@ -11,6 +12,7 @@ use redis_store::OpenError;
 use super::COMMAND_PATIENCE_MS;
 use crate::config::{self, Config};
 use crate::exit::Stopped;
+use crate::traces::AlongNats;
 
 /// How long a server that is not there is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -135,6 +137,9 @@ pub(crate) async fn connect_once(config: &Config, patience: Duration) -> Result<
     if let Some(password) = told.password() {
         let user = told.username.clone().unwrap_or_default();
         options.credentials = Credentials::Password { user, password: password.to_owned() };
+    }
+    if telemetry::traces::tracer().is_some() {
+        options.tracing = Some(Arc::new(AlongNats));
     }
     options.patience = patience;
     options.timeout = Duration::from_millis(COMMAND_PATIENCE_MS);

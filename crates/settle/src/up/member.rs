@@ -9,6 +9,7 @@ use servers::Process;
 use servers::redis::ask_within;
 
 use super::child;
+use super::page::{Stage, Told};
 use super::plan::{Component, Kind, write_files};
 use super::state::Entry;
 
@@ -130,6 +131,18 @@ impl Member {
         }
     }
 
+    /// What the page is told of it.
+    pub(super) fn told(&self) -> Told {
+        let stage = match &self.life {
+            Life::Planned | Life::Starting(_) => Stage::Starting,
+            Life::Running(_) => Stage::Running,
+            Life::Ended(why) => Stage::Ended(why.clone()),
+        };
+        let Component { name, kind, port, .. } = &self.component;
+        let pid = self.pid();
+        Told { name: name.clone(), kind: *kind, port: *port, pid, stage, frozen: pid.is_some_and(is_frozen) }
+    }
+
     /// Its state in a word, for people.
     pub(super) fn state(&self) -> String {
         match &self.life {
@@ -202,10 +215,21 @@ pub(crate) fn hold(data: &Path, name: &str) -> PathBuf {
 }
 
 /// Whether a process is stopped where it stands (SIGSTOP).
-fn is_frozen(pid: u32) -> bool {
+pub(super) fn is_frozen(pid: u32) -> bool {
     // The state is the letter behind the name, which is in parentheses and may hold anything.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+/// What a process uses: seconds of processor time in all, and bytes of resident memory.
+pub(super) fn usage(pid: u32) -> Option<(f64, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The state is the third field, the first behind the name.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let ticks = number(14)?.checked_add(number(15)?)?;
+    let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Some((seconds, number(24)?.saturating_mul(rustix::param::page_size() as u64)))
 }
 
 /// Whether a component answers as one that can be used.

@@ -16,6 +16,8 @@
 //! | `proxy.rs`   | a proxy before databases and broker, to part them from the others |
 //! | `roles.rs`   | who is master                                                    |
 //! | `show.rs`    | the table, plain lines, logs                                     |
+//! | `page.rs`    | the page in the browser, on a listener of its own                |
+//! | `pass.rs`    | what the page asks of the gateway and of order instances         |
 //! | `state.rs`   | `up.json` and the lock of the folder                             |
 //!
 //! One thread starts and watches everything and sleeps while nothing happens. The children belong to it: the system kills them when it ends.
@@ -23,6 +25,8 @@
 pub(crate) mod child;
 pub(crate) mod member;
 mod options;
+mod page;
+mod pass;
 pub(crate) mod plan;
 pub(crate) mod proxy;
 pub(crate) mod roles;
@@ -41,6 +45,7 @@ use crate::exit::Stopped;
 use member::{Life, Member, foreign, located};
 pub(crate) use options::UpArgs;
 use options::UpOptions;
+use page::{Page, PageOptions};
 use plan::{Kind, REPLICAS};
 use show::Show;
 use state::{Folder, State};
@@ -55,6 +60,8 @@ const BUSY: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(1);
 /// The port at which HAProxy shows how it is.
 const STATISTICS: &str = "gateway-statistics";
+/// The port at which the page is served.
+pub(crate) const DASHBOARD: &str = "dashboard";
 
 /// Starts the system and keeps it until it is told to stop.
 pub(crate) fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -75,6 +82,7 @@ struct System {
     ports: BTreeMap<String, u16>,
     members: Vec<Member>,
     show: Show,
+    page: Page,
     terminate: Signal,
     interrupt: Signal,
     child: Signal,
@@ -129,6 +137,12 @@ impl System {
             proxy::start(proxied.collect(), &folder.path)?;
         }
         let show = Show::new(&options.logs, &members)?;
+        let page = Page::serve(PageOptions {
+            port: ports.get(DASHBOARD).copied().unwrap_or_default(),
+            gateway: (!options.infrastructure_only).then_some(options.port),
+            data: folder.path.clone(),
+            chaos: options.chaos,
+        })?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -138,6 +152,7 @@ impl System {
             ports,
             members,
             show,
+            page,
         })
     }
 
@@ -190,6 +205,7 @@ impl System {
             if waiting.is_empty() && kinds == [Kind::Sentinel] && !self.sentinels_know_all() {
                 waiting.push("the Sentinels, which look for the replicas".to_owned());
             }
+            self.publish();
             if waiting.is_empty() {
                 self.write_state()?;
                 return Ok(Woken::Time);
@@ -230,6 +246,9 @@ impl System {
             )
         };
         self.show.tell(&what);
+        if let Some(port) = self.ports.get(DASHBOARD) {
+            self.show.tell(&format!("What it does: http://127.0.0.1:{port}/ in a browser, or settle top --up {data}"));
+        }
         if !self.options.infrastructure_only {
             self.show.tell(&format!("Operators: settle tx list --up {data}, settle audit --up {data}"));
         }
@@ -280,6 +299,8 @@ impl System {
                     changed = true;
                 }
             }
+            // Whoever is frozen, or goes on again, wakes this too.
+            self.publish();
             if changed {
                 self.write_state()?;
             }
@@ -335,6 +356,10 @@ impl System {
         _ = self.write_state();
     }
 
+    fn publish(&self) {
+        self.page.publish(self.members.iter().map(Member::told).collect());
+    }
+
     fn write_state(&self) -> anyhow::Result<()> {
         let state = State {
             pid: std::process::id(),
@@ -356,7 +381,7 @@ fn ports(options: &UpOptions, before: BTreeMap<String, u16>) -> anyhow::Result<B
         let behind = (options.proxied && plan::has_proxy(kind)).then(|| plan::behind(&name));
         [Some(name), behind]
     });
-    let names = names.flatten().chain([STATISTICS.to_owned()]);
+    let names = names.flatten().chain([STATISTICS, DASHBOARD].map(str::to_owned));
     // Each is held until all are chosen, so that none is chosen twice.
     let mut held = vec![];
     let mut next = options.base_port;

@@ -96,11 +96,23 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// One that serves at this address.
+    pub(crate) fn of(mut child: Child, address: String) -> Self {
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, address, _stdout: stdout }
+    }
+
     /// Posts, and gives the status and the body.
     pub(crate) fn post(&self, path: &str) -> (u16, String) {
+        self.post_with(path, "")
+    }
+
+    /// The same, with these further header fields, each with its end.
+    pub(crate) fn post_with(&self, path: &str, fields: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n{fields}Connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -122,6 +134,11 @@ impl Server {
 
     /// Stops in good order.
     pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    /// The same, for one that is still looked at.
+    pub(crate) fn end(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());

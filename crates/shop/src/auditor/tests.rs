@@ -289,7 +289,7 @@ impl World {
         change(orders.get_mut(&id).unwrap());
         let records = frozen.log.records.iter().map(|(id, record)| (*id, record.clone())).collect();
         let log = LogState::thaw(records, frozen.log.instances, frozen.log.finished, frozen.log.floor);
-        self.book = OrderBook::thaw(orders, log, frozen.rest);
+        self.book = OrderBook::thaw(orders, log, frozen.rest, frozen.trail);
     }
 
     /// A paid order whose transaction is remembered everywhere, of this protocol, and that transaction.

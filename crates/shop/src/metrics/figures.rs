@@ -81,6 +81,30 @@ impl EncodeMetric for Told {
     }
 }
 
+/// Seconds that somebody else counts: it is told where that one stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ToldSeconds(Arc<AtomicU64>);
+
+impl ToldSeconds {
+    pub(crate) fn tell(&self, seconds: f64) {
+        self.0.store(seconds.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for ToldSeconds {
+    const TYPE: MetricType = MetricType::Counter;
+}
+
+impl EncodeMetric for ToldSeconds {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
+        encoder.encode_counter::<NoLabelSet, _, f64>(&f64::from_bits(self.0.load(Ordering::Relaxed)), None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
 /// A distribution that somebody else counts, in buckets whose bounds double.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Distribution(Arc<Mutex<Counted>>);

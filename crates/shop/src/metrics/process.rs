@@ -6,12 +6,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 
-use super::figures::{Register, Told};
+use super::figures::{Register, ToldSeconds};
 
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Whole seconds.
-    processor_seconds: Told,
+    processor_seconds: ToldSeconds,
     resident_bytes: Gauge,
     open_files: Gauge,
     open_files_limit: Gauge,
@@ -26,7 +25,7 @@ impl Process {
                 "process_cpu_seconds",
                 &[],
                 "Processor time used, in seconds",
-                Told::default(),
+                ToldSeconds::default(),
             ),
             resident_bytes: register.add("process_resident_memory_bytes", &[], "Resident memory", Gauge::default()),
             open_files: register.add("process_open_fds", &[], "Open files, connections included", Gauge::default()),
@@ -46,7 +45,7 @@ impl Process {
     /// Looks at the process. What the system does not tell stays as it was.
     pub(super) fn look(&self) {
         if let Some(ticks) = stat().and_then(|stat| Some(field(&stat, 14)? + field(&stat, 15)?)) {
-            self.processor_seconds.tell(ticks / clock_ticks_per_second());
+            self.processor_seconds.tell(ticks as f64 / clock_ticks_per_second() as f64);
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let number = |name: &str| {

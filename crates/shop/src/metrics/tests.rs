@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use orchestrator::TurnedAway;
+use orchestrator::{Outcome, TurnedAway};
 use protocol::{BranchId, BranchState, Refusal, TransactionId};
 
 use super::*;

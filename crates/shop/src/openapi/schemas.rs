@@ -46,6 +46,34 @@ fn problem() -> Value {
     problem
 }
 
+fn since() -> Value {
+    json!({ "type": "integer", "description": "Milliseconds since 1970" })
+}
+
+fn transaction() -> Value {
+    let happening = object(&[
+        ("at", or_null("integer")),
+        ("what", text()),
+        ("service", or_null("string")),
+        ("step", or_null("integer")),
+        ("attempt", or_null("integer")),
+        ("by", or_null("string")),
+        ("detail", or_null("string")),
+    ]);
+    let mut transaction = object(&[
+        ("id", text()),
+        ("standing", json!({ "enum": ["undecided", "settling", "stuck", "finished"] })),
+        ("driven", or_null("string")),
+        ("record", json!({ "type": "object" })),
+        ("order", or_null("string")),
+        ("user", or_null("string")),
+        ("age_ms", whole()),
+        ("sendings", list(json!({ "type": "object" }))),
+    ]);
+    transaction["properties"]["timeline"] = list(happening);
+    transaction
+}
+
 fn found() -> Value {
     let named = object(&[
         ("transaction", text()),
@@ -55,11 +83,10 @@ fn found() -> Value {
         ("branch", json!({ "type": "string", "description": "What became of it at its service" })),
         ("caused", json!({ "type": "boolean", "description": "Whether it explains what is off" })),
     ]);
-    let since = json!({ "type": "integer", "description": "Milliseconds since 1970" });
     object(&[
         ("finding", json!({ "type": "object" })),
         ("text", text()),
-        ("since", since),
+        ("since", since()),
         ("transactions", list(named)),
     ])
 }
@@ -110,11 +137,32 @@ pub(super) fn all() -> Value {
                 "action": { "enum": ["crash", "delay", "error", "error_after"] },
                 "delay_ms": { "type": "integer", "minimum": 1, "maximum": crate::faults::MAX_DELAY_MS },
                 "times": { "type": "integer", "minimum": 1 },
+                "percent": { "type": "integer", "minimum": 1, "maximum": crate::faults::ALWAYS },
             },
         },
-        "Transaction": object(&[
-            ("id", text()), ("standing", text()), ("driven", or_null("string")), ("record", json!({ "type": "object" })),
+        "Transaction": transaction(),
+        "Retry": {
+            "type": "object",
+            "additionalProperties": false,
+            "properties": { "operator": or_null("string"), "reason": or_null("string") },
+        },
+        "TrailEntry": object(&[
+            ("number", whole()), ("note", of("TrailNote")), ("outcome", or_null("string")),
         ]),
+        "TrailNote": object(&[
+            ("at", since()), ("operator", text()), ("act", json!({ "enum": ["retry", "resolve"] })), ("transaction", text()),
+            ("step", or_null("integer")), ("reason", or_null("string")),
+        ]),
+        "LogLevel": object(&[("filter", text())]),
+        "LogLevelChange": {
+            "type": "object",
+            "required": ["filter"],
+            "additionalProperties": false,
+            "properties": {
+                "filter": { "type": "string", "examples": ["warn,orchestrator=debug"] },
+                "service": { "enum": ["orders", "stock", "payment", null], "description": "Whose; without it this process's alone" },
+            },
+        },
         "Resolve": {
             "type": "object",
             "required": ["step", "operator", "reason"],

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ledger::{EntityId, IdempotencyKey};
-use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, answer, conformance};
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES};
+use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure, answer, conformance};
+use protocol::limits::{KEPT_TRAIL, MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_PAGE};
 use protocol::log::{LogCommand, LogReply, StageRefusal, Writer};
 use protocol::{
     Cause, Decision, Epoch, Name, Order as StepOrder, Payload, Protocol, Recovery, Step, Timestamp, Transaction,
@@ -18,6 +18,7 @@ use protocol::{
 use super::{OrderStore, OrdersAnswer, OrdersAudit, OrdersQuery, answer_orders};
 use crate::checkout::{CHECKOUT, Claim, STOCK};
 use crate::orders::{Line, Order, OrderBook, OrderState, OrdersCommand, OrdersReply, refusals};
+use crate::trail::{Act, Note};
 
 /// How long a call may take before the suite calls it lost.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -157,6 +158,7 @@ pub fn order_store(fresh: impl Fn() -> Arc<dyn OrderStore>) {
     keys(fresh());
     checkouts(fresh());
     replacing(fresh());
+    trail(fresh());
     in_the_order_of_the_calls(&fresh());
 }
 
@@ -332,6 +334,55 @@ fn replacing(store: Arc<dyn OrderStore>) {
     twins.order(0);
     assert_eq!(twins.tell(replace(0, 1, 1, 1, 1)), OrdersReply::Done, "nothing is replaced by nothing");
     twins.compare();
+}
+
+fn trail(store: Arc<dyn OrderStore>) {
+    let mut twins = Twins::new(store);
+    let compare = |twins: &Twins, limit| {
+        let ask = OrdersQuery::Trail(limit);
+        assert_eq!(query(&*twins.store, ask.clone()), answer_orders(&twins.book, &ask, 0), "{ask:?}");
+    };
+    compare(&twins, 10);
+    let outcome = |number, outcome: &str| OrdersCommand::NoteOutcome { number, outcome: outcome.into() };
+    assert_eq!(twins.tell(outcome(1, "sent again")), OrdersReply::NotFound);
+    let note = |at, act, step| Note {
+        at: Timestamp(at),
+        operator: "ann \"|\r\n*1\u{fc}".into(),
+        act,
+        transaction: id(1, 1),
+        step,
+        reason: step.map(|_| "because {x};".into()),
+    };
+    assert_eq!(twins.tell(OrdersCommand::Note(note(1, Act::Retry, None))), OrdersReply::Noted(1));
+    assert_eq!(twins.tell(OrdersCommand::Note(note(2, Act::Resolve, Some(1)))), OrdersReply::Noted(2));
+    compare(&twins, 10);
+    assert_eq!(twins.tell(outcome(1, "not_driven: \u{fc}|")), OrdersReply::Done);
+    assert_eq!(twins.tell(outcome(1, "otherwise")), OrdersReply::Done, "the first word stands");
+    assert_eq!(twins.tell(outcome(3, "sent again")), OrdersReply::NotFound);
+    (0..3).for_each(|limit| compare(&twins, limit));
+    // So many are kept: the oldest are gone, with their outcomes.
+    let (mut last, count) = (None, KEPT_TRAIL as u64);
+    for at in 3..=count + 1 {
+        let command = OrdersCommand::Note(note(at, Act::Retry, None));
+        let (done, answer) = slot();
+        twins.store.submit(command.clone(), done);
+        last = Some((answer, twins.book.apply(&command).0));
+        if at % 1_000 == 0 {
+            take_last(&mut last);
+        }
+    }
+    take_last(&mut last);
+    assert_eq!(twins.tell(outcome(1, "gone")), OrdersReply::NotFound);
+    assert_eq!(twins.tell(outcome(2, "the oldest")), OrdersReply::Done);
+    compare(&twins, MAX_PAGE);
+    twins.compare();
+}
+
+/// Waits for the last of many calls.
+fn take_last(last: &mut Option<(Receiver<Result<OrdersReply, StoreFailure>>, OrdersReply)>) {
+    if let Some((answer, expected)) = last.take() {
+        assert_eq!(take(&answer), Ok(expected));
+    }
 }
 
 /// Many at once, by one caller, without waiting: each is applied behind those before it.

@@ -4,12 +4,13 @@ use std::str::FromStr;
 
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::StoreFailure;
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS, MAX_ORDER_LINES, MAX_SEED_LAYERS};
-use redis_store::answers::{Unreadable, text, unreadable, words};
+use protocol::limits::{KEPT_TRAIL, MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS, MAX_ORDER_LINES, MAX_SEED_LAYERS};
+use redis_store::answers::{Unreadable, list, text, unreadable, words};
 use redis_store::{Value, Words};
 
 use super::RedisOrders;
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply, seeded};
+use crate::trail::Entry;
 
 /// What the script holds exactly, as it holds every number, in 53 bits.
 const EXACT: u64 = MAX_AMOUNT as u64;
@@ -55,6 +56,17 @@ impl RedisOrders {
                 call.word(&MAX_SEED_LAYERS.to_string());
                 call
             }
+            OrdersCommand::Note(note) => {
+                let written = serde_json::to_string(note).map_err(|error| StoreFailure::NotDone(error.to_string()))?;
+                let mut call = self.call("note");
+                call.word(&written).word(&KEPT_TRAIL.to_string());
+                call
+            }
+            OrdersCommand::NoteOutcome { number, outcome } => {
+                let mut call = self.call("note_outcome");
+                call.word(&number.to_string()).word(&**outcome);
+                call
+            }
             OrdersCommand::Log(_) => {
                 return Err(StoreFailure::NotDone("a command to the log goes to the log".to_owned()));
             }
@@ -75,9 +87,21 @@ pub(super) fn reply(value: &Value) -> Result<OrdersReply, Unreadable> {
         [Some("reused")] => OrdersReply::KeyReused,
         [Some("busy"), Some(open)] => OrdersReply::Busy(open.parse().map_err(|_| strange())?),
         [Some("ok")] => OrdersReply::Done,
+        [Some("noted"), Some(number)] => OrdersReply::Noted(number.parse().map_err(|_| strange())?),
         _ => return Err(strange()),
     };
     Ok(reply)
+}
+
+/// The trail: NUMBER, the note, and the outcome if there is one; each.
+pub(super) fn trail(value: &Value) -> Result<Vec<Entry>, Unreadable> {
+    let entry = |row: &Value| {
+        let [Some(number), Some(note), outcome] = words(row)?[..] else { return Err(unreadable(row)) };
+        let read = || Some((number.parse().ok()?, serde_json::from_str(note).ok()?));
+        let (number, note) = read().ok_or_else(|| unreadable(row))?;
+        Ok(Entry { number, note, outcome: outcome.map(Into::into) })
+    };
+    list(value)?.iter().map(entry).collect()
 }
 
 /// A number in decimal.

@@ -113,6 +113,34 @@ local function replaced()
   return { found[1], found[2], call('HGET', base .. 'replaced', 'orders') or '0' }
 end
 
+-- note NOTE MOST: one more entry of the operators' trail; the oldest goes when there are more than MOST
+local function note()
+  local number = call('HINCRBY', base .. 'book', 'trail', 1)
+  call('HSET', base .. 'trail', text(number), ARGV[2])
+  local oldest = text(number - tonumber(ARGV[3]))
+  call('HDEL', base .. 'trail', oldest)
+  call('HDEL', base .. 'trail_outcomes', oldest)
+  return { 'noted', text(number) }
+end
+
+-- note_outcome NUMBER OUTCOME: what came of it; the first word stands
+local function note_outcome()
+  if call('HEXISTS', base .. 'trail', ARGV[2]) == 0 then return { 'not_found' } end
+  call('HSETNX', base .. 'trail_outcomes', ARGV[2], ARGV[3])
+  return { 'ok' }
+end
+
+-- trail MOST: the latest entries of the trail, the latest first: each its number, its note, and its outcome or nil
+local function trail()
+  local last, rows = tonumber(call('HGET', base .. 'book', 'trail') or '0'), {}
+  for number = last, math.max(1, last - tonumber(ARGV[2]) + 1), -1 do
+    local written = call('HGET', base .. 'trail', text(number))
+    if not written then break end
+    rows[#rows + 1] = { text(number), written, call('HGET', base .. 'trail_outcomes', text(number)) }
+  end
+  return rows
+end
+
 local what = ARGV[1]
 if what == 'create' then return keyed(ARGV[4], ARGV[5], ARGV[6], create) end
 if what == 'add' then return keyed(ARGV[7], ARGV[8], ARGV[9], add) end
@@ -121,5 +149,8 @@ if what == 'replace' then return replace() end
 if what == 'is_reused' then return is_reused() end
 if what == 'page' then return page() end
 if what == 'replaced' then return replaced() end
+if what == 'note' then return note() end
+if what == 'note_outcome' then return note_outcome() end
+if what == 'trail' then return trail() end
 if what == 'buried' then return call('HGET', base .. 'replaced', 'orders') or '0' end
 return redis.error_reply('UNKNOWN there is no `' .. tostring(what) .. '`: this script and its caller are of different versions')

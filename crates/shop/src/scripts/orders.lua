@@ -121,12 +121,12 @@ local function bury(id, order)
   local state, user, lines = string.match(order, '^%d+|([^|]*)|%d+|([^|]*)|(.*)$')
   if string.sub(state, 1, 1) ~= 'p' then return end
   user, lines = grown(id, user, lines)
-  local key, cost = base .. 'replaced', 0
+  local cost = 0
   local function add(field, amount)
-    local high, low = string.match(call('HGET', key, field) or '0 0', '^(%d+) (%d+)$')
+    local high, low = string.match(get('replaced', field) or '0 0', '^(%d+) (%d+)$')
     low = tonumber(low) + amount % PART
     high = tonumber(high) + math.floor(amount / PART) + math.floor(low / PART)
-    call('HSET', key, field, text(high) .. ' ' .. text(low % PART))
+    put('replaced', field, text(high) .. ' ' .. text(low % PART))
   end
   for item, quantity, price in string.gmatch(lines, '(%S+) (%d+) (%d+);') do
     cost = cost + tonumber(quantity) * tonumber(price)
@@ -134,7 +134,7 @@ local function bury(id, order)
     add('i' .. item, tonumber(quantity))
   end
   add('u' .. user, cost)
-  call('HINCRBY', key, 'orders', 1)
+  put('replaced', 'orders', text(tonumber(get('replaced', 'orders') or '0') + 1))
 end
 
 -- Has an order written down, by `write_all`.

@@ -21,6 +21,7 @@ use shop::order_store::{
 };
 use shop::orders::{Line, OrderBook, OrdersCommand, OrdersReply};
 use shop::redis_orders::RedisOrders;
+use shop::trail::{Act, Note};
 
 use crate::support::{audit, begin, in_memory, open, options, query, quick_server, read, submit};
 
@@ -112,6 +113,21 @@ impl Story {
             _ => epoch,
         };
         Writer { instance, epoch: Epoch(epoch) }
+    }
+
+    /// Something for the operators' trail.
+    fn note(&mut self) -> OrdersCommand {
+        if self.one_in(2) {
+            return OrdersCommand::NoteOutcome { number: self.number(12), outcome: self.word().into() };
+        }
+        OrdersCommand::Note(Note {
+            at: self.now(),
+            operator: self.word().into(),
+            act: if self.one_in(2) { Act::Retry } else { Act::Resolve },
+            transaction: self.id(),
+            step: self.one_in(2).then_some(3),
+            reason: self.one_in(2).then(|| self.word().into()),
+        })
     }
 
     fn key(&mut self) -> Option<IdempotencyKey> {
@@ -231,6 +247,7 @@ impl Story {
             0..=37 => vec![OrdersCommand::Log(self.of_log(book))],
             38..=43 => vec![OrdersCommand::Create { order: self.order(), user: self.account(), key: self.key() }],
             44..=55 => vec![OrdersCommand::AddItem { order: self.order(), line: self.line(), key: self.key() }],
+            56 if self.one_in(2) => vec![self.note()],
             56 => vec![OrdersCommand::Remember { order: self.order(), key: self.certain_key() }],
             57 => vec![self.replace()],
             // Everything that is open is settled, so that orders can be replaced.
@@ -263,6 +280,7 @@ fn told_of() -> impl Iterator<Item = EntityId> {
 fn compare(book: &OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>, when: &str) {
     let mut questions: Vec<OrdersQuery> = told_of().map(OrdersQuery::Order).collect();
     questions.push(OrdersQuery::Youngest);
+    questions.push(OrdersQuery::Trail(5));
     for (word, fingerprint) in WORDS.iter().flat_map(|word| [(word, 0), (word, u64::MAX)]) {
         questions.push(OrdersQuery::IsKeyReused(IdempotencyKey { key: (*word).into(), fingerprint }));
     }
@@ -557,9 +575,11 @@ fn a_million_orders_are_replaced_and_ten_thousand_transactions_taken_over_in_a_m
     let LogAnswer::Open { records, .. } = read(&store, LogQuery::Open) else { panic!("not what is open") };
     assert_eq!(records.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "page by page, in the order of birth");
     assert!(records.iter().all(|(_, record)| record.owner == Some(other.instance)));
-    for id in &ids {
-        let decide = LogCommand::Decide { writer: other, id: *id, decision: Decision::Commit, now: Timestamp(12) };
-        _ = begin(&store, OrdersCommand::Log(decide));
+    let decide = |id| LogCommand::Decide { writer: other, id, decision: Decision::Commit, now: Timestamp(12) };
+    let decided: Vec<_> = ids.iter().map(|id| begin(&store, OrdersCommand::Log(decide(*id)))).collect();
+    // All of them: with as many that wait, there is no room for another command.
+    for answer in decided {
+        assert!(matches!(answer.recv().unwrap(), Ok(OrdersReply::Log(LogReply::Decided { first: true, .. }))));
     }
     let finish = LogCommand::Finish { writer: other, ids, now: Timestamp(13) };
     assert_eq!(log(finish), Ok(OrdersReply::Log(LogReply::Done)));

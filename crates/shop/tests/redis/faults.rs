@@ -241,6 +241,30 @@ fn a_decision_is_told_before_the_replicas_have_it_and_nothing_else_is() {
     assert_eq!(insist(&other, 1, &Decision::Commit), LogReply::Decided { decision: Decision::Commit, first: false });
 }
 
+/// A look waited for the replicas behind its back, and the stage that follows it waited for the look.
+#[test]
+fn a_look_at_what_may_not_be_durable_holds_up_nobody_behind_it() {
+    let server = Server::start(Persistence::Always).unwrap();
+    let mut replica = server.start_replica(Persistence::Always).unwrap();
+    assert!(wait_until(PATIENCE, || server.ask("INFO replication").unwrap().contains("state=online")));
+    let replicated = Options { durability: Durability::Replicated { replicas: 1 }, ..options(&server) };
+    let store = seeded(&Options { wait: Duration::from_secs(30), ..replicated });
+    replica.process().freeze().unwrap();
+    let look = || {
+        let (send, answer) = channel();
+        store.peek(OrdersQuery::Order(EntityId::number(1)), Box::new(move |found| _ = send.send(found)));
+        answer.recv_timeout(PATIENCE).expect("it waits for no replica")
+    };
+    for _ in 0..3 {
+        assert!(matches!(look(), Ok(OrdersAnswer::Order(Some(_)))));
+    }
+    let (send, shown) = channel();
+    store.query(OrdersQuery::Order(EntityId::number(1)), Box::new(move |found| _ = send.send(found)));
+    assert!(shown.recv_timeout(Duration::from_millis(500)).is_err(), "what is shown is durable");
+    replica.process().thaw().unwrap();
+    assert!(matches!(shown.recv_timeout(PATIENCE).unwrap(), Ok(OrdersAnswer::Order(Some(_)))));
+}
+
 #[test]
 fn nothing_is_told_early_where_a_failover_may_lose_what_it_rests_on() {
     let mut servers = Watched::start(Persistence::Always, 1, 1, Duration::from_secs(30)).unwrap();

@@ -6,3 +6,4 @@ mod differential;
 mod faults;
 mod suite;
 mod support;
+mod trail;

@@ -2,15 +2,17 @@
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nats::{Options, TraceContext, Tracing};
 use orchestrator::Done;
-use protocol::{Name, Reply, Unknown};
+use protocol::limits::GATHER_COMMITS_MS;
+use protocol::{Command, Name, Reply, Unknown, Verb};
 use servers::wait_until;
 
 use crate::support::{
-    CORE, DONE, Doing, FILE, MEMORY, PATIENCE, STOCK, Way, connect, options, raw, reaches, read, server, willing,
+    CORE, DONE, Doing, FILE, MEMORY, PATIENCE, STOCK, Way, command, connect, options, raw, reaches, read, send, server,
+    willing,
 };
 
 #[test]
@@ -75,6 +77,37 @@ fn many_commands_at_once_are_few_messages_and_a_lone_one_does_not_wait() {
             assert_eq!(way.ask(10_000 + number), DONE);
         }
         assert_eq!(read(&statistics.messages), before + 20, "{mode:?}: one after the other, each at once");
+    }
+}
+
+#[test]
+fn a_commit_goes_along_with_what_somebody_waits_for_or_by_itself_after_a_while() {
+    for mode in [CORE, MEMORY] {
+        let server = server();
+        let way = Way::new(&options(&server, "order-1", mode), willing());
+        let messages = || read(&way.order.statistics().messages);
+        let commit = |number| send(&*way.transport, Command { verb: Verb::Commit, ..command(number) });
+        let patience = Duration::from_millis(GATHER_COMMITS_MS);
+        let began = Instant::now();
+        assert_eq!(commit(1).recv_timeout(PATIENCE), Ok(DONE), "{mode:?}");
+        assert!(began.elapsed() >= patience && messages() == 1, "{mode:?}: {:?}", began.elapsed());
+        let mut number = 10;
+        let together = wait_until(PATIENCE, || {
+            let (before, began) = (messages(), Instant::now());
+            let mut answers: Vec<_> = (0..5).map(|n| commit(number + n)).collect();
+            // So long that they would be gone, if they went by themselves.
+            std::thread::sleep(patience / 5);
+            answers.push(way.send(number + 5));
+            number += 6;
+            let in_time = began.elapsed() < patience / 2;
+            assert!(answers.iter().all(|answer| answer.recv_timeout(PATIENCE) == Ok(DONE)), "{mode:?}");
+            // A machine that is busy elsewhere proves nothing.
+            if in_time {
+                assert_eq!(messages(), before + 1, "{mode:?}: all in one");
+            }
+            in_time
+        });
+        assert!(together, "{mode:?}: this machine is too slow to tell");
     }
 }
 

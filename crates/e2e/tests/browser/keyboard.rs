@@ -1,0 +1,62 @@
+//! Everything without a mouse.
+
+use crate::Visit;
+
+#[test]
+fn the_page_is_walked_with_the_keys_alone() {
+    let mut visit = Visit::with_chaos("");
+    let page = &mut visit.page;
+    page.press("Tab");
+    assert_eq!(page.focused(), "Skip to the content");
+    let seen = page.eval("document.activeElement.getBoundingClientRect().top >= 0");
+    assert_eq!(seen, true, "what has the focus is to be seen");
+    page.press("Tab");
+    assert_eq!(page.focused(), "Overview");
+    for name in ["Transactions", "Stuck and dead letters", "Shop", "Chaos", "Audit", "Overview"] {
+        page.press("ArrowRight");
+        assert_eq!(page.focused(), name);
+        page.wait_for(&format!(
+            "document.querySelector('[role=tab][aria-selected=true]').innerText.startsWith('{name}')"
+        ));
+        let ring = page.eval("getComputedStyle(document.activeElement).outlineStyle");
+        assert_eq!(ring, "solid", "{name}: where the focus is must be seen");
+    }
+    page.press("ArrowLeft");
+    assert_eq!(page.focused(), "Audit");
+    page.press("Home");
+    assert_eq!(page.focused(), "Overview");
+    page.press("End");
+    assert_eq!(page.focused(), "Audit");
+    page.press("Tab");
+    assert_eq!(page.focused(), "Run the audit now");
+    page.press("Enter");
+    page.wait_for_text("#audit-result", "Money and stock agree");
+    page.is_sound();
+}
+
+#[test]
+fn the_skip_link_goes_to_the_content_and_leaves_the_tab() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/shop");
+    let page = &mut visit.page;
+    page.press("Tab");
+    page.press("Enter");
+    page.wait_for("document.activeElement.id === 'panel'");
+    assert_eq!(page.text("#panel h2"), "Shop");
+    page.press("Tab");
+    assert_eq!(page.focused(), "Find an order");
+}
+
+#[test]
+fn a_chart_is_read_with_the_arrow_keys() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    let page = &mut visit.page;
+    page.wait_for("document.querySelector('figure.chart > .unseen').textContent.startsWith('Now: ')");
+    page.eval("document.querySelector('figure.chart svg').focus()");
+    page.press("ArrowLeft");
+    page.wait_for("document.querySelector('figure.chart line.cursor')");
+    let told = page.eval("document.querySelector('figure.chart > .unseen').textContent");
+    assert!(told.as_str().unwrap().contains(": committed "), "{told}");
+    page.press("Escape");
+    page.wait_for("!document.querySelector('figure.chart line.cursor')");
+    page.is_sound();
+}

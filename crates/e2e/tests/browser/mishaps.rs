@@ -1,0 +1,29 @@
+//! The server is killed, and comes back.
+
+use crate::Visit;
+
+#[test]
+fn the_page_says_that_the_server_is_gone_and_finds_it_again() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/overview");
+    visit.page.is_sound();
+    visit.server.kill();
+    visit.page.wait_for_text("#connection", "no word from the server since ");
+    let told = visit.page.text("#connection");
+    let time = told.split("since ").nth(1).unwrap_or_default();
+    assert!(time.as_bytes().get(2) == Some(&b':') && time.as_bytes().get(5) == Some(&b':'), "{told}");
+    assert_eq!(visit.page.eval("document.getElementById('verdict').dataset.level"), "unknown", "nobody knows");
+    let before =
+        visit.page.eval("document.querySelectorAll('figure.chart')[0].querySelector('.area').getAttribute('d').length");
+    let Visit { mut page, server, .. } = visit;
+    let server = server.restart();
+    page.wait_for("document.getElementById('connection').innerText === 'live'");
+    page.wait_for("document.getElementById('verdict').dataset.level !== 'unknown'");
+    let after =
+        page.eval("document.querySelectorAll('figure.chart')[0].querySelector('.area').getAttribute('d').length");
+    assert!(after.as_u64() >= before.as_u64(), "what the page knew is kept: {before}, {after}");
+    // That nobody answered is known; the page itself did nothing wrong.
+    let troubles = page.troubles();
+    assert!(troubles.iter().all(|it| it.starts_with("request:") || it.starts_with("log:")), "{troubles:?}");
+    drop(page);
+    drop(server);
+}

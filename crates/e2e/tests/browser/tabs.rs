@@ -1,0 +1,198 @@
+//! The figures, and what is found, told and done in each tab.
+
+use crate::Visit;
+
+#[test]
+fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    for _ in 0..20 {
+        let order = visit.order(100);
+        visit.client.done(&format!("/orders/checkout/{order}"));
+    }
+    let page = &mut visit.page;
+    page.wait_for_text("#verdict-text", "0 stuck");
+    page.wait_for("/[1-9]/.test(document.querySelector('.tile dd').innerText)");
+    let shown = page.text("#panel");
+    for expected in
+        ["Committed a second", "p99", "2PC", "shop\nshop", "UP", "orders", "closed", "No switch of protocol"]
+    {
+        assert!(
+            shown.to_lowercase().contains(&expected.to_lowercase().replace("shop\nshop", "shop shop")),
+            "{expected}: {shown}"
+        );
+    }
+    assert_eq!(
+        page.eval("document.querySelectorAll('figure.chart svg path.line, figure.chart svg path.area').length"),
+        10
+    );
+    page.wait_for("document.querySelector('.area.tone-good').getAttribute('d').length > 20");
+    // Each chart says in words what it shows.
+    let told = page.eval("[...document.querySelectorAll('figure.chart > .unseen')].map((it) => it.textContent)");
+    assert!(told.as_array().unwrap().iter().all(|it| it.as_str().unwrap().starts_with("Now: ")), "{told}");
+    assert!(page.eval("document.title").as_str().unwrap().ends_with("Overview · Settle"));
+    assert_eq!(page.eval("document.getElementById('tab-chaos').hidden"), true, "there is no chaos here");
+    page.is_sound();
+}
+
+#[test]
+fn transactions_are_found_and_one_is_told_as_a_timeline() {
+    let mut visit = Visit::to(e2e::Server::start(&["--protocol", "2pc"]), "#/transactions");
+    visit.page.wait_for_text("#panel [role=status]", "None.");
+    let (paid, refused) = (visit.order(100), visit.order(1));
+    visit.client.done(&format!("/orders/checkout/{paid}"));
+    assert_eq!(visit.client.check_out(&refused).status, 409);
+    let page = &mut visit.page;
+    page.wait_for("document.querySelectorAll('tbody tr').length === 2");
+    page.write("#order", &refused);
+    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    page.wait_for_text("tbody", "abort");
+    page.choose("#state", "stuck");
+    page.wait_for_text("#panel [role=status]", "None.");
+    page.click("form.filters button");
+    page.wait_for("document.querySelectorAll('tbody tr').length === 2");
+    page.choose("#min_age_ms", "3600000");
+    page.wait_for_text("#panel [role=status]", "None.");
+    page.click("form.filters button");
+    page.write("#order", &refused);
+    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    page.click("tbody th a");
+    page.wait_for("location.hash.startsWith('#/transactions/')");
+    page.wait_for("document.querySelectorAll('.timeline li').length >= 4");
+    let told = page.text(".timeline");
+    for expected in ["staged in the log", "payment refused", "insufficient", "decided: abort", "finished"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    let deep = page.eval("location.href").as_str().unwrap().to_owned();
+    page.eval("history.back()");
+    page.wait_for("document.querySelector('form.filters')");
+    assert_eq!(page.eval("document.getElementById('order').value"), refused.as_str(), "filters are kept");
+    page.go("about:blank");
+    page.go(&deep);
+    page.wait_for_text(".timeline", "decided: abort");
+    page.press("Escape");
+    page.wait_for("location.hash === '#/transactions'");
+    page.is_sound();
+}
+
+#[test]
+fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
+    let mut visit = Visit::with_chaos("#/stuck");
+    visit.page.wait_for_text("#panel", "Nothing is stuck.");
+    let first = visit.stuck();
+    let page = &mut visit.page;
+    page.wait_for_text(".stuck-one", "payment does not acknowledge commit");
+    page.wait_for_text("#stuck-count", "1");
+    page.wait_for_text(".stuck-one", "number ");
+    page.click("[data-act=retry]");
+    page.wait_for_text(".outcome", "Sent again");
+    page.wait_for_text("table", "retry");
+    page.click("[data-act=resolve]");
+    page.wait_for("document.querySelector('dialog[open]')");
+    page.press("Escape");
+    page.wait_for("!document.querySelector('dialog')");
+    page.click("[data-act=resolve]");
+    page.click("dialog button.danger");
+    assert_eq!(page.eval("!!document.querySelector('dialog[open]')"), true, "not without a name and a reason");
+    page.write("#resolve-operator", "ann");
+    page.write("#resolve-reason", "ticket 4711");
+    page.click("dialog button.danger");
+    page.wait_for_text("#panel", "Nothing is stuck.");
+    page.wait_for_text("table", "ticket 4711");
+    let trail = page.text("tbody");
+    assert!(trail.contains("ann") && trail.contains("resolve step 1") && trail.contains("resolved"), "{trail}");
+    page.is_sound();
+    // The next one is mended, and tried again from its own page; the operator is remembered.
+    let second = visit.stuck();
+    visit.client.done("/payment/fault/clear");
+    visit.go(&format!("#/transactions/{second}"));
+    let page = &mut visit.page;
+    page.click("[data-act=retry]");
+    page.wait_for_text(".timeline", "finished");
+    page.wait_for_text(".timeline", "tried again by an operator · by ann");
+    let told = page.text(".timeline");
+    assert!(told.contains("became a dead letter · attempt 3"), "{told}");
+    visit.go(&format!("#/transactions/{first}"));
+    let page = &mut visit.page;
+    page.wait_for_text(".timeline", "settled by hand · by ann");
+    page.is_sound();
+}
+
+#[test]
+fn the_shop_shows_orders_users_and_items_and_takes_a_test_order() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/shop");
+    let page = &mut visit.page;
+    page.write("#test-credit", "12");
+    page.write("#test-price", "4");
+    page.write("#test-units", "3");
+    page.click("#test-order button");
+    page.wait_for("location.hash.startsWith('#/shop/order/')");
+    page.wait_for_text("#found", "paid");
+    page.wait_for_text("#life", "decided: commit");
+    let order = page.eval("decodeURIComponent(location.hash.split('/').pop())").as_str().unwrap().to_owned();
+    assert!(visit.client.order(&order).paid);
+    let user = visit.client.order(&order).user;
+    assert_eq!(visit.client.credit(&user), 0);
+    let page = &mut visit.page;
+    page.click("#found dl a");
+    page.wait_for("location.hash.startsWith('#/shop/user/')");
+    page.wait_for_text("#found", "Credit");
+    page.is_sound();
+    page.write("#find-item", "no-such-item");
+    page.click("#find-item + button");
+    page.wait_for_text("#found", "no item");
+    page.write("#test-credit", "0");
+    page.click("#test-order button");
+    page.wait_for_text("#panel", "less credit");
+    let troubles = page.troubles();
+    let expected = |it: &String| it.contains("/stock/find/no-such-item") || it.contains("/orders/checkout/");
+    assert!(!troubles.is_empty() && troubles.iter().all(expected), "only what was asked for: {troubles:?}");
+}
+
+#[test]
+fn faults_are_set_watched_and_cleared() {
+    let mut visit = Visit::with_chaos("#/chaos");
+    let page = &mut visit.page;
+    page.wait_for_text("#panel", "No fault is set.");
+    page.click("form#fault button.danger");
+    page.wait_for_text("tbody", "answer with an error");
+    page.choose("#fault-service", "payment");
+    page.choose("#fault-point", "before_prepare");
+    page.choose("#fault-action", "delay");
+    page.write("#fault-delay_ms", "250");
+    page.write("#fault-percent", "20");
+    page.write("#fault-times", "7");
+    page.click("form#fault button.danger");
+    page.wait_for_text("tbody", "wait 250 ms, in 20 % of cases, 7 more times");
+    let rules = visit.client.get("/payment/fault/rules").json()["rules"].clone();
+    assert_eq!((&rules["before_prepare"]["percent"], &rules["before_prepare"]["times"]), (&20.into(), &7.into()));
+    let page = &mut visit.page;
+    page.click("[data-act=clear]");
+    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    page.click("#clear-all");
+    page.wait_for_text("#panel", "No fault is set.");
+    // The effect is on the same page: a checkout that is slow, and one that is not.
+    page.click("#panel .actions button:nth-child(2)");
+    page.wait_for_text("tbody", "wait 300 ms");
+    let order = visit.order(100);
+    visit.client.done(&format!("/orders/checkout/{order}"));
+    visit.page.wait_for("/[23]\\d\\d ms/.test(document.querySelectorAll('figure.chart > .unseen')[1].textContent)");
+    visit.page.is_sound();
+}
+
+#[test]
+fn the_audit_runs_when_it_is_asked_for() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/audit");
+    let order = visit.order(100);
+    visit.client.done(&format!("/orders/checkout/{order}"));
+    visit.client.wait_until_settled();
+    let page = &mut visit.page;
+    page.click("#audit-now");
+    page.wait_for_text("#audit-result", "Money and stock agree at");
+    page.is_sound();
+    // What could not be compared is not said to agree.
+    let mut visit = Visit::with_chaos("#/audit");
+    visit.stuck();
+    visit.page.click("#audit-now");
+    visit.page.wait_for_text("#audit-result", "cannot be compared while transactions are open: 1");
+    assert!(!visit.page.text("#audit-result").contains("Money and stock agree"));
+}

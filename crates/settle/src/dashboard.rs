@@ -1,0 +1,86 @@
+//! What a process shows of itself, and of others: where the crate `watch` gets its figures from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::future::{join, join_all};
+use shop::guard::{Door, Peer};
+use shop::vitals::{Ailment, Vitals};
+use watch::figures::Figures;
+use watch::limits::PATIENCE_MS;
+use watch::openmetrics::parse;
+use watch::scrape::Instance;
+use watch::{About, Allowed, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
+
+use crate::config::Config;
+
+/// What is told of what is watched.
+pub(crate) fn about(title: impl Into<String>) -> About {
+    About { title: title.into(), version: env!("CARGO_PKG_VERSION").to_owned(), ..About::default() }
+}
+
+/// Begins to watch.
+pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(Watch, Watching)> {
+    Watch::start(about, source).context("cannot start the thread that watches")
+}
+
+/// Begins to watch an order instance, and whom its configuration names.
+pub(crate) fn of_order(config: &Config, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
+    let name = config.instance.to_string();
+    let about = About { chaos: config.chaos, production: config.production, ..about(&*name) };
+    let others = config.watched().iter().map(|url| Instance::at(url).map_err(anyhow::Error::msg));
+    let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+    of_process(about, Own::new(name, Kind::Order, vitals).with(others))
+}
+
+/// Lets operators in whom a door admits.
+pub(crate) fn operators_at(door: Door) -> OperatorsOf {
+    Arc::new(move |parts| {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let (allowed, why) = door.standing(peer, &parts.headers);
+        let allowed = match allowed {
+            shop::guard::Allowed::Yes => Allowed::Yes,
+            shop::guard::Allowed::Password => Allowed::Password,
+            shop::guard::Allowed::No => Allowed::No,
+        };
+        Operators { allowed, why: why.map(str::to_owned) }
+    })
+}
+
+/// This process, whose figures need no request; and others, which are asked for theirs.
+pub(crate) struct Own {
+    name: String,
+    kind: Kind,
+    vitals: Arc<dyn Vitals>,
+    others: Vec<Instance>,
+}
+
+impl Own {
+    pub(crate) fn new(name: impl Into<String>, kind: Kind, vitals: Arc<dyn Vitals>) -> Self {
+        Self { name: name.into(), kind, vitals, others: vec![] }
+    }
+
+    /// With these beside it.
+    pub(crate) fn with(self, others: Vec<Instance>) -> Self {
+        Self { others, ..self }
+    }
+}
+
+impl Source for Own {
+    async fn look(&mut self, _watched: bool) -> Vec<Seen> {
+        let Self { name, kind, vitals, others } = self;
+        let own = async {
+            let (state, detail) = match vitals.ailment() {
+                None => (State::Up, None),
+                Some(Ailment { status: "draining", detail }) => (State::Draining, Some(detail)),
+                Some(Ailment { detail, .. }) => (State::Down, Some(detail)),
+            };
+            let text = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), vitals.figures()).await;
+            let figures = text.ok().map(|text| Figures::of(&parse(&text)));
+            Seen { detail, figures, ..Seen::new(&**name, *kind, state) }
+        };
+        let (own, others) = join(own, join_all(others.iter_mut().map(Instance::look))).await;
+        std::iter::once(own).chain(others).collect()
+    }
+}

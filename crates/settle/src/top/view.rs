@@ -1,0 +1,337 @@
+//! A snapshot and its history as lines, for any width.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use protocol::Timestamp;
+use watch::Snapshot;
+use watch::limits::MAX_POINTS;
+use watch::snapshot::{Instance, Level, Point, State};
+use watch::verdict::duration;
+
+use crate::output::time;
+
+/// Columns of what stands before a line.
+const TITLE: usize = 12;
+/// Marks that are shown.
+const MARKS: usize = 5;
+
+/// What was heard.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) points: VecDeque<Point>,
+    /// Since when nothing is heard any more, and why.
+    pub(super) lost: Option<(Instant, String)>,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, point: Point) {
+        if self.points.len() >= MAX_POINTS {
+            self.points.pop_front();
+        }
+        self.points.push_back(point);
+    }
+}
+
+/// All of it: at most so many lines of at most so many columns. If there are too many, instances that are up are left out first.
+pub(super) fn view(seen: &Seen, columns: usize, lines: usize) -> Vec<String> {
+    let Some(snapshot) = &seen.snapshot else { return vec!["nothing was heard yet".to_owned()] };
+    let mut shown = head(seen, snapshot);
+    shown.extend(figures(snapshot, &seen.points, columns));
+    let marks = marks(snapshot);
+    // A line for the table's head, one for what is left out, and one empty.
+    let room = lines.saturating_sub(shown.len() + marks.len() + 3);
+    shown.extend(instances(snapshot, room));
+    shown.extend(marks);
+    shown.truncate(lines);
+    shown.iter().map(|line| line.trim_end().chars().take(columns).collect()).collect()
+}
+
+/// The most important of it in one line.
+pub(super) fn line(seen: &Seen) -> String {
+    let Some(snapshot) = &seen.snapshot else { return "nothing was heard yet".to_owned() };
+    if let Some((since, why)) = &seen.lost {
+        return format!("nothing heard for {} s: {why}", since.elapsed().as_secs());
+    }
+    let Snapshot { rates, latency_ms, verdict, .. } = snapshot;
+    format!(
+        "{} {} | {}/s committed, {}/s refused | p50 {} p99 {} | {} in flight | {}",
+        time(Timestamp(snapshot.at)),
+        word(verdict.level),
+        rate(rates.committed),
+        rate(rates.refused),
+        latency(latency_ms.p50),
+        latency(latency_ms.p99),
+        snapshot.in_flight,
+        verdict.text
+    )
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Good => "GOOD",
+        Level::Warning => "WARNING",
+        Level::Bad => "BAD",
+    }
+}
+
+fn head(seen: &Seen, snapshot: &Snapshot) -> Vec<String> {
+    let mut modes = vec![];
+    if snapshot.chaos {
+        modes.push("  faults may be injected");
+    }
+    if snapshot.production {
+        modes.push("  production");
+    }
+    let Snapshot { title, version, verdict, .. } = snapshot;
+    let mut lines = vec![format!("{title} {version}  {}{}", time(Timestamp(snapshot.at)), modes.concat())];
+    lines.push(format!("{}  {}", word(verdict.level), verdict.text));
+    if let Some((since, why)) = &seen.lost {
+        lines.push(format!("nothing heard for {} s: {why}", since.elapsed().as_secs()));
+    }
+    lines.push(String::new());
+    lines
+}
+
+fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec<String> {
+    let Snapshot { rates, latency_ms, .. } = snapshot;
+    let each = |name: &str, value: f64| format!("{name} {}/s", rate(value));
+    let mut lines = flow(
+        "checkouts",
+        columns,
+        [
+            each("committed", rates.committed),
+            each("refused", rates.refused),
+            each("conflict", rates.conflict),
+            each("rolled back", rates.rolled_back),
+            each("in doubt", rates.in_doubt),
+            each("turned away", rates.turned_away),
+        ],
+    );
+    lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), "committed/s"));
+    let percentiles =
+        [("p50", latency_ms.p50), ("p90", latency_ms.p90), ("p99", latency_ms.p99), ("p999", latency_ms.p999)];
+    lines.extend(flow("latency", columns, percentiles.map(|(name, ms)| format!("{name} {}", latency(ms)))));
+    lines.extend(history(columns, points.iter().map(|point| point.p99), "p99 ms"));
+    lines.extend(flow(
+        "now",
+        columns,
+        [
+            ("in flight", snapshot.in_flight),
+            ("queued", snapshot.queued),
+            ("unsettled", snapshot.unsettled),
+            ("in doubt", snapshot.in_doubt),
+            ("stuck", snapshot.stuck),
+            ("dead letters", snapshot.dead_letters),
+            ("violations", snapshot.violations),
+            ("repairs", snapshot.repairs),
+        ]
+        .map(|(name, count)| format!("{name} {count}")),
+    ));
+    for it in &snapshot.definitions {
+        let parts = [
+            it.protocol.clone(),
+            format!("{} % abort", it.abort_percent),
+            format!("{} changes of protocol", it.switches),
+        ];
+        lines.extend(flow(&it.name, columns, parts));
+    }
+    let breakers = snapshot
+        .breakers
+        .iter()
+        .map(|it| format!("{} {} ({} times opened)", it.service, if it.open { "OPEN" } else { "closed" }, it.trips));
+    lines.extend(flow("breakers", columns, breakers));
+    lines.extend(flow("leader", columns, snapshot.leader.clone()));
+    lines.extend(flow("audit", columns, [audit(snapshot)]));
+    let stores = snapshot.stores.iter().map(|it| {
+        let slow = it.flush_p99_ms.map_or(String::new(), |ms| format!(", flush p99 {}", duration(ms)));
+        let state = if it.up { "" } else { " AWAY" };
+        format!("{} at {}{state} {}/s{slow}", it.service, it.instance, rate(it.commands))
+    });
+    lines.extend(flow("stores", columns, stores));
+    lines.push(String::new());
+    lines
+}
+
+fn audit(snapshot: &Snapshot) -> String {
+    match &snapshot.audit {
+        None => "not audited yet".to_owned(),
+        Some(audit) if !audit.complete => format!("{} looked at, not finished yet", audit.checked),
+        Some(audit) => format!(
+            "{} findings, {} looked at, last {} s ago",
+            audit.findings,
+            audit.checked,
+            snapshot.at.saturating_sub(audit.at) / 1_000
+        ),
+    }
+}
+
+/// A table of the instances, with so many rows: those that are not up first, if there are more.
+fn instances(snapshot: &Snapshot, room: usize) -> Vec<String> {
+    let row = |it: &Instance| {
+        let for_seconds = snapshot.at.saturating_sub(it.since) / 1_000;
+        let since = match for_seconds {
+            seconds @ 0..60 => format!("{seconds} s"),
+            seconds @ 60..3_600 => format!("{} min", seconds / 60),
+            seconds => format!("{} h", seconds / 3_600),
+        };
+        let cpu = it.cpu_percent.map_or(String::new(), |percent| format!("{percent:.1} %"));
+        let memory = it.memory_bytes.map_or(String::new(), |bytes| format!("{} MiB", bytes >> 20));
+        let role = it.role.as_deref().unwrap_or_default();
+        let detail = it.detail.as_deref().unwrap_or_default();
+        format!("{:<17} {:<9} {since:>7}  {role:<8} {cpu:>8} {memory:>9}  {detail}", it.name, state(it.state))
+    };
+    let mut lines =
+        vec![format!("{:<17} {:<9} {:>7}  {:<8} {:>8} {:>9}", "instance", "state", "for", "role", "cpu", "memory")];
+    if snapshot.instances.len() <= room {
+        lines.extend(snapshot.instances.iter().map(row));
+        return lines;
+    }
+    let (up, others): (Vec<&Instance>, Vec<&Instance>) =
+        snapshot.instances.iter().partition(|it| it.state == State::Up);
+    let all_up = others.len() <= room;
+    lines.extend(others.into_iter().chain(up).take(room).map(row));
+    let left = snapshot.instances.len() - room;
+    lines.push(format!("and {left} more{}", if all_up { ", up" } else { "" }));
+    lines
+}
+
+fn state(state: State) -> String {
+    // What is not well is to be seen at a glance, without colours too.
+    let words = state.words();
+    if state == State::Up { words.to_owned() } else { words.to_uppercase() }
+}
+
+fn marks(snapshot: &Snapshot) -> Vec<String> {
+    let last = snapshot.marks.len().saturating_sub(MARKS);
+    let mut lines: Vec<String> = snapshot.marks[last..]
+        .iter()
+        .map(|mark| format!("{}  {}", &time(Timestamp(mark.at))[11..19], mark.what))
+        .collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// Parts behind a title, on as many lines as they need; none if there are no parts.
+fn flow(title: &str, columns: usize, parts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = vec![];
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 3 + part.chars().count() <= columns => {
+                line.push_str("   ");
+                line.push_str(&part);
+            }
+            Some(_) => lines.push(format!("{:TITLE$} {part}", "")),
+            None => lines.push(format!("{title:TITLE$} {part}")),
+        }
+    }
+    lines
+}
+
+/// A history in little bars, the newest to the right, and how high the highest is; nothing if there was nothing.
+fn history(columns: usize, values: impl DoubleEndedIterator<Item = Option<f64>>, unit: &str) -> Vec<String> {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    // Bars leave some columns for the words.
+    let width = columns.saturating_sub(TITLE + 24).clamp(8, 60);
+    let mut values: Vec<f64> = values.rev().take(width).map(Option::unwrap_or_default).collect();
+    values.reverse();
+    let highest = values.iter().copied().fold(0.0, f64::max);
+    if highest <= 0.0 {
+        return vec![];
+    }
+    let bar = |value: &f64| BARS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1];
+    let bars: String = values.iter().map(bar).collect();
+    vec![format!("{:TITLE$} {bars} {} {unit} at most", "", rate(highest))]
+}
+
+fn rate(value: f64) -> String {
+    match value {
+        value if value >= 99.95 => format!("{value:.0}"),
+        value => format!("{value:.1}"),
+    }
+}
+
+fn latency(ms: Option<f64>) -> String {
+    ms.map_or("-".to_owned(), duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use watch::collector::{Collector, Titles};
+    use watch::{Kind, Seen as SeenOf};
+
+    use super::*;
+
+    /// Twenty instances, of which two are not well, after a minute of traffic.
+    fn seen() -> Seen {
+        let titles =
+            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, production: false };
+        let mut collector = Collector::new(titles);
+        let state = |n: u64, second: u64| match n {
+            17 if second > 0 => State::Down,
+            18 if second > 0 => State::Frozen,
+            _ => State::Up,
+        };
+        let mut seen = Seen::default();
+        for second in 0..60 {
+            let instances = (0..20).map(|n| SeenOf::new(format!("redis-{n}"), Kind::Redis, state(n, second)));
+            let mut snapshot = collector.look(1_763_750_000_000 + second * 1_000, instances.collect());
+            snapshot.rates.committed = second as f64;
+            snapshot.latency_ms.p99 = (second >= 30).then_some(12.0);
+            seen.add(Point::of(&snapshot));
+            seen.snapshot = Some(snapshot);
+        }
+        seen
+    }
+
+    #[test]
+    fn it_fits_whatever_terminal_there_is() {
+        let seen = seen();
+        for (columns, lines) in [(200, 100), (80, 24), (40, 12), (20, 5), (1, 1), (0, 0)] {
+            let shown = view(&seen, columns, lines);
+            assert!(shown.len() <= lines, "{} of {lines} lines", shown.len());
+            assert!(shown.iter().all(|line| line.chars().count() <= columns), "{columns}: {shown:#?}");
+        }
+    }
+
+    #[test]
+    fn if_there_is_no_room_for_all_those_that_are_not_well_are_shown() {
+        let all = view(&seen(), 120, 100);
+        assert_eq!(all.iter().filter(|line| line.starts_with("redis-")).count(), 20);
+        assert!(all[0].starts_with("settle up 0.1.0  2025-11-21T18:34:19.000Z  faults may be injected"), "{}", all[0]);
+        assert!(all.iter().any(|line| line.ends_with("redis-17 is down")), "{all:#?}");
+        let few = view(&seen(), 120, 26);
+        let rows: Vec<&str> =
+            few.iter().map(String::as_str).skip_while(|line| !line.starts_with("instance ")).skip(1).collect();
+        assert!(
+            rows[0].starts_with("redis-17          DOWN") && rows[1].starts_with("redis-18          FROZEN"),
+            "{few:#?}"
+        );
+        assert!(rows.iter().any(|line| line.starts_with("and ") && line.ends_with(" more, up")), "{few:#?}");
+    }
+
+    #[test]
+    fn a_history_is_drawn_to_the_highest_and_none_is_not_drawn() {
+        let bars = history(40, [1.0, 2.0, 4.0, 8.0].map(Some).into_iter(), "x");
+        assert_eq!(bars, ["             ▁▂▄█ 8.0 x at most"]);
+        assert!(history(40, [None, Some(0.0)].into_iter(), "x").is_empty());
+        let long = history(80, (0..600).map(|n| Some(f64::from(n))), "x");
+        assert_eq!(long[0].chars().filter(|c| !c.is_ascii()).count(), 44, "the latest, as many as fit");
+    }
+
+    #[test]
+    fn one_line_has_what_matters_and_says_when_nothing_is_heard() {
+        let mut seen = seen();
+        let told = line(&seen);
+        assert!(
+            told.starts_with("2025-11-21T18:34:19.000Z WARNING | 59.0/s committed, 0.0/s refused | p50 - p99 12 ms"),
+            "{told}"
+        );
+        seen.lost = Some((Instant::now(), "the connection broke".to_owned()));
+        assert_eq!(line(&seen), "nothing heard for 0 s: the connection broke");
+        assert!(view(&seen, 80, 24).contains(&line(&seen)));
+    }
+}

@@ -1,0 +1,362 @@
+//! One transaction as everything that is known to have happened, in its order: what the log says, what whoever drives it says, and what operators did.
+//!
+//! The log keeps what decides, and when: the stage, the decision, dead letters, resolutions, the end. It keeps no single vote or acknowledgement; they follow
+//! from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of their own.
+
+use protocol::log::Resolution;
+use protocol::{Cause, Decision, Protocol, Sending, Timestamp, Transaction, Verb};
+use serde::{Deserialize, Serialize};
+
+use super::TransactionView;
+use crate::trail::{Act, Entry};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// It was put into the log.
+    Staged,
+    /// A participant agreed: it holds, or has done, its part.
+    Agreed,
+    /// A participant refused.
+    Refused,
+    /// A participant, or the log, did not answer in time.
+    Unanswered,
+    /// A participant has been asked, and has not answered yet.
+    Waiting,
+    /// All or nothing: it was decided.
+    Decided,
+    /// A participant would not acknowledge that, so often that a person should look.
+    DeadLetter,
+    /// An operator had it tried again.
+    Retried,
+    /// An operator had a step counted as acknowledged.
+    Resolved,
+    /// A participant has acknowledged the decision.
+    Acknowledged,
+    /// Nothing is left to do.
+    Finished,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happening {
+    /// When; `None` if nobody wrote that down.
+    pub at: Option<Timestamp>,
+    /// What.
+    pub what: What,
+    /// At which service.
+    pub service: Option<String>,
+    /// To which step.
+    pub step: Option<u8>,
+    /// In which attempt.
+    pub attempt: Option<u32>,
+    /// Who: an instance, or an operator.
+    pub by: Option<String>,
+    /// More, for people.
+    pub detail: Option<String>,
+}
+
+struct Story<'a> {
+    transaction: Option<&'a Transaction>,
+    told: Vec<(Timestamp, Happening)>,
+}
+
+impl Story<'_> {
+    /// Adds what happened `at`, or, if nobody wrote down when, not before `not_before`.
+    fn tell(&mut self, what: What, at: Option<Timestamp>, not_before: Timestamp) -> &mut Happening {
+        let happening = Happening { at, what, service: None, step: None, attempt: None, by: None, detail: None };
+        self.told.push((at.unwrap_or(not_before), happening));
+        &mut self.told.last_mut().expect("one was pushed just now").1
+    }
+
+    fn at_step(&mut self, what: What, step: u8, at: Option<Timestamp>, not_before: Timestamp) -> &mut Happening {
+        let service = self.transaction.and_then(|it| it.steps.get(usize::from(step)));
+        let service = service.map(|step| step.service.to_string());
+        let happening = self.tell(what, at, not_before);
+        (happening.service, happening.step) = (service, Some(step));
+        happening
+    }
+
+    fn steps(&self) -> std::ops::Range<u8> {
+        self.transaction.map_or(0..0, Transaction::positions)
+    }
+}
+
+/// Tells it, the earliest first; the latest entry of the `trail` comes first.
+pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
+    let record = &view.record;
+    let born = view.id.birth();
+    let mut story = Story { transaction: record.transaction.as_deref(), told: Vec::new() };
+    if let Some(transaction) = story.transaction {
+        let detail = format!("{}, {} steps", protocol_of(transaction), transaction.steps.len());
+        let staged = story.tell(What::Staged, Some(born), born);
+        staged.by = record.owner.map(|owner| owner.to_string());
+        staged.detail = Some(detail);
+    }
+    match &record.decided {
+        Some((decision, at)) => {
+            votes(&mut story, decision, *at);
+            let decided = story.tell(What::Decided, Some(*at), *at);
+            decided.detail = Some(if decision.is_commit() { "commit" } else { "abort" }.to_owned());
+            decided.by = record.owner.map(|owner| owner.to_string());
+        }
+        None => sendings(&mut story, &view.sendings, born, What::Agreed),
+    }
+    for letter in &record.letters {
+        let dead = story.at_step(What::DeadLetter, letter.step, Some(letter.at), letter.at);
+        dead.attempt = Some(letter.attempts);
+        dead.detail = Some(format!("{} was not acknowledged: {}", letter.verb, letter.error));
+    }
+    operators(&mut story, view, trail);
+    match (&record.decided, record.finished) {
+        (Some((decision, _)), Some(at)) => {
+            acknowledgements(&mut story, decision, &record.resolutions, at);
+            story.tell(What::Finished, Some(at), at);
+        }
+        // What is going on now stands behind everything that was.
+        (Some(_), None) => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Acknowledged),
+        (None, _) => {}
+    }
+    // What happened in the same millisecond stays in the order in which it can only have happened.
+    story.told.sort_by_key(|(at, _)| *at);
+    story.told.into_iter().map(|(_, happening)| happening).collect()
+}
+
+fn protocol_of(transaction: &Transaction) -> &'static str {
+    match transaction.protocol {
+        Protocol::TwoPhase => "two-phase commit",
+        Protocol::Saga => "saga",
+    }
+}
+
+/// What a decision says of the votes before it.
+fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
+    match decision {
+        Decision::Commit => {
+            for step in story.steps() {
+                story.at_step(What::Agreed, step, None, at);
+            }
+        }
+        Decision::Abort(Cause::Refused { step, refusal }) => {
+            story.at_step(What::Refused, *step, None, at).detail = Some(refusal.to_string());
+        }
+        Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
+            story.at_step(What::Unanswered, *step, None, at);
+        }
+        Decision::Abort(Cause::Unavailable { step: None }) => {
+            story.tell(What::Unanswered, None, at).detail = Some("the log did not answer in time".to_owned());
+        }
+        Decision::Abort(Cause::Recovered) => {
+            let why = "recovery found it undecided after a crash".to_owned();
+            story.tell(What::Unanswered, None, at).detail = Some(why);
+        }
+        Decision::Abort(Cause::NeverStaged) => {
+            let why = "a participant asked about it before it was staged: it never will be".to_owned();
+            story.tell(What::Unanswered, None, at).detail = Some(why);
+        }
+    }
+}
+
+/// What operators did, in the order of their trail: two deeds of one millisecond have no other.
+fn operators(story: &mut Story<'_>, view: &TransactionView, trail: &[Entry]) {
+    let mut untold: Vec<&Resolution> = view.record.resolutions.iter().collect();
+    for Entry { note, outcome, .. } in trail.iter().rev().filter(|entry| entry.note.transaction == view.id) {
+        match note.act {
+            Act::Retry => {
+                let retried = story.tell(What::Retried, Some(note.at), note.at);
+                retried.by = Some(note.operator.to_string());
+                retried.detail = outcome.as_deref().map(str::to_owned);
+            }
+            Act::Resolve => {
+                let of_note = |it: &&Resolution| note.step == Some(it.step) && note.reason.as_ref() == Some(&it.reason);
+                if let Some(found) = untold.iter().position(of_note) {
+                    resolved(story, untold.remove(found));
+                }
+            }
+        }
+    }
+    // The trail keeps only the latest entries; the log keeps every resolution of a transaction.
+    untold.into_iter().for_each(|resolution| resolved(story, resolution));
+}
+
+fn resolved(story: &mut Story<'_>, resolution: &Resolution) {
+    let resolved = story.at_step(What::Resolved, resolution.step, Some(resolution.at), resolution.at);
+    resolved.by = Some(resolution.operator.to_string());
+    resolved.detail = Some(resolution.reason.to_string());
+}
+
+/// How far each participant is, as whoever drives the transaction says.
+fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, done: What) {
+    for Sending { step, verb, attempts, next, settled, failure } in sendings {
+        let begins = matches!(verb, Verb::Prepare | Verb::Execute | Verb::Inquire);
+        // Until a decision is sent, what is remembered is the vote.
+        if (*attempts == 0 && !settled) || begins == (done == What::Acknowledged) {
+            continue;
+        }
+        let what = if *settled { done } else { What::Waiting };
+        let happening = story.at_step(what, *step, None, not_before);
+        happening.attempt = Some(*attempts).filter(|attempts| *attempts > 0);
+        if !settled {
+            let failure = failure.map(|why| format!("; the last attempt: {why}")).unwrap_or_default();
+            let next = next.map(|at| format!("; next at {}", at.0)).unwrap_or_default();
+            happening.detail = Some(format!("{verb}{failure}{next}"));
+        }
+    }
+}
+
+/// What the end of a transaction says of the acknowledgements before it.
+fn acknowledgements(story: &mut Story<'_>, decision: &Decision, resolutions: &[Resolution], at: Timestamp) {
+    let saga = story.transaction.is_some_and(|transaction| transaction.protocol == Protocol::Saga);
+    if saga && decision.is_commit() {
+        return;
+    }
+    for step in story.steps() {
+        if !resolutions.iter().any(|done| done.step == step) {
+            story.at_step(What::Acknowledged, step, None, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use protocol::log::{DeadLetter, Record};
+    use protocol::{Name, Order, Payload, Recovery, Refusal, Step, TransactionId, Unknown};
+
+    use super::*;
+    use crate::checkout::{CHECKOUT, PAYMENT, STOCK};
+    use crate::trail::Note;
+
+    fn view(protocol: Protocol) -> TransactionView {
+        let id = TransactionId::new(Timestamp(1_000), [7; 16]);
+        let step = |service| Step { service, payload: Payload::EMPTY };
+        let transaction = Transaction {
+            id,
+            definition: CHECKOUT,
+            protocol,
+            order: Order::Parallel,
+            recovery: Recovery::Backward,
+            steps: vec![step(STOCK), step(PAYMENT)],
+            context: Payload::EMPTY,
+        };
+        let record = Record {
+            transaction: Some(Arc::new(transaction)),
+            owner: Some(Name::literal("order-2")),
+            decided: None,
+            finished: None,
+            letters: vec![],
+            resolutions: vec![],
+        };
+        TransactionView::undriven(id, record)
+    }
+
+    /// Each happening as `at what service attempt by`, with what is not known left out.
+    fn told(view: &TransactionView, trail: &[Entry]) -> Vec<String> {
+        let line = |it: Happening| {
+            let at = it.at.map(|at| at.0.to_string());
+            let what = serde_json::to_value(it.what).unwrap().as_str().map(str::to_owned);
+            let attempt = it.attempt.map(|attempt| format!("#{attempt}"));
+            [at, what, it.service, attempt, it.by].into_iter().flatten().collect::<Vec<_>>().join(" ")
+        };
+        tell(view, trail).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_commit_that_got_stuck_and_was_helped() {
+        let mut view = view(Protocol::TwoPhase);
+        view.record.decided = Some((Decision::Commit, Timestamp(1_010)));
+        let (verb, error) = (Verb::Commit, "its store failed".into());
+        view.record.letters.push(DeadLetter { step: 1, verb, attempts: 20, error, at: Timestamp(1_500) });
+        view.driven = Some("committing".to_owned());
+        let sending = |step, settled: bool, attempts| Sending {
+            step,
+            verb,
+            attempts,
+            next: (!settled).then_some(Timestamp(9_000)),
+            settled,
+            failure: (!settled).then_some(Unknown::Failed),
+        };
+        view.sendings = vec![sending(0, true, 1), sending(1, false, 23)];
+        let note = Note {
+            at: Timestamp(1_600),
+            operator: "ann".into(),
+            act: Act::Retry,
+            transaction: view.id,
+            step: None,
+            reason: None,
+        };
+        let entry = Entry { number: 1, note: note.clone(), outcome: Some("sent_again".into()) };
+        let other = Note { transaction: TransactionId::new(Timestamp(2), [1; 16]), ..note };
+        let trail = [entry, Entry { number: 2, note: other, outcome: None }];
+        let before = ["1000 staged order-2", "agreed stock", "agreed payment", "1010 decided order-2"];
+        let stuck = [&before[..], &["1500 dead_letter payment #20", "1600 retried ann"]].concat();
+        let now = [&stuck[..], &["acknowledged stock #1", "waiting payment #23"]].concat();
+        assert_eq!(told(&view, &trail), now);
+        let waiting = tell(&view, &trail).pop().unwrap().detail.unwrap();
+        assert_eq!(waiting, "commit; the last attempt: its store failed; next at 9000");
+
+        let (operator, reason) = ("ann".into(), "ticket 4711".into());
+        view.record.resolutions.push(Resolution { step: 1, operator, reason, at: Timestamp(1_700) });
+        view.record.finished = Some(Timestamp(1_700));
+        let end = ["1700 resolved payment ann", "acknowledged stock", "1700 finished"];
+        assert_eq!(told(&view, &trail), [&stuck[..], &end[..]].concat());
+    }
+
+    #[test]
+    fn deeds_of_one_millisecond_stand_in_the_order_of_the_trail() {
+        let mut view = view(Protocol::TwoPhase);
+        view.record.decided = Some((Decision::Commit, Timestamp(1_010)));
+        let entry = |number, act, step: Option<u8>, operator: &str| {
+            let reason = step.map(|_| "ticket 4711".into());
+            let note =
+                Note { at: Timestamp(1_600), operator: operator.into(), act, transaction: view.id, step, reason };
+            Entry { number, note, outcome: None }
+        };
+        let resolution = |step, operator: &str| Resolution {
+            step,
+            operator: operator.into(),
+            reason: "ticket 4711".into(),
+            at: Timestamp(1_600),
+        };
+        // The entry of Eve's resolution is so old that the trail keeps it no more.
+        let trail = [
+            entry(12, Act::Retry, None, "carl"),
+            entry(11, Act::Resolve, Some(1), "ann"),
+            entry(10, Act::Retry, None, "bob"),
+            entry(9, Act::Retry, None, "not said"),
+        ];
+        view.record.resolutions =
+            vec![resolution(1, "ann"), Resolution { at: Timestamp(1_550), ..resolution(0, "eve") }];
+        let deeds = [
+            "1550 resolved stock eve",
+            "1600 retried not said",
+            "1600 retried bob",
+            "1600 resolved payment ann",
+            "1600 retried carl",
+        ];
+        assert_eq!(told(&view, &trail)[4..], deeds);
+    }
+
+    #[test]
+    fn an_abort_names_who_refused() {
+        let mut view = view(Protocol::Saga);
+        let refusal = Refusal::new(Name::literal("insufficient"), "7");
+        let cause = Cause::Refused { step: 0, refusal };
+        view.record.decided = Some((Decision::Abort(cause), Timestamp(1_010)));
+        view.record.finished = Some(Timestamp(1_020));
+        let end = ["acknowledged stock", "acknowledged payment", "1020 finished"];
+        let all = [&["1000 staged order-2", "refused stock", "1010 decided order-2"][..], &end[..]].concat();
+        assert_eq!(told(&view, &[]), all);
+    }
+
+    #[test]
+    fn one_under_way_shows_who_has_answered() {
+        let mut view = view(Protocol::TwoPhase);
+        let sending =
+            |step, settled| Sending { step, verb: Verb::Prepare, attempts: 1, next: None, settled, failure: None };
+        view.sendings = vec![sending(0, true), sending(1, false)];
+        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock #1", "waiting payment #1"]);
+    }
+}

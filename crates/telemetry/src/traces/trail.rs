@@ -1,0 +1,361 @@
+//! A transaction under way, as the engine tells it: notes while it runs, spans once it is known that somebody wants them.
+//!
+//! | when                        | what is made                                                                       |
+//! |-----------------------------|-------------------------------------------------------------------------------------|
+//! | its caller is answered      | if it is sampled, failed or slow: its own span, and those of what has ended by then |
+//! | it is let go of             | if so: the spans of what went on behind the answer                                 |
+//! | it is stuck, or contradicted | the same, from then on, however it was answered                                   |
+
+use std::any::Any;
+use std::sync::Arc;
+
+use orchestrator::{Followed, Mark, Observation, Observer, Origin, Trail, outcome_word};
+use parking_lot::Mutex;
+use protocol::limits::MAX_NOTES;
+use protocol::{Decision, Name, Outcome, Protocol, Reply, Verb};
+
+use super::request::{Request, derived};
+use super::span::{Kind, Span};
+use super::{Tracer, tracer};
+use crate::ids::{SpanId, TraceContext, TraceId};
+use crate::scope::Scope;
+
+/// The observer, which also has transactions traced, if this process traces.
+pub fn observing(inner: Arc<dyn Observer>) -> Arc<dyn Observer> {
+    match tracer() {
+        None => inner,
+        Some(tracer) => Arc::new(Observing { inner, tracer: Arc::clone(tracer) }),
+    }
+}
+
+struct Observing {
+    inner: Arc<dyn Observer>,
+    tracer: Arc<Tracer>,
+}
+
+impl Observer for Observing {
+    fn observe(&self, observation: &Observation<'_>) {
+        self.inner.observe(observation);
+    }
+
+    fn origin(&self) -> Origin {
+        let request = Scope::current()?.request.clone()?;
+        Some(request as Arc<dyn Any + Send + Sync>)
+    }
+
+    fn follow(&self, followed: &Followed, origin: Origin) -> Option<Arc<dyn Trail>> {
+        let request = origin.and_then(|origin| origin.downcast::<Request>().ok());
+        Some(Arc::new(Following::begin(&self.tracer, *followed, request)))
+    }
+}
+
+/// The trace of a transaction that nobody gave another one, and the span that is the transaction itself.
+pub(super) fn own(id: protocol::TransactionId) -> (TraceId, SpanId) {
+    let bytes = id.as_bytes();
+    let mut span = [0; 8];
+    // The half of a UUID that is random, save for two bits which are never both zero.
+    span.copy_from_slice(&bytes[8..]);
+    (TraceId(*bytes), SpanId(span))
+}
+
+struct Following {
+    tracer: Arc<Tracer>,
+    followed: Followed,
+    request: Option<Arc<Request>>,
+    trace: TraceId,
+    span: SpanId,
+    began: u64,
+    /// What the ids of its commands' spans follow from.
+    seed: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Nobody knows yet.
+    Perhaps,
+    Yes,
+    No,
+}
+
+struct State {
+    wanted: Wanted,
+    notes: Vec<(u64, Note)>,
+    lost: u64,
+    steps: usize,
+    outcome: Option<&'static str>,
+}
+
+/// What is noted of a [`Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    Staging,
+    Staged(Option<bool>),
+    Sent(u8, Name, Verb, u32),
+    Replied(u8, Verb, u32, &'static str, Option<Name>),
+    Deciding,
+    Decided(&'static str),
+    Durable,
+}
+
+impl Following {
+    fn begin(tracer: &Arc<Tracer>, followed: Followed, request: Option<Arc<Request>>) -> Self {
+        let (of_its_own, span) = own(followed.id);
+        // What recovery takes up began elsewhere under that id.
+        let span = if followed.recovered { tracer.new_span() } else { span };
+        let trace = request.as_ref().map_or(of_its_own, |request| request.trace(|| of_its_own));
+        let sampled =
+            followed.recovered || request.as_ref().map_or_else(|| tracer.samples(), |request| request.sampled);
+        let wanted = if sampled { Wanted::Yes } else { Wanted::Perhaps };
+        let state = State { wanted, notes: Vec::with_capacity(16), lost: 0, steps: 0, outcome: None };
+        Self {
+            followed,
+            request,
+            trace,
+            span,
+            began: tracer.now(),
+            seed: tracer.random(),
+            state: Mutex::new(state),
+            tracer: Arc::clone(tracer),
+        }
+    }
+
+    fn of_command(&self, (step, verb, attempt): (u8, Verb, u32)) -> SpanId {
+        derived(self.seed, [u64::from(step), verb as u64, u64::from(attempt)])
+    }
+
+    fn context(&self, span: SpanId) -> TraceContext {
+        let state = self.request.as_ref().and_then(|request| request.state());
+        TraceContext { trace: self.trace, span, sampled: self.state.lock().wanted == Wanted::Yes, state }
+    }
+
+    fn note(&self, note: Note) {
+        let mut state = self.state.lock();
+        if state.wanted == Wanted::No {
+            return;
+        }
+        if state.notes.len() < MAX_NOTES {
+            let now = self.tracer.now();
+            state.notes.push((now, note));
+        } else {
+            state.lost += 1;
+        }
+    }
+
+    fn answered(&self, outcome: &Outcome) {
+        let ended = self.tracer.now();
+        let began = self.request.as_ref().map_or(self.began, |request| request.began);
+        let failed = matches!(outcome, Outcome::RolledBack { .. } | Outcome::InDoubt);
+        let mut state = self.state.lock();
+        state.outcome = Some(outcome_word(outcome));
+        if state.wanted != Wanted::Yes {
+            if !failed && !self.tracer.is_slow(began, ended) {
+                state.wanted = Wanted::No;
+                state.notes = Vec::new();
+                return;
+            }
+            state.wanted = Wanted::Yes;
+        }
+        if let Some(request) = &self.request {
+            request.keep();
+        }
+        self.export_itself(&state, failed, ended);
+        self.export_parts(&mut state, false);
+    }
+
+    /// It is worth being looked at, whatever was thought of it before.
+    fn keep(&self, why: &'static str) {
+        let mut state = self.state.lock();
+        if state.wanted == Wanted::No {
+            // The notes of its beginning are gone; its span says what it was.
+            state.outcome = state.outcome.or(Some(why));
+            self.export_itself(&state, true, self.tracer.now());
+        }
+        state.wanted = Wanted::Yes;
+    }
+
+    fn export_itself(&self, state: &State, failed: bool, ended: u64) {
+        let Followed { id, definition, protocol, recovered } = self.followed;
+        let name = if recovered { format!("recover {definition}") } else { definition.to_string() };
+        let mut span = Span::new(name, Kind::Internal, (self.trace, self.span), (self.began, ended));
+        span.parent = self.request.as_ref().map(|request| request.span());
+        span.state = self.request.as_ref().and_then(|request| request.state());
+        span.text("settle.transaction.id", id.to_string());
+        span.word("settle.transaction.protocol", if protocol == Protocol::TwoPhase { "2pc" } else { "saga" });
+        span.word("settle.transaction.outcome", state.outcome.unwrap_or("unanswered"));
+        span.number("settle.transaction.steps", i64::try_from(state.steps).unwrap_or(i64::MAX));
+        if let Some(order) = self.request.as_ref().and_then(|request| request.order.as_deref()) {
+            span.text("settle.order.id", order);
+        }
+        if state.lost > 0 {
+            span.number("settle.notes_lost", i64::try_from(state.lost).unwrap_or(i64::MAX));
+        }
+        if recovered {
+            let (trace, began_as) = own(id);
+            span.link = Some(TraceContext { trace, span: began_as, sampled: false, state: None });
+        }
+        if failed {
+            span.word("error.type", state.outcome.unwrap_or("unanswered"));
+            span.failed = Some(String::new());
+        }
+        self.tracer.export(span);
+    }
+
+    /// Exports what has begun and ended; at last also what will not end here any more.
+    fn export_parts(&self, state: &mut State, at_last: bool) {
+        let notes = std::mem::take(&mut state.notes);
+        let now = self.tracer.now();
+        let mut used = vec![false; notes.len()];
+        for (at, (began, note)) in notes.iter().enumerate() {
+            let end =
+                |is: &dyn Fn(&Note) -> bool| (at..notes.len()).find(|other| !used[*other] && is(&notes[*other].1));
+            let part = match *note {
+                Note::Staging => Part { name: "stage".into(), end: end(&|n| matches!(n, Note::Staged(_))), of: None },
+                Note::Deciding => Part {
+                    name: "decide".into(),
+                    // Readable is what the answer waits for; durable what the commands behind it do.
+                    end: end(&|n| *n == Note::Durable).or_else(|| end(&|n| matches!(n, Note::Decided(_)))),
+                    of: None,
+                },
+                Note::Sent(step, service, verb, attempt) => Part {
+                    name: format!("{service}/{}", verb.as_str()),
+                    end: end(&|n| matches!(n, Note::Replied(s, v, a, ..) if (*s, *v, *a) == (step, verb, attempt))),
+                    of: Some((step, service, verb, attempt)),
+                },
+                Note::Staged(_) | Note::Replied(..) | Note::Decided(_) | Note::Durable => continue,
+            };
+            // The decision's span is the whole of it: it waits for the disk even if the answer does not.
+            let waits = part.end.is_none_or(|end| *note == Note::Deciding && notes[end].1 != Note::Durable);
+            if waits && !at_last {
+                continue;
+            }
+            used[at] = true;
+            let ended = part.end.map_or(now, |end| notes[end].0);
+            let said = part.end.map(|end| notes[end].1);
+            if let Some(end) = part.end {
+                used[end] = true;
+            }
+            self.export_part(&part, said, (*began, ended));
+        }
+        if !at_last {
+            state.notes = notes.into_iter().zip(used).filter(|(_, used)| !used).map(|(note, _)| note).collect();
+        }
+    }
+
+    fn export_part(&self, part: &Part, said: Option<Note>, times: (u64, u64)) {
+        let command = part.of.map(|(step, _, verb, attempt)| (step, verb, attempt));
+        let id = command.map_or_else(|| self.tracer.new_span(), |command| self.of_command(command));
+        let remote = command.is_some() && self.tracer.remote;
+        let kind = if remote { Kind::Client } else { Kind::Internal };
+        let mut span = Span::new(part.name.clone(), kind, (self.trace, id), times);
+        span.parent = Some(self.span);
+        if let Some((step, service, _, attempt)) = part.of {
+            span.word("rpc.system.name", "settle");
+            span.text("rpc.method", part.name.clone());
+            if remote {
+                span.word("messaging.system", "nats");
+                span.text("server.address", service.to_string());
+            }
+            span.number("settle.step", i64::from(step));
+            span.number("settle.attempt", i64::from(attempt));
+        }
+        let (word, failed) = match said {
+            Some(Note::Replied(_, _, _, word, code)) => {
+                if let Some(code) = code {
+                    span.text("settle.refusal", code.to_string());
+                }
+                (word, matches!(word, "unknown" | "violation"))
+            }
+            Some(Note::Staged(answer)) => match answer {
+                Some(true) => ("staged", false),
+                Some(false) => ("refused", false),
+                None => ("unknown", true),
+            },
+            Some(Note::Decided(word)) => (word, false),
+            Some(Note::Durable) => ("durable", false),
+            _ => ("unanswered", true),
+        };
+        span.word("settle.result", word);
+        if failed {
+            span.word("error.type", word);
+            span.failed = Some(String::new());
+        }
+        self.tracer.export(span);
+    }
+
+    fn let_go(&self) {
+        let mut state = self.state.lock();
+        if state.wanted == Wanted::Yes {
+            if state.outcome.is_none() {
+                state.outcome = Some("unanswered");
+                self.export_itself(&state, false, self.tracer.now());
+            }
+            self.export_parts(&mut state, true);
+        }
+        // Whatever comes is late.
+        state.wanted = Wanted::No;
+        state.notes = Vec::new();
+    }
+}
+
+struct Part {
+    name: String,
+    end: Option<usize>,
+    of: Option<(u8, Name, Verb, u32)>,
+}
+
+fn reply_word(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Done(_) => "done",
+        Reply::Refused(_) => "refused",
+        Reply::Violation(_) => "violation",
+        Reply::Unknown(_) => "unknown",
+    }
+}
+
+impl Trail for Following {
+    fn mark(&self, mark: &Mark<'_>) {
+        match *mark {
+            Mark::Began { steps } => self.state.lock().steps = steps,
+            Mark::Staging => self.note(Note::Staging),
+            Mark::Staged(answer) => self.note(Note::Staged(answer)),
+            Mark::Sent { step, service, verb, attempt } => self.note(Note::Sent(step, service, verb, attempt)),
+            Mark::Replied { step, verb, attempt, reply, .. } => {
+                if matches!(reply, Reply::Violation(_)) {
+                    self.keep("violation");
+                }
+                let code = if let Reply::Refused(refusal) = reply { Some(refusal.code) } else { None };
+                self.note(Note::Replied(step, verb, attempt, reply_word(reply), code));
+            }
+            Mark::Deciding => self.note(Note::Deciding),
+            Mark::Decided(decision) => {
+                self.note(Note::Decided(if matches!(decision, Decision::Commit) { "commit" } else { "abort" }));
+            }
+            Mark::Durable => self.note(Note::Durable),
+            Mark::Answered(outcome) => self.answered(outcome),
+            Mark::Stuck { .. } => {
+                self.keep("stuck");
+                self.export_parts(&mut self.state.lock(), false);
+            }
+            Mark::LetGo => self.let_go(),
+            _ => {}
+        }
+    }
+
+    fn within(&self, command: Option<(u8, Verb, u32)>, work: &mut dyn FnMut()) {
+        // A call in this process carries no context, and is far more frequent than what is logged in it.
+        if command.is_some() && !self.tracer.remote {
+            return work();
+        }
+        let span = command.map_or(self.span, |command| self.of_command(command));
+        let scope = Scope { trace: Some(self.context(span)), request: self.request.clone(), order: None };
+        Arc::new(scope).within(work);
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // Of one that is not let go of, as when the process stops, what is known is told.
+        self.let_go();
+    }
+}

@@ -1,0 +1,82 @@
+// What the server says of itself once a second; and that it says nothing.
+
+const KEPT = 600;
+/** Longer than this without a word means that nobody is there. Milliseconds. */
+const SILENCE = 4000;
+const AGAIN = 1000;
+
+export const live = { snapshot: null, points: [], lastWord: 0, lost: false };
+
+const listeners = new Set();
+
+/** Calls `listener` whenever there is news; returns what ends that. */
+export function listen(listener) {
+  listeners.add(listener);
+  if (live.snapshot) listener(live);
+  return () => listeners.delete(listener);
+}
+
+const tell = () => listeners.forEach((listener) => listener(live));
+
+function point(snapshot) {
+  const { rates, latency_ms: latency } = snapshot;
+  return {
+    at: snapshot.at,
+    committed: rates.committed,
+    refused: rates.refused,
+    in_doubt: rates.in_doubt,
+    turned_away: rates.turned_away,
+    p50: latency.p50,
+    p99: latency.p99,
+    p999: latency.p999,
+    abort_percent: Math.max(0, ...snapshot.definitions.map((it) => it.abort_percent)),
+    in_flight: snapshot.in_flight,
+    queued: snapshot.queued,
+  };
+}
+
+function add(points) {
+  const first = points[0]?.at ?? Infinity;
+  // What a server knew that has restarted since is kept: it forgot, the page did not.
+  live.points = [...live.points.filter((it) => it.at < first), ...points].slice(-KEPT);
+}
+
+let source = null;
+let timer = 0;
+
+function connect() {
+  source?.close();
+  source = new EventSource("/dashboard/events");
+  source.addEventListener("history", (event) => add(JSON.parse(event.data).points));
+  source.addEventListener("snapshot", (event) => {
+    const snapshot = JSON.parse(event.data);
+    live.snapshot = snapshot;
+    live.lastWord = Date.now();
+    live.lost = false;
+    const last = live.points.at(-1);
+    if (!last || snapshot.at > last.at) add([point(snapshot)]);
+    tell();
+  });
+  source.addEventListener("error", lose);
+}
+
+function lose() {
+  source?.close();
+  live.lost = true;
+  tell();
+  clearTimeout(timer);
+  timer = setTimeout(connect, AGAIN);
+}
+
+/** Begins to listen, and begins again whenever the server has gone. */
+export function start() {
+  connect();
+  setInterval(() => {
+    const silent = live.lastWord && Date.now() - live.lastWord > SILENCE;
+    // Frozen, it neither speaks nor closes the connection.
+    if (silent && !live.lost) lose();
+    else if (live.lost) tell();
+  }, 1000);
+  // A laptop that wakes up does not wait for the timer.
+  addEventListener("online", connect);
+}

@@ -1,0 +1,136 @@
+// How it goes: the figures of now, ten minutes of them, what happened, and who is there.
+
+import { chart } from "./chart.js";
+import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, table } from "./dom.js";
+import { listen } from "./live.js";
+
+const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
+const STATES = { up: "good", down: "bad", draining: "warning", starting: "warning", frozen: "bad" };
+
+/** The charts that the overview and the chaos tab share. */
+export const throughput = () => chart({
+  title: "Checkouts a second",
+  series: [
+    { key: "committed", label: "committed", tone: "tone-good" },
+    { key: "refused", label: "refused", tone: "tone-calm" },
+    { key: "turned_away", label: "turned away", tone: "tone-warning" },
+    { key: "in_doubt", label: "in doubt", tone: "tone-bad" },
+  ],
+  stacked: true,
+  least: 10,
+  format: rate,
+});
+
+export const latency = () => chart({
+  title: "Latency",
+  about: "of checkouts, by a logarithmic scale",
+  series: [
+    { key: "p50", label: "p50", tone: "tone-p50" },
+    { key: "p99", label: "p99", tone: "tone-p99" },
+    { key: "p999", label: "p99.9", tone: "tone-p999" },
+  ],
+  log: true,
+  least: 2000,
+  format: ms,
+  limits: [{ at: 1000, label: "1 s" }],
+  hot: 1000,
+});
+
+const aborts = () => chart({
+  title: "Abort rate",
+  about: "of the last hundred; sagas from 10 %, two-phase commit from 5 %",
+  series: [{ key: "abort_percent", label: "aborted", tone: "tone-calm" }],
+  least: 20,
+  format: (n) => `${count(n)} %`,
+  limits: [{ at: 10, label: "saga from here" }, { at: 5, label: "" }],
+});
+
+const load = () => chart({
+  title: "In flight and queued",
+  series: [
+    { key: "in_flight", label: "in flight", tone: "tone-calm" },
+    { key: "queued", label: "queued", tone: "tone-warning" },
+  ],
+  least: 10,
+  format: count,
+});
+
+function tile(label) {
+  const value = el("dd", {}, "–");
+  const more = el("dd", { class: "quiet" }, "");
+  return { element: el("div", { class: "tile" }, el("dt", {}, label), value, more), set(text, rest = "", level = "") {
+    say(value, text);
+    say(more, rest);
+    value.dataset.level = level;
+  } };
+}
+
+export function overview(panel) {
+  const tiles = {
+    committed: tile("Committed a second"),
+    refused: tile("Refused a second"),
+    p99: tile("p99"),
+    aborts: tile("Aborted"),
+    protocol: tile("Protocol"),
+    load: tile("In flight"),
+    stuck: tile("Stuck"),
+    leader: tile("Leader"),
+  };
+  const charts = [throughput(), latency(), aborts(), load()];
+  const news = el("ol", { class: "news" });
+  const nothing = el("p", { class: "quiet" }, "No switch of protocol, nothing went down or came back in the last ten minutes.");
+  const instances = table("Instances", ["Name", "State", "Role", "Since", "#CPU", "#Memory", "Detail"]);
+  const stores = table("Databases", ["Service", "Seen from", "State", "#Flushes/s", "#Commands/s", "#Flush p99", "#Batch"]);
+  const breakers = table("Breakers", ["Service", "State", "#Opened"]);
+  const alarms = el("p", { class: "notice", "data-level": "bad", hidden: true });
+  panel.append(
+    alarms,
+    el("dl", { class: "tiles" }, Object.values(tiles).map((it) => it.element)),
+    el("section", { class: "charts", "aria-label": "The last ten minutes" }, charts.map((it) => it.element)),
+    el("section", { class: "card" }, el("h2", {}, "What happened"), nothing, news),
+    el("section", { class: "card" }, el("h2", {}, "Instances"), instances.element),
+    el("div", { class: "pair" },
+      el("section", { class: "card" }, el("h2", {}, "Databases"), stores.element),
+      el("section", { class: "card" }, el("h2", {}, "Breakers"), breakers.element)));
+
+  return listen(({ snapshot, points }) => {
+    const { rates, latency_ms: l, definitions } = snapshot;
+    tiles.committed.set(rate(rates.committed), `${rate(rates.requests)} requests a second`);
+    tiles.refused.set(rate(rates.refused + rates.conflict), rates.rolled_back > 0 ? `${rate(rates.rolled_back)} rolled back` : "business answers", rates.rolled_back > 0 ? "warning" : "");
+    tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
+    const [first] = definitions;
+    tiles.aborts.set(first ? `${first.abort_percent} %` : "–", "of the last hundred");
+    const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
+    tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
+    tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
+    tiles.stuck.set(count(snapshot.stuck), `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck > 0 ? "bad" : "good");
+    tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
+    const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
+    alarms.hidden = grave.length === 0;
+    say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));
+    for (const it of charts) it.update(points, snapshot.marks);
+    const marks = snapshot.marks.toReversed();
+    nothing.hidden = marks.length > 0;
+    rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, clock(it.at)), " ", it.what));
+    rows(instances.body, snapshot.instances.map((it) => ({ ...it, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
+      el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
+      el("td", {}, badge(STATES[it.state] ?? "warning", it.state)),
+      el("td", {}, it.role ?? ""),
+      el("td", { title: clock(it.since) }, it.ago),
+      el("td", { class: "number" }, it.cpu_percent === null ? "–" : `${it.cpu_percent} %`),
+      el("td", { class: "number" }, bytes(it.memory_bytes)),
+      el("td", {}, it.detail ?? "")));
+    rows(stores.body, snapshot.stores, (it) => `${it.service} ${it.instance}`, (it) => el("tr", {},
+      el("th", { scope: "row" }, it.service),
+      el("td", {}, it.instance),
+      el("td", {}, badge(it.up ? "good" : "bad", it.up ? "up" : "down")),
+      el("td", { class: "number" }, rate(it.flushes)),
+      el("td", { class: "number" }, rate(it.commands)),
+      el("td", { class: "number" }, ms(it.flush_p99_ms)),
+      el("td", { class: "number" }, it.batch_mean === null ? "–" : it.batch_mean.toFixed(1))));
+    rows(breakers.body, snapshot.breakers, (it) => it.service, (it) => el("tr", {},
+      el("th", { scope: "row" }, it.service),
+      el("td", {}, badge(it.open ? "bad" : "good", it.open ? "open" : "closed")),
+      el("td", { class: "number" }, count(it.trips))));
+  });
+}

@@ -1,0 +1,325 @@
+//! Histories: what is told second by second of instances that count, die, come back and overlap.
+
+use super::*;
+use crate::openmetrics::parse;
+
+/// One second after the other.
+struct History {
+    collector: Collector,
+    at: u64,
+}
+
+const BEGIN: u64 = 1_763_750_000_000;
+
+impl History {
+    fn new() -> Self {
+        Self { collector: Collector::new(Titles::default()), at: BEGIN }
+    }
+
+    fn second(&mut self, seen: Vec<Seen>) -> Snapshot {
+        self.at += 1_000;
+        self.collector.look(self.at, seen)
+    }
+}
+
+/// An order instance that is up and says this. Processes that began at different times are different lives.
+fn says(name: &str, started: u64, text: &str) -> Seen {
+    let text = format!("process_start_time_seconds {started}\n{text}\n# EOF\n");
+    let exposition = parse(&text);
+    assert!(exposition.complete && exposition.unreadable == 0, "{text}");
+    Seen { figures: Some(Figures::of(&exposition)), ..Seen::new(name, Kind::Order, State::Up) }
+}
+
+fn committed(name: &str, started: u64, count: u64) -> Seen {
+    says(
+        name,
+        started,
+        &format!("settle_transactions_total{{definition=\"checkout\",protocol=\"2pc\",outcome=\"committed\"}} {count}"),
+    )
+}
+
+fn gone(name: &str) -> Seen {
+    Seen { detail: Some("it ended".to_owned()), ..Seen::new(name, Kind::Order, State::Down) }
+}
+
+fn whats(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.marks.iter().map(|mark| mark.what.as_str()).collect()
+}
+
+#[test]
+fn what_was_counted_before_anybody_watched_is_no_rate() {
+    let mut history = History::new();
+    let first = history.second(vec![committed("order-1", 1, 1_000_000)]);
+    assert_eq!(
+        serde_json::to_string(&first.rates.committed).unwrap(),
+        "0.0",
+        "and not -0.0, which no numbers add up to"
+    );
+    assert_eq!(history.second(vec![committed("order-1", 1, 1_000_100)]).rates.committed, 100.0);
+}
+
+#[test]
+fn a_rate_is_that_of_the_last_five_seconds() {
+    let mut history = History::new();
+    for n in 0..20 {
+        history.second(vec![committed("order-1", 1, n * 10)]);
+    }
+    // 190 so far; from now on nothing.
+    let rates: Vec<f64> = (0..6).map(|_| history.second(vec![committed("order-1", 1, 190)]).rates.committed).collect();
+    assert_eq!(rates, [8.0, 6.0, 4.0, 2.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_counter_that_begins_anew_adds_what_it_counts_and_takes_nothing_away() {
+    for (started, why) in [(2, "its process says so"), (1, "it fell, within the second of its start")] {
+        let mut history = History::new();
+        for count in [1_000, 1_010, 1_020] {
+            history.second(vec![committed("order-1", 1, count)]);
+        }
+        // Killed, started again: 5 since then.
+        let snapshot = history.second(vec![committed("order-1", started, 5)]);
+        // 10 + 10 + 5 in three seconds.
+        assert_eq!(snapshot.rates.committed, 8.33, "{why}");
+        assert_eq!(history.second(vec![committed("order-1", started, 15)]).rates.committed, 8.75, "{why}");
+    }
+}
+
+#[test]
+fn a_new_life_that_counted_more_than_the_old_one_is_a_new_life_all_the_same() {
+    let mut history = History::new();
+    history.second(vec![committed("order-1", 1, 10)]);
+    let snapshot = history.second(vec![committed("order-1", 2, 50)]);
+    assert_eq!(snapshot.rates.committed, 50.0, "not 40: the old life's ten are not part of the fifty");
+}
+
+#[test]
+fn an_instance_that_vanishes_has_no_rate_and_one_that_was_away_no_burst() {
+    let mut history = History::new();
+    for n in 0..6 {
+        history.second(vec![committed("order-1", 1, n * 10), committed("order-2", 1, n * 30)]);
+    }
+    let both = history.second(vec![committed("order-1", 1, 60), committed("order-2", 1, 180)]);
+    assert_eq!(both.rates.committed, 40.0);
+    let mut last = both;
+    for n in 7..27 {
+        last = history.second(vec![committed("order-1", 1, n * 10), gone("order-2")]);
+    }
+    assert_eq!(last.rates.committed, 10.0);
+    // It comes back after twenty seconds, in which it had counted 400: it was cut off, not dead.
+    let back = history.second(vec![committed("order-1", 1, 270), committed("order-2", 1, 580)]);
+    assert_eq!(back.rates.committed, 29.05, "ten, and four hundred over the twenty-one seconds");
+    assert_eq!(whats(&back), ["order-2 is down", "order-2 is back"]);
+}
+
+#[test]
+fn what_overlaps_is_told_apart() {
+    let mut history = History::new();
+    history.second(vec![committed("order-1", 1, 100), committed("order-2", 1, 100)]);
+    // The one is killed while the other comes back from its own end.
+    history.second(vec![gone("order-1"), committed("order-2", 1, 110)]);
+    let one = history.second(vec![gone("order-1"), gone("order-2")]);
+    assert_eq!(one.verdict.text, "Nobody serves orders");
+    let both = history.second(vec![committed("order-1", 5, 7), gone("order-2")]);
+    assert_eq!(both.verdict.text, "order-2 is down");
+    let well = history.second(vec![committed("order-1", 5, 17), committed("order-2", 6, 3)]);
+    assert_eq!(whats(&well), ["order-1 is down", "order-2 is down", "order-1 is back", "order-2 is back"]);
+    assert_eq!(well.instances[0].since, BEGIN + 4_000);
+    // (7 + 10) in 4 s, and (10 + 3) in 4 s.
+    assert_eq!(well.rates.committed, 7.5);
+}
+
+#[test]
+fn percentiles_are_those_of_all_instances_together() {
+    let buckets = |name: &str, fast: u64, slow: u64| {
+        let all = fast + slow;
+        let of = "definition=\"checkout\",protocol=\"2pc\",outcome=\"committed\"";
+        let line =
+            |le: &str, count: u64| format!("settle_transaction_duration_seconds_bucket{{le=\"{le}\",{of}}} {count}\n");
+        says(
+            name,
+            1,
+            &(line("0.001", 0) + &line("0.002", fast) + &line("0.5", fast) + &line("1.0", all) + &line("+Inf", all)),
+        )
+    };
+    let mut history = History::new();
+    history.second(vec![buckets("order-1", 0, 0), buckets("order-2", 0, 0)]);
+    // 90 of 100 take one to two milliseconds, and 10 half a second to a whole one.
+    let snapshot = history.second(vec![buckets("order-1", 90, 0), buckets("order-2", 0, 10)]);
+    let Latency { p50, p90, p99, p999 } = snapshot.latency_ms;
+    assert_eq!((p50, p90, p99, p999), (Some(1.56), Some(2.0), Some(950.0), Some(995.0)));
+    // Ten seconds later nobody knows of them any more.
+    for _ in 0..9 {
+        assert!(history.second(vec![buckets("order-1", 90, 0), buckets("order-2", 0, 10)]).latency_ms.p50.is_some());
+    }
+    assert_eq!(
+        history.second(vec![buckets("order-1", 90, 0), buckets("order-2", 0, 10)]).latency_ms,
+        Latency::default()
+    );
+}
+
+#[test]
+fn the_leader_is_told_and_news_if_it_is_another() {
+    let says = |name: &str, leads: bool| {
+        says(
+            name,
+            1,
+            &format!("settle_leader {}\nsettle_transactions_stuck {}", u8::from(leads), if leads { 2 } else { 0 }),
+        )
+    };
+    let mut history = History::new();
+    let first = history.second(vec![says("order-1", true), says("order-2", false)]);
+    assert_eq!((first.leader.as_deref(), first.stuck, whats(&first).len()), (Some("order-1"), 2, 0));
+    assert_eq!(first.instances[0].role.as_deref(), Some("leader"));
+    let nobody = history.second(vec![gone("order-1"), says("order-2", false)]);
+    assert_eq!((nobody.leader, nobody.stuck), (None, 0));
+    let other = history.second(vec![gone("order-1"), says("order-2", true)]);
+    assert_eq!(whats(&other), ["order-1 is down", "order-2 leads"]);
+    // The old one comes back, and has not heard yet that it leads no more.
+    let two = history.second(vec![says("order-1", true), says("order-2", true)]);
+    assert_eq!(two.leader.as_deref(), Some("order-2"));
+}
+
+#[test]
+fn a_change_of_protocol_is_news_once_most_have_changed() {
+    let uses = |name: &str, saga: u8, percent: u64| {
+        let of = |protocol: &str, used: u8| {
+            format!("settle_protocol{{definition=\"checkout\",protocol=\"{protocol}\"}} {used}\n")
+        };
+        let abort = format!(
+            "settle_abort_percent{{definition=\"checkout\"}} {percent}\nsettle_protocol_switches_total{{definition=\"checkout\"}} {saga}"
+        );
+        says(name, 1, &(of("2pc", 1 - saga) + &of("saga", saga) + &abort))
+    };
+    let mut history = History::new();
+    history.second(vec![uses("order-1", 0, 4), uses("order-2", 0, 4)]);
+    let one = history.second(vec![uses("order-1", 1, 12), uses("order-2", 0, 6)]);
+    assert_eq!((one.definitions[0].protocol.as_str(), one.definitions[0].abort_percent), ("2pc", 9));
+    let both = history.second(vec![uses("order-1", 1, 12), uses("order-2", 1, 11)]);
+    assert_eq!((both.definitions[0].protocol.as_str(), both.definitions[0].switches), ("saga", 2));
+    assert_eq!(whats(&both), ["checkout: 2pc → saga"]);
+}
+
+#[test]
+fn what_must_not_be_forgotten_survives_the_end_of_who_said_it() {
+    let violated = |started: u64, count: u64| {
+        says("order-1", started, &format!("settle_barrier_violations_total{{service=\"stock\"}} {count}"))
+    };
+    let mut history = History::new();
+    assert_eq!(history.second(vec![violated(1, 1)]).violations, 1);
+    history.second(vec![gone("order-1")]);
+    let after = history.second(vec![says("order-1", 2, "")]);
+    assert_eq!((after.violations, after.verdict.level), (1, Level::Bad));
+    assert_eq!(history.second(vec![violated(2, 1)]).violations, 2);
+}
+
+#[test]
+fn the_audits_latest_word_counts_even_if_its_instance_is_gone() {
+    let audited = |name: &str, at: u64, findings: u64, runs: u64| {
+        says(
+            name,
+            1,
+            &format!(
+                "settle_audit_findings {findings}\nsettle_audit_runs_total {runs}\nsettle_audit_last_timestamp_seconds {at}\nsettle_audit_checked_total 50"
+            ),
+        )
+    };
+    let mut history = History::new();
+    let now = BEGIN / 1_000;
+    assert_eq!(history.second(vec![says("order-1", 1, "")]).audit, None);
+    let begun = history.second(vec![audited("order-1", 0, 0, 0)]);
+    assert_eq!(begun.audit, Some(Audit { at: 0, checked: 50, findings: 0, complete: false }));
+    let found = history.second(vec![audited("order-1", now, 3, 1), audited("order-2", 0, 0, 0)]);
+    assert_eq!(found.audit, Some(Audit { at: BEGIN, checked: 100, findings: 3, complete: true }));
+    let gone = history.second(vec![gone("order-1"), audited("order-2", 0, 0, 0)]);
+    assert_eq!(gone.audit.map(|it| (it.at, it.findings)), Some((BEGIN, 3)));
+    // Nobody speaks of it any more.
+    let dropped = history.second(vec![audited("order-2", 0, 0, 0)]);
+    assert_eq!(dropped.audit.map(|it| (it.at, it.findings)), Some((BEGIN, 3)));
+    let mended = history.second(vec![audited("order-1", now, 3, 1), audited("order-2", now + 9, 0, 1)]);
+    assert_eq!(mended.audit.map(|it| (it.at, it.findings)), Some((BEGIN + 9_000, 0)));
+}
+
+#[test]
+fn stores_and_breakers_are_told_by_who_sees_them() {
+    let says = |name: &str, up: u8, open: u8, flushes: u64, commands: u64| {
+        let text = format!(
+            "settle_store_up{{service=\"orders\"}} {up}\nsettle_store_flushes_total{{service=\"orders\"}} {flushes}\n\
+             settle_store_commands_total{{service=\"orders\"}} {commands}\nsettle_breaker_open{{service=\"stock\"}} {open}\n\
+             settle_breaker_trips_total{{service=\"stock\"}} {open}\nsettle_store_flush_duration_seconds_bucket{{le=\"0.5\",service=\"orders\"}} {flushes}"
+        );
+        says(name, 1, &text)
+    };
+    let mut history = History::new();
+    history.second(vec![says("order-1", 1, 0, 0, 0), says("order-2", 1, 0, 0, 0)]);
+    let now = history.second(vec![says("order-1", 1, 1, 4, 40), says("order-2", 0, 0, 0, 0)]);
+    let told: Vec<_> = now
+        .stores
+        .iter()
+        .map(|it| (it.instance.as_str(), it.up, it.flushes, it.commands, it.flush_p99_ms, it.batch_mean))
+        .collect();
+    assert_eq!(told, [("order-1", true, 4.0, 40.0, Some(495.0), Some(10.0)), ("order-2", false, 0.0, 0.0, None, None)]);
+    assert_eq!((now.breakers[0].open, now.breakers[0].trips), (true, 1));
+    assert_eq!(whats(&now), ["the breaker of stock opened"]);
+}
+
+#[test]
+fn doubt_lasts_from_when_it_was_first_seen() {
+    let doubts = |count: u64| vec![says("order-1", 1, &format!("settle_transactions_in_doubt {count}"))];
+    let mut history = History::new();
+    let levels: Vec<Level> = (0..12).map(|_| history.second(doubts(1)).verdict.level).collect();
+    assert_eq!(levels.iter().position(|level| *level == Level::Warning), Some(10));
+    history.second(doubts(0));
+    assert_eq!(history.second(doubts(1)).verdict.level, Level::Good);
+}
+
+#[test]
+fn processor_time_is_told_by_whoever_knows_it_best() {
+    let mut history = History::new();
+    let told =
+        |seconds: f64| vec![Seen { processor_seconds: Some(seconds), ..Seen::new("redis-1", Kind::Redis, State::Up) }];
+    assert_eq!(history.second(told(10.0)).instances[0].cpu_percent, None);
+    assert_eq!(history.second(told(10.25)).instances[0].cpu_percent, Some(25.0));
+    // Started again.
+    assert_eq!(history.second(told(0.1)).instances[0].cpu_percent, None);
+    let own = |seconds: f64| {
+        vec![says("shop", 1, &format!("process_cpu_seconds_total {seconds}\nprocess_resident_memory_bytes 4096"))]
+    };
+    let mut history = History::new();
+    history.second(own(1.0));
+    let snapshot = history.second(own(1.5));
+    assert_eq!((snapshot.instances[0].cpu_percent, snapshot.instances[0].memory_bytes), (Some(50.0), Some(4096)));
+}
+
+#[test]
+fn a_clock_that_is_set_back_turns_nothing_back() {
+    let mut collector = Collector::new(Titles::default());
+    collector.look(5_000, vec![committed("order-1", 1, 1)]);
+    assert_eq!(collector.look(1_000, vec![committed("order-1", 1, 2)]).at, 5_000);
+}
+
+#[test]
+fn what_comes_up_for_the_first_time_is_not_back() {
+    let is = |state| vec![Seen::new("redis-1", Kind::Redis, state)];
+    let mut history = History::new();
+    history.second(is(State::Starting));
+    assert_eq!(whats(&history.second(is(State::Up))), [""; 0]);
+    for state in [State::Frozen, State::Up, State::Draining, State::Down, State::Starting] {
+        history.second(is(state));
+    }
+    let last = history.second(is(State::Up));
+    let expected =
+        ["redis-1 is frozen", "redis-1 is back", "redis-1 is draining", "redis-1 is down", "redis-1 is back"];
+    assert_eq!(whats(&last), expected);
+    // Marks are kept for ten minutes.
+    history.at += 596_000;
+    assert_eq!(whats(&history.second(is(State::Up))), expected[2..]);
+}
+
+#[test]
+fn a_replica_that_is_promoted_is_news() {
+    let is = |role: &str| vec![Seen { role: Some(role.to_owned()), ..Seen::new("redis-2", Kind::Redis, State::Up) }];
+    let mut history = History::new();
+    history.second(is("replica"));
+    assert_eq!(whats(&history.second(is("master"))), ["redis-2 is master"]);
+    assert_eq!(whats(&history.second(is("replica"))).len(), 1, "that it is one no more is the other's news");
+}

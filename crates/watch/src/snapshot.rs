@@ -1,0 +1,341 @@
+//! What is known of a system at one moment: the object that the page and `settle top` are given once a second.
+//!
+//! Every member is always there; what is not known is null.
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a system at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What is watched: `settle serve`, `settle up`, or the name of an instance.
+    pub title: String,
+    /// The version of whoever watches.
+    pub version: String,
+    /// Whether all is well.
+    pub verdict: Verdict,
+    /// What the continuous auditor said last; `None` if there is none.
+    pub audit: Option<Audit>,
+    /// A second, over the last few.
+    pub rates: Rates,
+    /// Of checkouts answered in the last ten seconds or so.
+    pub latency_ms: Latency,
+    /// Kinds of transactions.
+    pub definitions: Vec<Definition>,
+    /// Begun and not answered.
+    pub in_flight: u64,
+    /// Queued behind them.
+    pub queued: u64,
+    /// Driven, those behind their answer included.
+    pub unsettled: u64,
+    /// Taken up by recovery and not decided yet.
+    pub in_doubt: u64,
+    /// With a dead letter.
+    pub stuck: u64,
+    /// Branches that would not acknowledge, ever.
+    pub dead_letters: u64,
+    /// Commands that contradicted their branch, ever.
+    pub violations: u64,
+    /// Commits that found no prepared branch, ever.
+    pub repairs: u64,
+    /// Services that transactions may be kept away from.
+    pub breakers: Vec<Breaker>,
+    /// Who looks after the log on behalf of all.
+    pub leader: Option<String>,
+    /// The processes.
+    pub instances: Vec<Instance>,
+    /// The databases, as the instances see them.
+    pub stores: Vec<Store>,
+    /// What happened, the newest last.
+    pub marks: Vec<Mark>,
+    /// What whoever asked may do.
+    pub operators: Operators,
+    /// Whether faults may be injected.
+    pub chaos: bool,
+    /// Whether seeding and faults are refused.
+    pub production: bool,
+}
+
+/// Whether all is well, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// How well.
+    pub level: Level,
+    /// In words for people.
+    pub text: String,
+}
+
+/// How well a system fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing is to be done.
+    Good,
+    /// Somebody should look.
+    Warning,
+    /// Somebody must look, now.
+    Bad,
+}
+
+/// What the continuous auditor said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// When, in milliseconds since 1970; 0 if it has never finished.
+    pub at: u64,
+    /// Accounts and orders looked at, ever.
+    pub checked: u64,
+    /// What is off.
+    pub findings: u64,
+    /// Whether it has gone through all of them at least once.
+    pub complete: bool,
+}
+
+/// How often a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Checkouts that committed.
+    pub committed: f64,
+    /// That a service refused.
+    pub refused: f64,
+    /// That ran into another change of their order.
+    pub conflict: f64,
+    /// That were undone because a service did not answer.
+    pub rolled_back: f64,
+    /// Whose outcome the caller was not told.
+    pub in_doubt: f64,
+    /// Callers turned away before anything began.
+    pub turned_away: f64,
+    /// Requests of the contract.
+    pub requests: f64,
+    /// Of these, answered 5xx.
+    pub errors: f64,
+}
+
+/// Percentiles in milliseconds; `None` if there were no checkouts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half were faster.
+    pub p50: Option<f64>,
+    /// 90 in 100 were.
+    pub p90: Option<f64>,
+    /// 99 in 100 were.
+    pub p99: Option<f64>,
+    /// 999 in 1,000 were.
+    pub p999: Option<f64>,
+}
+
+/// A kind of transactions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// `checkout`, for example.
+    pub name: String,
+    /// `2pc` or `saga`: of the next transaction, at most instances.
+    pub protocol: String,
+    /// Of the last hundred, how many aborted; the mean over the instances.
+    pub abort_percent: u64,
+    /// How often the protocol changed, ever.
+    pub switches: u64,
+}
+
+/// What keeps transactions away from a service that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// The service.
+    pub service: String,
+    /// Whether it keeps them away, at any instance.
+    pub open: bool,
+    /// How often it opened, ever.
+    pub trips: u64,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its name, such as `order-1`.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// How it is.
+    pub state: State,
+    /// Since when, in milliseconds since 1970, as far as was watched.
+    pub since: u64,
+    /// `leader`, `master` or `replica`.
+    pub role: Option<String>,
+    /// Why it is not up, in a sentence.
+    pub detail: Option<String>,
+    /// Processor time, of one processor.
+    pub cpu_percent: Option<f64>,
+    /// Resident memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The whole shop.
+    Shop,
+    /// The order service.
+    Order,
+    /// The stock service.
+    Stock,
+    /// The payment service.
+    Payment,
+    /// A database.
+    Redis,
+    /// What watches the databases.
+    Sentinel,
+    /// The broker.
+    Nats,
+    /// What clients connect to.
+    Gateway,
+    /// What watches everybody.
+    Prometheus,
+}
+
+/// How a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It answers.
+    Up,
+    /// It does not, or it is not there.
+    Down,
+    /// It finishes what it has in hand.
+    Draining,
+    /// It is not ready yet.
+    Starting,
+    /// It is stopped where it stands.
+    Frozen,
+}
+
+impl State {
+    /// In words that go behind a name: "order-1 is …".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Starting => "starting",
+            Self::Frozen => "frozen",
+        }
+    }
+}
+
+/// A database, as an instance sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Store {
+    /// Whose: `orders`, `stock`, `payment`.
+    pub service: String,
+    /// Who says so.
+    pub instance: String,
+    /// Whether it can be reached.
+    pub up: bool,
+    /// Batches made durable, a second.
+    pub flushes: f64,
+    /// Commands made durable, a second.
+    pub commands: f64,
+    /// Writing and flushing one batch, in milliseconds; `None` if that is not known.
+    pub flush_p99_ms: Option<f64>,
+    /// Commands that shared a flush; `None` if there was none.
+    pub batch_mean: Option<f64>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What, in a few words.
+    pub what: String,
+}
+
+/// What whoever asked may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operators {
+    /// Whether they may settle transactions by hand.
+    pub allowed: Allowed,
+    /// How to be allowed to, in a sentence.
+    pub why: Option<String>,
+}
+
+impl Operators {
+    /// They may, at once.
+    pub fn yes() -> Self {
+        Self { allowed: Allowed::Yes, why: None }
+    }
+
+    /// They may not.
+    pub fn no(why: impl Into<String>) -> Self {
+        Self { allowed: Allowed::No, why: Some(why.into()) }
+    }
+}
+
+/// Whether somebody may do what operators do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Allowed {
+    /// At once.
+    Yes,
+    /// With the password.
+    Password,
+    /// Not here.
+    No,
+}
+
+/// One second of history.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// A second; see [`Rates`].
+    pub committed: f64,
+    /// A second.
+    pub refused: f64,
+    /// A second.
+    pub in_doubt: f64,
+    /// A second.
+    pub turned_away: f64,
+    /// Milliseconds; see [`Latency`].
+    pub p50: Option<f64>,
+    /// Milliseconds.
+    pub p99: Option<f64>,
+    /// Milliseconds.
+    pub p999: Option<f64>,
+    /// The highest of the definitions.
+    pub abort_percent: u64,
+    /// Begun and not answered.
+    pub in_flight: u64,
+    /// Queued behind them.
+    pub queued: u64,
+}
+
+impl Point {
+    /// What of a snapshot is kept for ten minutes.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let Snapshot { rates, latency_ms, .. } = snapshot;
+        Self {
+            at: snapshot.at,
+            committed: rates.committed,
+            refused: rates.refused,
+            in_doubt: rates.in_doubt,
+            turned_away: rates.turned_away,
+            p50: latency_ms.p50,
+            p99: latency_ms.p99,
+            p999: latency_ms.p999,
+            abort_percent: snapshot.definitions.iter().map(|it| it.abort_percent).max().unwrap_or_default(),
+            in_flight: snapshot.in_flight,
+            queued: snapshot.queued,
+        }
+    }
+}
+
+/// What is sent first to whoever begins to listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// How far apart the points are meant to be. Milliseconds.
+    pub every_ms: u64,
+    /// The oldest first.
+    pub points: Vec<Point>,
+}

@@ -1,0 +1,294 @@
+//! Whether all is well, in a sentence. The worst level that a row gives is the verdict; its rows are the reasons, the first ones told.
+//!
+//! | level   | when                                                         | words                                                  |
+//! |---------|--------------------------------------------------------------|--------------------------------------------------------|
+//! | bad     | the auditor found something                                  | `The audit found 2 things that are off`                |
+//! | bad     | a command contradicted its branch                            | `1 barrier violation`                                  |
+//! | bad     | a commit found no prepared branch                            | `1 barrier repair: a database lost data`               |
+//! | bad     | no instance of shop, order, stock, payment or gateway is up  | `Nobody serves stock`                                  |
+//! | bad     | no instance that is up reaches a database                    | `Nobody reaches the stock database`                    |
+//! | warning | transactions are stuck                                       | `1 transaction is stuck`                               |
+//! | warning | a breaker is open                                            | `Checkouts are turned away: stock does not answer`     |
+//! | warning | an instance is down or frozen                                | `redis-stock-1 is down`                                |
+//! | warning | an instance does not reach its database                      | `order-1 does not reach the orders database`           |
+//! | warning | one checkout in a hundred takes more than a second           | `Slow: p99 1.5 s`                                      |
+//! | warning | recovery left transactions undecided for ten seconds         | `1 transaction is in doubt`                            |
+//! | warning | the auditor has run for an hour, and never got to the end    | `The audit has never finished`                         |
+//! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
+//! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
+//! | good    | the same, without an auditor, or before its first word       | `Not audited yet · 0 stuck · p99 12 ms`                |
+//!
+//! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
+
+use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS};
+use crate::snapshot::{Instance, Kind, Level, Snapshot, State, Verdict};
+
+/// What a client needs: at least one instance of each kind that there is.
+const SERVING: [(Kind, &str); 5] = [
+    (Kind::Shop, "the shop"),
+    (Kind::Order, "orders"),
+    (Kind::Stock, "stock"),
+    (Kind::Payment, "payment"),
+    (Kind::Gateway, "at the gateway"),
+];
+
+/// Judges a snapshot, whatever its own verdict says. `in_doubt_ms`: for how long there has been a transaction in doubt without a pause.
+pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
+    for (level, reasons) in [(Level::Bad, bad(snapshot)), (Level::Warning, warnings(snapshot, in_doubt_ms))] {
+        if let Some(text) = told(reasons) {
+            return Verdict { level, text };
+        }
+    }
+    let audited =
+        if snapshot.audit.is_some_and(|audit| audit.complete) { "Money and stock agree" } else { "Not audited yet" };
+    let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
+    Verdict { level: Level::Good, text: format!("{audited} · {} stuck · {latency}", snapshot.stuck) }
+}
+
+fn told(mut reasons: Vec<String>) -> Option<String> {
+    let more = reasons.len().saturating_sub(MAX_REASONS);
+    reasons.truncate(MAX_REASONS);
+    if more > 0 {
+        reasons.push(format!("and {more} more"));
+    }
+    (!reasons.is_empty()).then(|| reasons.join(" · "))
+}
+
+fn bad(snapshot: &Snapshot) -> Vec<String> {
+    let mut reasons = vec![];
+    if let Some(audit) = snapshot.audit.filter(|audit| audit.findings > 0) {
+        let verb = if audit.findings == 1 { "is" } else { "are" };
+        reasons.push(format!("The audit found {} that {verb} off", number(audit.findings, "thing")));
+    }
+    if snapshot.violations > 0 {
+        reasons.push(number(snapshot.violations, "barrier violation"));
+    }
+    if snapshot.repairs > 0 {
+        reasons.push(format!("{}: a database lost data", number(snapshot.repairs, "barrier repair")));
+    }
+    for (kind, what) in SERVING {
+        let mut of_kind = snapshot.instances.iter().filter(|it| it.kind == kind).peekable();
+        // One that finishes what it has in hand still serves.
+        let serves = |state| matches!(state, State::Up | State::Draining);
+        if of_kind.peek().is_some() && !of_kind.any(|it| serves(it.state)) {
+            reasons.push(format!("Nobody serves {what}"));
+        }
+    }
+    for service in services(snapshot) {
+        if stores(snapshot, service).all(|store| !store.up) {
+            reasons.push(format!("Nobody reaches the {service} database"));
+        }
+    }
+    reasons
+}
+
+fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
+    let mut reasons = vec![];
+    if snapshot.stuck > 0 {
+        reasons.push(are(snapshot.stuck, "stuck"));
+    }
+    for breaker in snapshot.breakers.iter().filter(|breaker| breaker.open) {
+        reasons.push(format!("Checkouts are turned away: {} does not answer", breaker.service));
+    }
+    for it in &snapshot.instances {
+        if matches!(it.state, State::Down | State::Frozen) {
+            reasons.push(format!("{} is {}", it.name, it.state.words()));
+        }
+    }
+    for service in services(snapshot) {
+        for store in stores(snapshot, service).filter(|store| !store.up) {
+            reasons.push(format!("{} does not reach the {service} database", store.instance));
+        }
+    }
+    if let Some(p99) = snapshot.latency_ms.p99.filter(|p99| *p99 > SLOW_MS) {
+        reasons.push(format!("Slow: p99 {}", duration(p99)));
+    }
+    if snapshot.in_doubt > 0 && in_doubt_ms >= LASTING_DOUBT_MS {
+        reasons.push(are(snapshot.in_doubt, "in doubt"));
+    }
+    if let Some(audit) = snapshot.audit {
+        let age = snapshot.at.saturating_sub(audit.at);
+        if !audit.complete && longest_up_ms(snapshot) > STALE_AUDIT_MS {
+            reasons.push("The audit has never finished".to_owned());
+        } else if audit.complete && age > STALE_AUDIT_MS {
+            reasons.push(format!("The last audit was {} minutes ago", age / 60_000));
+        }
+    }
+    reasons
+}
+
+/// For how long there has been an instance that audits. Milliseconds.
+fn longest_up_ms(snapshot: &Snapshot) -> u64 {
+    let audits = |it: &&Instance| matches!(it.kind, Kind::Shop | Kind::Order) && it.state == State::Up;
+    let since = snapshot.instances.iter().filter(audits).map(|it| it.since).min();
+    since.map_or(0, |since| snapshot.at.saturating_sub(since))
+}
+
+fn services(snapshot: &Snapshot) -> Vec<&str> {
+    let mut services: Vec<&str> = snapshot.stores.iter().map(|store| store.service.as_str()).collect();
+    services.sort_unstable();
+    services.dedup();
+    services
+}
+
+fn stores<'a>(snapshot: &'a Snapshot, service: &'a str) -> impl Iterator<Item = &'a crate::snapshot::Store> {
+    snapshot.stores.iter().filter(move |store| store.service == service)
+}
+
+fn number(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+fn are(count: u64, what: &str) -> String {
+    format!("{} {} {what}", number(count, "transaction"), if count == 1 { "is" } else { "are" })
+}
+
+/// A time for people: `0.4 ms`, `12 ms`, `1.5 s`.
+pub fn duration(ms: f64) -> String {
+    match ms {
+        ms if ms < 9.95 => format!("{ms:.1} ms"),
+        ms if ms < 999.5 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::{Collector, Titles};
+    use crate::snapshot::{Audit, Breaker, Store};
+
+    const NOW: u64 = 10_000_000;
+
+    fn instance(name: &str, kind: Kind, state: State) -> Instance {
+        let (role, detail, cpu_percent, memory_bytes) = (None, None, None, None);
+        Instance { name: name.to_owned(), kind, state, since: 0, role, detail, cpu_percent, memory_bytes }
+    }
+
+    fn store(service: &str, instance: &str, up: bool) -> Store {
+        let (flushes, commands, flush_p99_ms, batch_mean) = (0.0, 0.0, None, None);
+        Store {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            up,
+            flushes,
+            commands,
+            flush_p99_ms,
+            batch_mean,
+        }
+    }
+
+    fn audit(at: u64, findings: u64, complete: bool) -> Option<Audit> {
+        Some(Audit { at, checked: 7, findings, complete })
+    }
+
+    /// A system of two instances of each, of which all is well.
+    fn well() -> Snapshot {
+        let mut snapshot = Collector::new(Titles::default()).blank(NOW);
+        for (name, kind) in [("order", Kind::Order), ("stock", Kind::Stock), ("payment", Kind::Payment)] {
+            for n in 1..=2 {
+                snapshot.instances.push(instance(&format!("{name}-{n}"), kind, State::Up));
+            }
+        }
+        snapshot.instances.push(instance("gateway", Kind::Gateway, State::Up));
+        snapshot.instances.push(instance("redis-stock-1", Kind::Redis, State::Up));
+        snapshot.stores = vec![store("orders", "order-1", true), store("orders", "order-2", true)];
+        snapshot.breakers = vec![Breaker { service: "stock".to_owned(), open: false, trips: 3 }];
+        snapshot.audit = audit(NOW - 1_000, 0, true);
+        snapshot.latency_ms.p99 = Some(12.3);
+        snapshot
+    }
+
+    fn judged(change: impl Fn(&mut Snapshot), in_doubt_ms: u64) -> (Level, String) {
+        let mut snapshot = well();
+        change(&mut snapshot);
+        let Verdict { level, text } = verdict(&snapshot, in_doubt_ms);
+        (level, text)
+    }
+
+    fn of(snapshot: &mut Snapshot, kind: Kind, state: State) {
+        snapshot.instances.iter_mut().filter(|it| it.kind == kind).for_each(|it| it.state = state);
+    }
+
+    fn begun_a_moment_ago(snapshot: &mut Snapshot) {
+        snapshot.audit = audit(0, 0, false);
+        snapshot.instances.iter_mut().for_each(|it| it.since = NOW - 5_000);
+    }
+
+    type Change = fn(&mut Snapshot);
+
+    #[test]
+    fn every_row_of_the_table_is_judged_as_it_says() {
+        use Level::{Bad, Good, Warning};
+        let rows: &[(Change, Level, &str)] = &[
+            (|it| it.audit = audit(NOW, 2, true), Bad, "The audit found 2 things that are off"),
+            (|it| it.audit = audit(NOW, 1, false), Bad, "The audit found 1 thing that is off"),
+            (|it| it.violations = 1, Bad, "1 barrier violation"),
+            (|it| it.repairs = 2, Bad, "2 barrier repairs: a database lost data"),
+            (|it| of(it, Kind::Order, State::Down), Bad, "Nobody serves orders"),
+            (|it| of(it, Kind::Stock, State::Frozen), Bad, "Nobody serves stock"),
+            (|it| of(it, Kind::Payment, State::Starting), Bad, "Nobody serves payment"),
+            (|it| of(it, Kind::Gateway, State::Down), Bad, "Nobody serves at the gateway"),
+            (|it| it.instances = vec![instance("shop", Kind::Shop, State::Down)], Bad, "Nobody serves the shop"),
+            (|it| it.stores.iter_mut().for_each(|it| it.up = false), Bad, "Nobody reaches the orders database"),
+            (|it| it.stuck = 1, Warning, "1 transaction is stuck"),
+            (|it| it.stuck = 3, Warning, "3 transactions are stuck"),
+            (|it| it.breakers[0].open = true, Warning, "Checkouts are turned away: stock does not answer"),
+            (|it| it.instances[0].state = State::Down, Warning, "order-1 is down"),
+            (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),
+            (|it| it.stores[1].up = false, Warning, "order-2 does not reach the orders database"),
+            (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
+            (|it| it.audit = audit(0, 0, false), Warning, "The audit has never finished"),
+            (|it| begun_a_moment_ago(it), Good, "Not audited yet · 0 stuck · p99 12 ms"),
+            (|it| it.audit = audit(NOW - 80 * 60_000, 0, true), Warning, "The last audit was 80 minutes ago"),
+            (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
+            (|it| it.latency_ms.p99 = None, Good, "Money and stock agree · 0 stuck · no checkouts"),
+            (|it| it.audit = None, Good, "Not audited yet · 0 stuck · p99 12 ms"),
+            (|it| it.audit = audit(NOW - 14 * 60_000, 0, true), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            // One of two is enough to serve, and one that is told to stop serves.
+            (|it| it.instances[2].state = State::Draining, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            (|it| of(it, Kind::Order, State::Draining), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+        ];
+        for (change, level, text) in rows {
+            assert_eq!(judged(change, 0), (*level, (*text).to_owned()));
+        }
+    }
+
+    #[test]
+    fn doubt_is_worth_a_warning_once_it_lasts() {
+        let in_doubt = |it: &mut Snapshot| it.in_doubt = 1;
+        assert_eq!(judged(in_doubt, LASTING_DOUBT_MS - 1).0, Level::Good);
+        assert_eq!(judged(in_doubt, LASTING_DOUBT_MS), (Level::Warning, "1 transaction is in doubt".to_owned()));
+        assert_eq!(judged(|_| {}, LASTING_DOUBT_MS).0, Level::Good);
+    }
+
+    #[test]
+    fn the_worst_is_told_and_no_more_reasons_than_people_read() {
+        let change = |it: &mut Snapshot| {
+            (it.violations, it.stuck) = (1, 1);
+            of(it, Kind::Order, State::Down);
+        };
+        assert_eq!(judged(change, 0), (Level::Bad, "1 barrier violation · Nobody serves orders".to_owned()));
+        let change = |it: &mut Snapshot| it.instances.iter_mut().step_by(2).for_each(|it| it.state = State::Down);
+        let (level, text) = judged(change, 0);
+        assert_eq!((level, text.as_str()), (Level::Bad, "Nobody serves at the gateway"));
+        let change = |it: &mut Snapshot| {
+            it.stuck = 1;
+            for at in [0, 2, 4, 7] {
+                it.instances[at].state = State::Down;
+            }
+        };
+        let expected = "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more";
+        assert_eq!(judged(change, 0), (Level::Warning, expected.to_owned()));
+    }
+
+    #[test]
+    fn times_are_told_as_people_read_them() {
+        for (ms, text) in
+            [(0.04, "0.0 ms"), (0.42, "0.4 ms"), (9.96, "10 ms"), (12.3, "12 ms"), (999.4, "999 ms"), (999.6, "1.0 s")]
+        {
+            assert_eq!(duration(ms), text);
+        }
+    }
+}
