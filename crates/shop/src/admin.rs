@@ -117,7 +117,7 @@ pub(crate) fn routes() -> Api<OrderService> {
         .query("limit", "How many, at most", whole)
         .json(json!({ "type": "array", "items": schema("TrailEntry") }))
         .reads();
-    Api::new()
+    Api::default()
         .get("/transactions", listing::list, lists)
         .get("/transactions/{id}", listing::show, shows)
         .post("/transactions/{id}/retry", acts::retry, retries)

@@ -143,7 +143,7 @@ pub(crate) fn fault_routes() -> Api<LedgerService> {
             .body(schema("Fault"), false)
             .reads();
     let clears = fault("clearFaults", "Clears one point, or all", "Status").query("point", "Which", point).reads();
-    Api::new().post("/set", set_fault, sets).post("/clear", clear_faults, clears).get(
+    Api::default().post("/set", set_fault, sets).post("/clear", clear_faults, clears).get(
         "/rules",
         rules,
         fault("faultRules", "What is to go wrong", "FaultRules"),

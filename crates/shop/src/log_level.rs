@@ -25,7 +25,7 @@ pub(crate) fn routes() -> Api<OrderService> {
         .fails(415, &["bad_argument"])
         .fails(422, &["bad_argument"])
         .reads();
-    Api::new().get("/log-level", show, shows).put("/log-level", change, changes)
+    Api::default().get("/log-level", show, shows).put("/log-level", change, changes)
 }
 
 /// What an operator wants to be logged.

@@ -209,13 +209,14 @@ pub struct Api<S = ()> {
     routes: Vec<Route>,
 }
 
-impl<S: Clone + Send + Sync + 'static> Api<S> {
+impl<S: Clone + Send + Sync + 'static> Default for Api<S> {
     /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { router: Router::new(), routes: Vec::new() }
     }
+}
 
+impl<S: Clone + Send + Sync + 'static> Api<S> {
     pub(crate) fn get<H: Handler<T, S>, T: 'static>(mut self, path: &str, handler: H, operation: Description) -> Self {
         self.router = self.router.route(path, get(handler));
         self.described("get", path, operation)

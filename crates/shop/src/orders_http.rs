@@ -64,7 +64,7 @@ pub(crate) fn routes() -> Api<OrderService> {
     let letters = Description::new("deadLetters", "Branches that do not acknowledge: how many, and the latest")
         .json(schema("DeadLetters"))
         .reads();
-    Api::new()
+    Api::default()
         .post("/create/{user}", create, creates)
         .get("/find/{order}", find, finds)
         .post("/addItem/{order}/{item}/{quantity}", add_item, adds)

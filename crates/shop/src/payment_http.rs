@@ -22,7 +22,7 @@ pub(crate) fn routes() -> Api<LedgerService> {
     let changes = |id, summary| changes(id, summary, "User", USERS);
     let pays = changes("pay", "Takes credit from a user").fails(409, &["insufficient_credit"]);
     let seeds = Description::new("seedUsers", "Replaces the users 0 to n - 1").json(schema("Message")).seeds().writes();
-    Api::new()
+    Api::default()
         .post("/create_user", create, creates)
         .get("/find_user/{user}", find_user, finds)
         .post("/add_funds/{user}/{amount}", add, changes("addFunds", "Adds to a user's credit"))

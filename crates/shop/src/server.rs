@@ -275,7 +275,7 @@ impl Shop {
     pub fn front(&self) -> Front {
         let vitals: Arc<dyn Vitals> = Arc::new(self.clone());
         let common = || vitals::routes(Arc::clone(&vitals));
-        let routes = Api::new()
+        let routes = Api::default()
             .nest("/orders", self.order_service().routes().merge(common()))
             .nest("/stock", self.stock().routes().merge(common()))
             .nest("/payment", self.payment().routes().merge(common()))
@@ -314,7 +314,7 @@ impl Shop {
         let audits = Description::new("auditLive", "Audits everything, on pictures of the databases")
             .json(schema("AuditReport"))
             .reads();
-        let live = Api::new().get("/audit/live", audit, audits).with_state(self.clone());
+        let live = Api::default().get("/audit/live", audit, audits).with_state(self.clone());
         self.order_service().admin_routes(&self.inner.auditor, live)
     }
 

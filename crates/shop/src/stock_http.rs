@@ -24,7 +24,7 @@ pub(crate) fn routes() -> Api<LedgerService> {
     let changes = |id, summary| changes(id, summary, "ItemStock", ITEMS);
     let takes = changes("subtractStock", "Takes units out of stock").fails(409, &["insufficient_stock"]);
     let seeds = Description::new("seedItems", "Replaces the items 0 to n - 1").json(schema("Message")).seeds().writes();
-    Api::new()
+    Api::default()
         .post("/item/create/{price}", create, creates)
         .get("/find/{item}", find_item, finds)
         .post("/add/{item}/{amount}", add, changes("addStock", "Adds units to the stock"))

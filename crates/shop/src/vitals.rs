@@ -59,7 +59,7 @@ pub(crate) fn routes(vitals: Of) -> Api {
         "application/openmetrics-text",
         json!({ "type": "string" }),
     );
-    Api::new().get("/health", health, says).get("/metrics", metrics, counts).with_state(vitals)
+    Api::default().get("/health", health, says).get("/metrics", metrics, counts).with_state(vitals)
 }
 
 /// `/health/deep`.
@@ -70,7 +70,7 @@ pub(crate) fn deep_route(vitals: Of) -> Api {
         "application/json",
         schema("DeepHealth"),
     );
-    Api::new().get("/health/deep", deep_health, says).with_state(vitals)
+    Api::default().get("/health/deep", deep_health, says).with_state(vitals)
 }
 
 /// What is there for every path, and failures as problem details.

@@ -165,7 +165,7 @@ impl Running for Order {
 
     fn operators(&self) -> Option<axum::Router> {
         let OrderVitals { service, auditor, .. } = &*self.vitals;
-        Some(service.admin_routes(auditor, Api::new()))
+        Some(service.admin_routes(auditor, Api::default()))
     }
 
     fn vitals(&self) -> Option<Arc<dyn Vitals>> {

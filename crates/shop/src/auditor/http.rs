@@ -36,7 +36,7 @@ pub(crate) fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Api {
         .json(schema("AuditReport"))
         .fails(409, &["audit_runs"])
         .reads();
-    Api::new().get("/audit", last, says).post("/audit", now, audits).with_state(Desk { auditor, orders })
+    Api::default().get("/audit", last, says).post("/audit", now, audits).with_state(Desk { auditor, orders })
 }
 
 /// The leader's word.
