@@ -5,6 +5,7 @@
 mod auditor;
 mod operators;
 mod recovery;
+mod watch;
 
 use std::time::{Duration, Instant};
 
