@@ -14,6 +14,13 @@ pub(crate) fn say(line: &str) -> anyhow::Result<bool> {
     }
 }
 
+/// Writes a line that a server says of itself. It serves whether or not anybody reads that.
+pub(crate) fn tell(line: &str) {
+    if let Err(error) = say(line) {
+        tracing::warn!("{error:#}: {line}");
+    }
+}
+
 /// A time as RFC 3339 in UTC, to the millisecond: `2026-10-01T12:00:00.123Z`.
 pub(crate) fn time(at: Timestamp) -> String {
     let (seconds, millis) = (at.0 / 1000, at.0 % 1000);

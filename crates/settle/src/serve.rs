@@ -22,6 +22,7 @@ use crate::config::LogFormat;
 use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
 use crate::listener::{self, connections_that_fit};
+use crate::output::tell;
 use crate::traces::{self, TracesArgs};
 
 /// The one instance that there is.
@@ -144,7 +145,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         About { chaos: args.chaos, production: args.production, ..dashboard::about("settle serve") },
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
     )?;
-    greet(address, &args, &found);
+    tell(&greeting(address, &args, &found));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -212,32 +213,34 @@ fn bind_admin(data: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn greet(address: SocketAddr, args: &ServeArgs, found: &[Found]) {
-    for Found { service, opened } in found {
-        if opened.torn_bytes > 0 {
-            println!(
-                "The {service} journal ended in {} bytes that were never acknowledged; they were cut off.",
-                opened.torn_bytes
-            );
-        }
-    }
+/// What it says once it serves: where, and what to try.
+fn greeting(address: SocketAddr, args: &ServeArgs, found: &[Found]) -> String {
+    let torn = found.iter().filter(|found| found.opened.torn_bytes > 0).map(|Found { service, opened }| {
+        let torn = opened.torn_bytes;
+        format!("The {service} journal ended in {torn} bytes that were never acknowledged; they were cut off.\n")
+    });
     let replayed: u64 = found.iter().map(|found| found.opened.replayed).sum();
     let data = args.data.display();
-    println!("Settle serves the shop at http://{address}, with its data in {data} ({replayed} commands replayed).");
-    if args.production {
-        println!("Production: batch_init and fault injection are refused.");
-    }
-    println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
-    println!("\nTry this in another terminal:");
-    if args.production {
-        println!("  curl -s -X POST http://{address}/payment/create_user");
-        println!("  curl -s -X POST http://{address}/stock/item/create/5");
-        println!("  curl -s http://{address}/health/deep\n");
-        return;
-    }
-    println!(
-        "  curl -s -X POST http://{address}/stock/batch_init/10/100/5 http://{address}/payment/batch_init/10/1000 http://{address}/orders/batch_init/10/10/10/5"
+    let mut text: String = torn.collect();
+    text += &format!(
+        "Settle serves the shop at http://{address}, with its data in {data} ({replayed} commands replayed).\n"
     );
-    println!("  curl -s -X POST http://{address}/orders/checkout/0");
-    println!("  curl -s http://{address}/orders/find/0\n");
+    if args.production {
+        text += "Production: batch_init and fault injection are refused.\n";
+    }
+    text += &format!("What it does: http://{address}/ in a browser, or settle top --url http://{address}\n");
+    text += "\nTry this in another terminal:\n";
+    let tries: &[&str] = if args.production {
+        &["-X POST {}/payment/create_user", "-X POST {}/stock/item/create/5", "{}/health/deep"]
+    } else {
+        &[
+            "-X POST {}/stock/batch_init/10/100/5 {}/payment/batch_init/10/1000 {}/orders/batch_init/10/10/10/5",
+            "-X POST {}/orders/checkout/0",
+            "{}/orders/find/0",
+        ]
+    };
+    for words in tries {
+        text += &format!("  curl -s {}\n", words.replace("{}", &format!("http://{address}")));
+    }
+    text
 }

@@ -15,7 +15,7 @@ use embedded::{Machine, Store};
 use ledger::{EntityId, Entry, Ledger, LedgerCommand, entries};
 use protocol::log::LogCommand;
 use protocol::{BranchId, Timestamp, TransactionId, Verb};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use shop::orders::{OrderBook, OrdersCommand};
 
 /// Carries commands out in a database of a shop that does not run.
@@ -118,6 +118,33 @@ fn ended(child: &mut Child) -> (Option<i32>, String) {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (status.code(), said)
+}
+
+#[test]
+fn a_server_serves_whether_or_not_anybody_reads_its_greeting() {
+    let folder = Folder::new();
+    let address = format!("127.0.0.1:{}", servers::free_port().unwrap());
+    let mut command = settle();
+    command.args(["serve", "--listen", &address, "--data"]).arg(folder.data());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let until = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match TcpStream::connect(&address) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < until, "it does not listen: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    write!(stream, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    // A panic would close the connection.
+    _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer} {:?}", ended(&mut child));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let (code, said) = ended(&mut child);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]

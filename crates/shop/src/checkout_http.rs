@@ -14,13 +14,12 @@ use tokio::sync::oneshot;
 
 use crate::checkout::{CHECKOUT, Claim, PAYMENT, STOCK, steps};
 use crate::flights::Boarding;
-use crate::ledger_http::read_failed;
 use crate::order_service::OrderService;
 use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Order, OrderState, OrdersCommand, OrdersReply, refusals};
 use crate::orders_http::{read_order, submit};
 use crate::problem::Problem;
-use crate::request::{called, heard, id, idempotency_key, key_reused, stored, text_or_json, unknown};
+use crate::request::{heard, id, idempotency_key, key_reused, stored, text_or_json, unknown};
 
 /// What a client hears whose order is paid.
 pub(crate) const PAID: &str = "Checkout successful";
@@ -46,8 +45,9 @@ pub(crate) async fn check_out(
     if let Some(key) = &key {
         // The order itself makes a checkout idempotent; the key is remembered only to notice its use for something else.
         let query = OrdersQuery::IsKeyReused(key.clone());
-        let known = called(|done| orders.store().peek(query, done)).await?;
-        if known.map_err(|failure| read_failed(&failure))? == OrdersAnswer::IsKeyReused(true) {
+        // The order may have been paid by an earlier request with that key.
+        let known = stored(|done| orders.store().peek(query, done)).await;
+        if known.map_err(|failure| unread(&failure))? == OrdersAnswer::IsKeyReused(true) {
             return Err(key_reused());
         }
     }

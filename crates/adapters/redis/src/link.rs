@@ -108,6 +108,8 @@ impl Link {
         if matches!(options.durability, Durability::Replicated { .. }) {
             match self.ask(Words::new().word("WAIT").word("0").word("1"))? {
                 Value::Int(_) => {}
+                // It knows the command, and will carry it out once its data is there.
+                other if shown(&other).starts_with("LOADING") => return Err(self.silent("WAIT", &other)),
                 other => found.push(OpenError::NoWait { address, said: shown(&other) }),
             }
         }

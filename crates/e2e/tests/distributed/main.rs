@@ -175,6 +175,23 @@ fn a_twin_whose_refusal_overtakes_the_claim_of_the_other_gives_the_answer_of_tha
 }
 
 #[test]
+fn nobody_calls_a_paid_order_unpaid_while_its_database_is_away() {
+    let mut system = System::start(1, &[]);
+    let mut client = system.client();
+    let (item, user) = (client.new_item(5, 30), client.new_user(100));
+    let order = client.new_order(&user, &[(&item, 1)]);
+    let target = format!("/orders/checkout/{order}");
+    let key: &[(&str, &str)] = &[("idempotency-key", "once")];
+    assert_eq!(client.try_send("POST", &target, key, "").unwrap().status, 200);
+    system.databases[0].kill().unwrap();
+    for headers in [&[][..], key] {
+        let answer = client.try_send("POST", &target, headers, "").unwrap();
+        assert_eq!(answer.member("code").as_deref(), Some("in_doubt"), "{headers:?}: {answer:?}");
+        assert_eq!(answer.status, 504);
+    }
+}
+
+#[test]
 fn a_twin_waits_for_a_checkout_that_another_instance_takes_long_over() {
     let system = System::start(2, &["--chaos", "--protocol", "2pc"]);
     let mut client = system.client();

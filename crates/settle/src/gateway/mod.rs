@@ -172,6 +172,11 @@ pub(crate) fn program(service: Service) -> &'static str {
 }
 
 impl Gateway {
+    /// Connections from the gateway to itself: changes under way at a time.
+    fn within(&self) -> u32 {
+        self.connections / 4
+    }
+
     /// HAProxy's configuration.
     pub(crate) fn configuration(&self) -> String {
         let mut text = String::new();
@@ -217,8 +222,6 @@ defaults
     timeout check 1s
     # Connections to instances are kept and shared. The first request of a client goes on a connection known to be good.
     http-reuse safe
-    # Whoever left while queued is not served any more.
-    option abortonclose
     # Another instance is tried if this one cannot be connected to. A read is tried again even if the instance went away in the middle;
     # a change never is once it may have been begun (disable-l7-retry below).
     retries 3
@@ -226,7 +229,7 @@ defaults
     retry-on conn-failure empty-response
 ",
         title = gateway.title,
-        connections = gateway.connections,
+        connections = gateway.connections + gateway.within(),
         patience = gateway.patience.as_millis(),
         queue_patience = gateway.queue_patience.as_millis(),
     )
@@ -242,11 +245,14 @@ resolvers containers
     timeout retry 1s
 ";
 
-/// Which service a request is for, and whether it may be tried again.
-const ROUTES: &str = "    http-request set-var(txn.reads) bool(true) if METH_GET
+/// Whether a request may be tried again.
+const KIND: &str = "    http-request set-var(txn.reads) bool(true) if METH_GET
     http-request set-var(txn.reads) bool(false) unless METH_GET
     http-request disable-l7-retry unless METH_GET
-    use_backend stock if { path,field(2,/) -m str stock }
+";
+
+/// Which service it is for.
+const ROUTES: &str = "    use_backend stock if { path,field(2,/) -m str stock }
     use_backend payment if { path,field(2,/) -m str payment }
     use_backend orders if { path,field(2,/) -m str orders health metrics }
     default_backend nothing
@@ -258,19 +264,19 @@ fn frontend(gateway: &Gateway) -> String {
 frontend shop
     bind {bind}
     maxconn {connections}
-    # What may not be done twice comes back as the first request of a connection: the gateway says nothing about one that fails on a connection which was used
+{kind}    # What may not be done twice comes back as the first request of a connection: the gateway says nothing about one that fails on a connection which was used
     # before, and clients send that again by themselves. A checkout may be asked for again.
     use_backend changes if !METH_GET !{{ path,field(3,/) -m str checkout }}
 {routes}
 frontend changes
     bind {changes} accept-proxy
-    maxconn {connections}
-{routes}
+    maxconn {within}
+{kind}{routes}
 backend changes
     option http-server-close
     # The instance's answer, or that of the frontend above, comes before this.
     timeout server {patience}ms
-    server changes {changes} send-proxy-v2
+{errors}    server changes {changes} send-proxy-v2
 
 frontend operators
     bind {statistics}
@@ -284,10 +290,13 @@ backend nothing
 ",
         bind = gateway.bind,
         connections = gateway.connections,
+        within = gateway.within(),
         statistics = gateway.statistics,
         // A socket that is no file, of this machine or container alone.
         changes = format_args!("abns@settle-gateway-{}", gateway.bind.replace(['*', ':'], "-")),
+        kind = KIND,
         routes = ROUTES,
+        errors = errors("changes"),
         patience = (2 * (gateway.patience + gateway.queue_patience)).as_millis(),
         no_such = problem(404, "no_such_route", "paths begin with /orders, /stock, /payment or /health"),
     )
@@ -317,8 +326,8 @@ fn by_order(instances: u32) -> String {
     text
 }
 
-fn backend(gateway: &Gateway, service: Service, instances: &Instances) -> String {
-    let name = service.section();
+/// What the gateway says if no answer comes from the servers of this backend.
+fn errors(name: &str) -> String {
     // What a change and a read are told when an instance went away with them.
     let lost = format!(
         "{{\"type\":\"urn:settle:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"code\":\"{code}\",\"detail\":\"{detail}\"}}",
@@ -341,18 +350,8 @@ fn backend(gateway: &Gateway, service: Service, instances: &Instances) -> String
             "no instance is ready; nothing was done: try again later",
         ),
     );
-    let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
-    let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
-    let balance = if service == Service::Orders { by_order(instances.most()) } else { BY_LOAD.to_owned() };
-    let mut text = format!(
-        "
-backend {name}
-{balance}    option httpchk
-    http-check send meth GET uri /{name}/health
-    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
-    http-check expect status 200 error-status L7OKC
-    http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
-    # What an instance says is passed on as it is; what the gateway says itself is put in the contract's words.
+    format!(
+        "    # What an instance says is passed on as it is; what the gateway says itself is put in the contract's words.
     http-response set-var(txn.answered) bool(true)
     http-error status 503 content-type application/problem+json lf-string '{unsent}'
     http-error status 500 content-type application/problem+json lf-string '{lost}'
@@ -364,7 +363,25 @@ backend {name}
     http-after-response set-status 504 if {{ status 500 502 }} !{{ var(txn.answered) -m found }}
     # Nothing was done, or nothing was to be done: to be tried again.
     http-after-response set-header retry-after 1 if {{ status 424 429 }} !{{ var(txn.answered) -m found }}
-    # Who is dead is found by the first connection; who is silent after two checks, and what waits for it then is ended at once.
+"
+    )
+}
+
+fn backend(gateway: &Gateway, service: Service, instances: &Instances) -> String {
+    let name = service.section();
+    let errors = errors(name);
+    let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
+    let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
+    let balance = if service == Service::Orders { by_order(instances.most()) } else { BY_LOAD.to_owned() };
+    let mut text = format!(
+        "
+backend {name}
+{balance}    option httpchk
+    http-check send meth GET uri /{name}/health
+    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
+    http-check expect status 200 error-status L7OKC
+    http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
+{errors}    # Who is dead is found by the first connection; who is silent after two checks, and what waits for it then is ended at once.
     default-server check inter 500ms fastinter 200ms downinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions maxconn {in_instance}
 "
     );

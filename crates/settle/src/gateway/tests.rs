@@ -348,6 +348,22 @@ fn a_change_that_fails_on_a_kept_connection_is_answered_lest_the_client_sends_it
 }
 
 #[test]
+fn a_client_that_says_no_more_is_told_what_was_done() {
+    let one = Fake::start("one");
+    let front = front([&[&one], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    for path in ["/orders/create/hang", "/orders/checkout/hang"] {
+        one.hold();
+        let before = one.asked();
+        let stream = front.send("POST", path);
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(wait_until(Duration::from_secs(10), || one.asked() > before), "{path} does not arrive");
+        one.release();
+        assert_eq!(answer(stream).status, 200, "{path}");
+    }
+}
+
+#[test]
 fn whoever_finds_the_queue_full_or_waits_too_long_is_told_of_overload() {
     let one = Fake::start("one");
     let front = front([&[&one], &[], &[]], |gateway| {

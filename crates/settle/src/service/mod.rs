@@ -49,6 +49,7 @@ use crate::dashboard;
 use crate::exit::Stopped;
 use crate::gateway::program;
 use crate::listener::{self, connections_that_fit};
+use crate::output::tell;
 use crate::traces;
 
 /// How long a command may go without any answer before it counts against the service that it was for. Milliseconds.
@@ -158,13 +159,13 @@ async fn run<R: Running>(
         Some(vitals) => {
             let (watch, watching) = dashboard::of_order(config, vitals)?;
             front = front.beside(watch.routes(dashboard::operators_at(public)));
-            println!("What it does: http://{address}/ in a browser, or settle top --url http://{address}");
+            tell(&format!("What it does: http://{address}/ in a browser, or settle top --url http://{address}"));
             Some(watching)
         }
         None => None,
     };
     let door = door.zip(running.operators()).map(|(door, routes)| {
-        println!("Operators: settle tx list {}", door.flag());
+        tell(&format!("Operators: settle tx list {}", door.flag()));
         door.open(routes)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -210,7 +211,7 @@ async fn run<R: Running>(
 
 fn greet(service: Service, config: &Config, address: SocketAddr) {
     let (section, instance) = (service.section(), config.instance);
-    println!("Settle serves {section} at http://{address} as {instance}.");
+    tell(&format!("Settle serves {section} at http://{address} as {instance}."));
 }
 
 /// Whether the process has been told to stop.
