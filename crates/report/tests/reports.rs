@@ -214,7 +214,8 @@ fn nothing_in_a_file_or_label_can_break_out() {
         *file.pointer_mut(place).unwrap() = Value::from(nasty);
     }
     let run = Run::parse(file.to_string().as_bytes(), nasty, nasty, Latencies::Committed).unwrap();
-    for report in [page(&[run.clone(), run.clone()]), sheet(&[run.clone(), run.clone()])] {
+    let (one, two) = ([run.clone()], [run.clone(), run]);
+    for report in [page(&one), page(&two), sheet(&one), sheet(&two)] {
         assert!(read(&report, |document| text(document).contains(shown)), "{report}");
         assert!(!report.contains("<script") && !report.contains('\u{202e}') && !report.contains('\u{1b}'));
     }
