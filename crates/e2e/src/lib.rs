@@ -20,6 +20,7 @@
 //! | `tests/browser`      | the page in Chromium: each tab, each action, contrast, the keyboard, a killed server |
 //! | `tests/distributed`  | the services as processes of their own: twins, kills, take-over, a drain           |
 //! | `tests/traces.rs`    | what a back end for traces is sent by one process and by many                     |
+//! | `tests/report.rs`    | load runs against a real server, and the report that is made of them               |
 //! | `tests/crash.rs`     | `kill -9` at random moments and at every fault point: every answer given stays true |
 //!
 //! | variable     | meaning                                                                                   |

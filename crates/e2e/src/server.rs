@@ -83,7 +83,7 @@ pub fn serve(arguments: &[&str]) -> Command {
 }
 
 /// A command of `settle` with these arguments, and with nothing of the environment that would change it.
-pub(crate) fn settle(what: &str, arguments: &[&str]) -> Command {
+pub fn settle(what: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if ["SETTLE_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {

@@ -256,3 +256,74 @@ fn a_trace_goes_through_all_processes() {
     assert!(!orders.contains(&quick), "one that went well is not exported");
     system.orders().clear();
 }
+
+/// The exemplars of `/metrics`: what their line is about, their trace, and the duration that they tell, which must be within their bucket.
+fn exemplars(client: &mut Client) -> Vec<(String, String)> {
+    let answer = client.send("GET", "/metrics", &[("accept", "application/openmetrics-text; version=1.0.0")], "");
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    let mut found = Vec::new();
+    let mut before: (String, f64) = Default::default();
+    for line in answer.body.lines() {
+        let Some((series, rest)) = line.split_once("_bucket{le=\"") else { continue };
+        let (bound, rest) = rest.split_once("\",").unwrap();
+        let (labels, rest) = rest.split_once("} ").unwrap();
+        let series = format!("{series}{{{labels}}}");
+        let bound: f64 = bound.parse().unwrap();
+        let below = if before.0 == series { before.1 } else { 0.0 };
+        if let Some((_, exemplar)) = rest.split_once(" # {trace_id=\"") {
+            let (trace, numbers) = exemplar.split_once("\"} ").unwrap();
+            let (seconds, at) = numbers.split_once(' ').unwrap();
+            let (seconds, at): (f64, f64) = (seconds.parse().unwrap(), at.parse().unwrap());
+            assert!(seconds > below && seconds <= bound && at > 1.7e9, "{line}");
+            found.push((series.clone(), trace.to_owned()));
+        }
+        before = (series, bound);
+    }
+    found
+}
+
+#[test]
+fn durations_name_traces_that_the_back_end_has_and_no_others() {
+    let back_end = BackEnd::start();
+    let server = Server::start(&["--otlp-endpoint", &back_end.url(), "--trace-ratio", "0", "--protocol", "2pc"]);
+    let mut client = server.client();
+    let [wanted, unwanted, unsaid] = [0, 1, 2].map(|_| an_order(&mut client, 100));
+    let mut check_out = |order: &str, parent: &[(&str, &str)]| {
+        assert_eq!(client.send("POST", &format!("/orders/checkout/{order}"), parent, "").status, 200);
+    };
+    check_out(&unsaid, &[]);
+    check_out(&unwanted, &[("traceparent", "00-11111111111111111111111111111111-b7ad6b7169203331-00")]);
+    assert_eq!(exemplars(&mut server.client()), [], "nothing is kept yet");
+    check_out(&wanted, &[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]);
+    let mut found = exemplars(&mut client);
+    found.sort();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let of = |series: &str| (series.to_owned(), trace.to_owned());
+    assert_eq!(
+        found,
+        [
+            of("settle_http_request_duration_seconds{route=\"/orders/checkout/\"}"),
+            of("settle_transaction_duration_seconds{definition=\"checkout\",protocol=\"2pc\",outcome=\"committed\"}"),
+        ]
+    );
+    back_end.wait_for("the trace that is named", |spans| spans[0].trace == trace && names(spans) == TREE);
+    assert!(!client.get("/metrics").body.contains(trace), "who does not ask for OpenMetrics gets none");
+}
+
+#[test]
+fn what_is_slow_is_named_though_nothing_is_sampled() {
+    let back_end = BackEnd::start();
+    let arguments = ["--chaos", "--otlp-endpoint", &back_end.url(), "--trace-ratio", "0", "--trace-slow-ms", "300"];
+    let server = Server::start(&arguments);
+    let mut client = server.client();
+    let [quick, slow] = [0, 1].map(|_| an_order(&mut client, 100));
+    assert_eq!(client.check_out(&quick).status, 200);
+    client.done("/stock/fault/set?point=before_prepare&action=delay&delay_ms=400&times=1");
+    assert_eq!(client.check_out(&slow).status, 200);
+    let found = exemplars(&mut client);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let trace = &found[0].1;
+    let tree = back_end.wait_for("the slow checkout", |spans| spans[0].trace == *trace && spans.len() == TREE.len());
+    assert_eq!(named(&tree, TREE[0]).attributes["settle.order.id"], slow);
+    assert_eq!(found[1].1, *trace);
+}

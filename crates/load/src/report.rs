@@ -33,6 +33,7 @@ pub struct Latency {
     pub p90: u64,
     pub p99: u64,
     pub p999: u64,
+    pub p9999: u64,
     pub max: u64,
     /// The whole histogram: the highest latency of each non-empty bucket, and how many fell into it.
     pub histogram: Vec<(u64, u64)>,
@@ -48,6 +49,7 @@ impl Latency {
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
+            p9999: at(0.9999),
             max: histogram.max(),
             histogram: histogram
                 .iter_recorded()
@@ -123,6 +125,8 @@ pub enum Audit {
 /// Everything that is known about a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// The version of this program.
+    pub settle_version: &'static str,
     /// When the first request was sent, in milliseconds since 1970 (UTC).
     pub started_at_unix_ms: u128,
     /// What was asked for.
@@ -167,6 +171,7 @@ impl Report {
         };
         let seconds = tally.elapsed.as_secs_f64();
         Self {
+            settle_version: env!("CARGO_PKG_VERSION"),
             started_at_unix_ms: started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
             config: plan,
             elapsed_seconds: seconds,

@@ -123,6 +123,18 @@ pub struct Second {
     pub refused: u64,
     /// Checkouts (or fixed requests) without a final answer.
     pub failed: u64,
+    /// The longest that a checkout (or fixed request) which ended in it had taken, however it ended. Microseconds.
+    pub slowest_us: u64,
+}
+
+impl Second {
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.committed += other.committed;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.slowest_us = self.slowest_us.max(other.slowest_us);
+    }
 }
 
 /// What one worker saw.
@@ -171,6 +183,9 @@ impl Tally {
         let second = &mut self.seconds[second];
         second.requests += 1;
         let counts = operation.is_goal();
+        if counts {
+            second.slowest_us = second.slowest_us.max(latency);
+        }
         match answer {
             Answer::Accepted => {
                 seen.committed += 1;
@@ -208,10 +223,7 @@ impl Tally {
             self.seconds.resize(other.seconds.len(), Second::default());
         }
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
-            mine.requests += theirs.requests;
-            mine.committed += theirs.committed;
-            mine.refused += theirs.refused;
-            mine.failed += theirs.failed;
+            mine.add(theirs);
         }
         self.answers.extend(other.answers);
         self.elapsed = self.elapsed.max(other.elapsed);
@@ -296,6 +308,21 @@ mod tests {
         let latency = &tally.operation(Operation::Fixed).unwrap().committed_latency;
         assert!(latency.max() >= 29_990_000, "{}", latency.max());
         assert!((2_990_000..20_000_000).contains(&latency.value_at_quantile(0.5)));
+    }
+
+    #[test]
+    fn a_second_remembers_its_slowest_checkout_whoever_saw_it() {
+        let started = Instant::now();
+        let ago = |seconds| started.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let mut one = Tally::new(started);
+        let mut two = Tally::new(started);
+        one.record(Operation::Checkout, ago(2), Answer::Refused(409), b"");
+        one.record(Operation::Find, ago(50), Answer::Accepted, b"");
+        two.record(Operation::Checkout, ago(5), Answer::Accepted, b"");
+        two.record(Operation::Checkout, ago(3), Answer::Accepted, b"");
+        assert!((2_000_000..3_000_000).contains(&one.seconds[0].slowest_us), "{:?}", one.seconds);
+        one.merge(two);
+        assert!((5_000_000..6_000_000).contains(&one.seconds[0].slowest_us), "{:?}", one.seconds);
     }
 
     #[test]

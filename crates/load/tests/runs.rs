@@ -317,4 +317,10 @@ fn the_file_holds_the_whole_run() {
     let buckets = json["operations"][0]["all_latency_us"]["histogram"].as_array().unwrap();
     assert_eq!(buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum::<u64>(), 200);
     assert_eq!(json["seconds"][0]["requests"].as_u64().map(|n| n > 0), Some(true));
+    let slowest = json["seconds"].as_array().unwrap().iter().map(|second| second["slowest_us"].as_u64().unwrap()).max();
+    // The histogram knows a latency to three digits, the second to the microsecond.
+    let highest = buckets.last().unwrap()[0].as_u64().unwrap();
+    assert!(slowest.unwrap() <= highest && slowest.unwrap() >= highest - highest / 500, "{slowest:?}, {highest}");
+    assert!(json["operations"][0]["all_latency_us"]["p9999"].as_u64().unwrap() <= highest);
+    assert_eq!(json["settle_version"], env!("CARGO_PKG_VERSION"));
 }

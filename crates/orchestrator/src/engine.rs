@@ -486,7 +486,7 @@ impl Engine {
         let Transaction { id, definition, protocol, .. } = *live.transaction;
         let micros = self.clock.micros().saturating_sub(live.began);
         self.observer.observe(&Observation::Answered { id, definition, protocol, outcome: &outcome, micros });
-        live.mark(&Mark::Answered(&outcome));
+        live.mark(&Mark::Answered { outcome: &outcome, micros });
         if live.admitted {
             self.learn(definition, &outcome);
             self.admission.leave();

@@ -76,7 +76,12 @@ pub enum Mark<'a> {
     /// And is durable.
     Durable,
     /// Its caller is answered.
-    Answered(&'a Outcome),
+    Answered {
+        /// What it hears.
+        outcome: &'a Outcome,
+        /// From the transaction's begin, as [`Observation::Answered`](crate::Observation::Answered) has it. Microseconds.
+        micros: u64,
+    },
     /// A participant will not acknowledge: the transaction is stuck.
     Stuck {
         /// Of this step.
@@ -156,7 +161,9 @@ fn tell(transaction: TransactionId, mark: &Mark<'_>) {
         Mark::Decided(Decision::Commit) => debug!(%transaction, "decided: commit"),
         Mark::Decided(Decision::Abort(_)) => debug!(%transaction, "decided: abort"),
         Mark::Durable => debug!(%transaction, "the decision is durable"),
-        Mark::Answered(outcome) => debug!(%transaction, outcome = outcome_word(outcome), "its caller is answered"),
+        Mark::Answered { outcome, .. } => {
+            debug!(%transaction, outcome = outcome_word(outcome), "its caller is answered")
+        }
         Mark::Stuck { step } => debug!(%transaction, step, "stuck"),
         Mark::LetGo => debug!(%transaction, "nothing is left to do here"),
     }

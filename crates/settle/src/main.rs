@@ -5,6 +5,7 @@
 //! | `serve`          | `serve.rs`   | the whole shop on one port; also what a bare `settle` does |
 //! | `order`, `stock`, `payment` | `service/` | one of the services as a process of its own     |
 //! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
+//! | `bench report`   | crate `report` | plots what `load` measured                               |
 //! | `audit`          | `audit.rs`   | whether a cent or an item is off                           |
 //! | `tx`             | `tx.rs`      | transactions: list, show, retry, resolve                   |
 //! | `log-level`      | `log_level.rs` | what a running shop logs                                 |
@@ -78,6 +79,8 @@ enum Command {
     Payment(service::ServiceArgs),
     /// Drive a server with checkouts, measure it, and audit it to the last cent and item.
     Load(load::LoadArgs),
+    /// Plot load runs, side by side.
+    Bench(report::BenchArgs),
     /// Check the books: whether a cent or an item is off, and where.
     Audit(audit::BooksArgs),
     /// Look at transactions, and settle those that are stuck.
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Some(Command::Stock(args)) => service::serve(Service::Stock, &args),
         Some(Command::Payment(args)) => service::serve(Service::Payment, &args),
         Some(Command::Load(args)) => return load::main_load(&args),
+        Some(Command::Bench(args)) => bench(&args),
         Some(Command::Audit(args)) => audit::audit(args),
         Some(Command::Tx(args)) => tx::tx(args),
         Some(Command::LogLevel(args)) => log_level::log_level(&args),
@@ -122,4 +126,9 @@ fn main() -> ExitCode {
         Some(Command::AsChild(args)) => up::child::as_child(&args),
     };
     exit::code(result)
+}
+
+fn bench(args: &report::BenchArgs) -> anyhow::Result<ExitCode> {
+    output::say(&report::main_bench(args)?)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -262,15 +262,18 @@ impl Line {
             Ok(()) => (StatusCode::OK, http1::text(PAID)),
             Err(problem) => (problem.status(), http1::problem(problem)),
         };
-        self.shop.count(CHECKOUT_ROUTE, status, started);
+        let seconds = self.shop.count(CHECKOUT_ROUTE, status, started);
         if let Some((request, order)) = traced {
             let path = format_args!("{CHECKOUT_ROUTE}{order}");
-            request.answered(Answered {
+            let kept = request.answered(Answered {
                 method: "POST",
                 route: pattern(CHECKOUT_ROUTE),
                 path: &path,
                 status: status.as_u16(),
             });
+            if let Some(trace) = kept {
+                self.shop.exemplify(CHECKOUT_ROUTE, seconds, trace);
+            }
         }
         answer
     }

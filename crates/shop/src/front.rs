@@ -12,8 +12,8 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ledger::EntityId;
 use orchestrator::{Clock, SystemClock};
-use telemetry::TraceContext;
 use telemetry::traces::{Answered, Tracer, tracer};
+use telemetry::{TraceContext, TraceId};
 use tower_service::Service;
 
 use crate::guard::{self, Door, Refused, is_foreign_change};
@@ -104,20 +104,24 @@ impl Service<Request> for Front {
         }
         let traced =
             tracer().filter(|_| !UNTRACED.contains(&route)).map(|tracer| Traced::begin(tracer, route, &request));
+        let metrics = Arc::clone(&about.metrics);
         let counted = move |response: &Response| {
             let seconds = about.clock.micros().saturating_sub(started) as f64 / 1e6;
             about.metrics.request(route, response.status(), seconds);
+            seconds
         };
         let Some(traced) = traced else {
             let answer = self.router.call(request);
-            return Box::pin(async move { answer.await.inspect(counted) });
+            return Box::pin(async move { answer.await.inspect(|response| _ = counted(response)) });
         };
         let scope = traced.request.scope();
         let answer = scope.within(|| self.router.call(request));
         Box::pin(async move {
             let mut response = scope.of(answer).await?;
-            counted(&response);
-            traced.answered(&mut response);
+            let seconds = counted(&response);
+            if let Some(trace) = traced.answered(&mut response) {
+                metrics.request_kept(route, seconds, trace);
+            }
             Ok(response)
         })
     }
@@ -157,15 +161,17 @@ impl Traced {
         Self { request: begun, method: request.method().clone(), path: path.to_owned(), route, told }
     }
 
-    fn answered(&self, response: &mut Response) {
+    /// Its trace, if somebody will be sent it.
+    fn answered(&self, response: &mut Response) -> Option<TraceId> {
         let status = response.status().as_u16();
         let (method, route) = (self.method.as_str(), pattern(self.route));
-        self.request.answered(Answered { method, route, path: &self.path, status });
+        let kept = self.request.answered(Answered { method, route, path: &self.path, status });
         if self.told
             && let Ok(place) = HeaderValue::from_str(&self.request.context().parent())
         {
             response.headers_mut().insert(TRACE_RESPONSE, place);
         }
+        kept
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a process counts, in the text format of OpenMetrics. [`Metrics::known`] lists it, docs/metrics.md explains it, and a test holds the
 //! one against the other. Labels are words known when the program is written: no id ever is one.
 
+mod exemplars;
 mod figures;
 mod process;
 
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use orchestrator::{Observation, Observer, outcome_word};
@@ -17,15 +20,24 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use protocol::{Name, Protocol, Reply, Timestamp, Verb};
+use telemetry::TraceId;
+use telemetry::traces::{Kept, Listener};
 
 pub use figures::Known;
 
+use exemplars::Exemplars;
+pub use exemplars::without_exemplars;
 use figures::{Cached, Distribution, Register, Told};
 use process::Process;
 
 /// Upper bounds of the duration buckets in seconds: 100 µs to 30 s, no more than a factor of two and a half apart.
 const BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
+
+/// Of requests, as the text has it.
+const REQUESTS: &str = "settle_http_request_duration_seconds";
+/// Of transactions.
+const TRANSACTIONS: &str = "settle_transaction_duration_seconds";
 
 type Labels = Vec<(&'static str, String)>;
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
@@ -102,6 +114,7 @@ pub struct OrchestratorFigures {
 /// What a process counts.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    exemplars: Exemplars,
     known: Vec<Known>,
     process: Process,
 
@@ -356,6 +369,7 @@ impl Default for Metrics {
                 &[],
                 "Accounts, orders and transactions that the continuous audit looked at"
             ),
+            exemplars: Exemplars::default(),
             requests: Cached::default(),
             http_requests,
             http_durations,
@@ -388,6 +402,22 @@ impl Metrics {
             counter.inc();
             durations.observe(seconds);
         });
+    }
+
+    /// A request that was counted with this duration has a trace that is kept.
+    pub fn request_kept(&self, route: &'static str, seconds: f64, trace: TraceId) {
+        self.exemplars.keep(REQUESTS, format!("route=\"{route}\""), seconds, trace, SystemTime::now());
+    }
+
+    /// Whom tracing tells of transactions whose trace is kept.
+    pub fn listener(self: &Arc<Self>) -> Listener {
+        let metrics = Arc::clone(self);
+        Arc::new(move |kept| {
+            let Kept { trace, definition, protocol, outcome, micros } = *kept;
+            let protocol = protocol_word(protocol);
+            let labels = format!("definition=\"{definition}\",protocol=\"{protocol}\",outcome=\"{outcome}\"");
+            metrics.exemplars.keep(TRANSACTIONS, labels, micros as f64 / 1e6, trace, SystemTime::now());
+        })
     }
 
     /// Counts a commit that found no prepared branch.
@@ -467,7 +497,7 @@ impl Metrics {
         self.audit_ended.set(0);
     }
 
-    /// Everything, as Prometheus reads it.
+    /// Everything, as Prometheus reads it, with exemplars: see [`without_exemplars`].
     pub fn text(&self) -> String {
         self.process.look();
         let [exported, dropped, failures] = telemetry::traces::figures();
@@ -476,7 +506,7 @@ impl Metrics {
         self.export_failures.tell(failures);
         let mut text = String::new();
         match encode(&mut text, &self.registry.lock()) {
-            Ok(()) => text,
+            Ok(()) => self.exemplars.put_into(text),
             Err(_) => String::new(),
         }
     }

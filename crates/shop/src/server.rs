@@ -193,7 +193,10 @@ impl Shop {
         let started = Builder::new(options, Arc::new(OrderLog(orders.clone())), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(telemetry::traces::observing(Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>))
+            .observer(telemetry::traces::observing(
+                Arc::clone(&metrics) as Arc<dyn orchestrator::Observer>,
+                metrics.listener(),
+            ))
             .start();
         let production = config.production;
         let recover = async {
@@ -304,9 +307,16 @@ impl Shop {
     }
 
     /// Counts an answered request that came at `started` by the [clock](Self::clock).
-    pub(crate) fn count(&self, route: &'static str, status: StatusCode, started: u64) {
+    /// How many seconds it took is what was counted.
+    pub(crate) fn count(&self, route: &'static str, status: StatusCode, started: u64) -> f64 {
         let seconds = self.inner.clock.micros().saturating_sub(started) as f64 / 1e6;
         self.inner.metrics.request(route, status, seconds);
+        seconds
+    }
+
+    /// A request that took so long has a trace that is kept.
+    pub(crate) fn exemplify(&self, route: &'static str, seconds: f64, trace: telemetry::TraceId) {
+        self.inner.metrics.request_kept(route, seconds, trace);
     }
 
     /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).

@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
+use crate::metrics::without_exemplars;
 use crate::openapi::{Api, Description, schema};
 use crate::problem::{Problem, in_problem_details};
 
@@ -97,8 +98,14 @@ async fn deep_health(State(vitals): State<Of>) -> Response {
     (code, Json(body)).into_response()
 }
 
-async fn metrics(State(vitals): State<Of>) -> Response {
-    let mut response = vitals.figures().await.into_response();
+async fn metrics(State(vitals): State<Of>, asked: HeaderMap) -> Response {
+    let mut text = vitals.figures().await;
+    // Whoever does not ask for OpenMetrics may read it as the older format, which has no exemplars.
+    let accepts = asked.get_all(header::ACCEPT).iter().filter_map(|accepts| accepts.to_str().ok());
+    if !accepts.into_iter().any(|accepts| accepts.contains("application/openmetrics-text")) {
+        text = without_exemplars(&text);
+    }
+    let mut response = text.into_response();
     let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response

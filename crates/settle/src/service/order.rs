@@ -94,7 +94,7 @@ impl Order {
         let started = Builder::new(Options::new(config.instance), Arc::new(store.clone()), Arc::new(transport))
             .define(checkout)
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .observer(telemetry::traces::observing(Arc::new(watch)))
+            .observer(telemetry::traces::observing(Arc::new(watch), metrics.listener()))
             .start();
         let orchestrator = tokio::select! {
             started = started => started.map_err(unstarted)?,

@@ -50,10 +50,12 @@ impl Exporter {
         &self.statistics
     }
 
-    pub(super) fn take(&self, span: Span) {
-        if self.queue.try_send(span).is_err() {
+    pub(super) fn take(&self, span: Span) -> bool {
+        let taken = self.queue.try_send(span).is_ok();
+        if !taken {
             self.statistics.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        taken
     }
 
     /// Blocks until what is queued is sent, or the time is over.

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub use participant::Traced;
 pub use request::{Answered, Request};
 pub use send::{BadEndpoint, Endpoint, Protocol};
-pub use trail::observing;
+pub use trail::{Kept, Listener, observing};
 
 use export::Exporter;
 use span::Span;
@@ -174,8 +174,9 @@ impl Tracer {
         ended.saturating_sub(began) >= self.slow
     }
 
-    fn export(&self, span: Span) {
-        self.exporter.take(span);
+    /// Whether it is on its way: there may be too many.
+    fn export(&self, span: Span) -> bool {
+        self.exporter.take(span)
     }
 }
 

@@ -105,7 +105,7 @@ impl Participant for Traced {
             let wanted = sender.sampled || failed || tracer.is_slow(began, ended);
             let before = if wanted || settles(verb) { kept.lock().take(id) } else { Vec::new() };
             if wanted {
-                before.into_iter().for_each(|span| tracer.export(span));
+                before.into_iter().for_each(|span| _ = tracer.export(span));
                 tracer.export(made);
             } else if !settles(verb) {
                 kept.lock().keep(id, made);

@@ -98,13 +98,13 @@ impl Request {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// It is answered.
-    pub fn answered(&self, answered: Answered<'_>) {
+    /// It is answered. Its trace, if somebody will be sent it.
+    pub fn answered(&self, answered: Answered<'_>) -> Option<TraceId> {
         let failure = answered.is_failure();
         let kept = self.sampled || failure || self.kept.load(Ordering::Relaxed);
         let ended = self.tracer.now();
         if !kept && !self.tracer.is_slow(self.began, ended) {
-            return;
+            return None;
         }
         let TraceContext { trace, span, state, .. } = self.context();
         let Answered { method, route, path, status } = answered;
@@ -125,7 +125,7 @@ impl Request {
         }
         // By the conventions, a client's mistake is no error of the server's; and this one's 424 is an outage behind it.
         made.failed = failure.then(String::new);
-        self.tracer.export(made);
+        self.tracer.export(made).then_some(trace)
     }
 }
 

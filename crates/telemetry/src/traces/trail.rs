@@ -20,17 +20,36 @@ use super::{Tracer, tracer};
 use crate::ids::{SpanId, TraceContext, TraceId};
 use crate::scope::Scope;
 
-/// The observer, which also has transactions traced, if this process traces.
-pub fn observing(inner: Arc<dyn Observer>) -> Arc<dyn Observer> {
+/// A transaction that was answered, and whose trace is on its way to the back end.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// The trace.
+    pub trace: TraceId,
+    /// Its definition.
+    pub definition: Name,
+    /// The protocol that it used.
+    pub protocol: Protocol,
+    /// [`outcome_word`] of what the caller heard.
+    pub outcome: &'static str,
+    /// From its begin. Microseconds.
+    pub micros: u64,
+}
+
+/// Who is told of those: seldom, and while a caller waits for its answer.
+pub type Listener = Arc<dyn Fn(&Kept) + Send + Sync>;
+
+/// The observer, which also has transactions traced, if this process traces, and a listener told of those that are kept.
+pub fn observing(inner: Arc<dyn Observer>, listener: Listener) -> Arc<dyn Observer> {
     match tracer() {
         None => inner,
-        Some(tracer) => Arc::new(Observing { inner, tracer: Arc::clone(tracer) }),
+        Some(tracer) => Arc::new(Observing { inner, tracer: Arc::clone(tracer), listener }),
     }
 }
 
 struct Observing {
     inner: Arc<dyn Observer>,
     tracer: Arc<Tracer>,
+    listener: Listener,
 }
 
 impl Observer for Observing {
@@ -45,7 +64,7 @@ impl Observer for Observing {
 
     fn follow(&self, followed: &Followed, origin: Origin) -> Option<Arc<dyn Trail>> {
         let request = origin.and_then(|origin| origin.downcast::<Request>().ok());
-        Some(Arc::new(Following::begin(&self.tracer, *followed, request)))
+        Some(Arc::new(Following::begin(&self.tracer, &self.listener, *followed, request)))
     }
 }
 
@@ -60,6 +79,7 @@ pub(super) fn own(id: protocol::TransactionId) -> (TraceId, SpanId) {
 
 struct Following {
     tracer: Arc<Tracer>,
+    listener: Listener,
     followed: Followed,
     request: Option<Arc<Request>>,
     trace: TraceId,
@@ -99,7 +119,7 @@ enum Note {
 }
 
 impl Following {
-    fn begin(tracer: &Arc<Tracer>, followed: Followed, request: Option<Arc<Request>>) -> Self {
+    fn begin(tracer: &Arc<Tracer>, listener: &Listener, followed: Followed, request: Option<Arc<Request>>) -> Self {
         let (of_its_own, span) = own(followed.id);
         // What recovery takes up began elsewhere under that id.
         let span = if followed.recovered { tracer.new_span() } else { span };
@@ -117,6 +137,7 @@ impl Following {
             seed: tracer.random(),
             state: Mutex::new(state),
             tracer: Arc::clone(tracer),
+            listener: Arc::clone(listener),
         }
     }
 
@@ -142,7 +163,7 @@ impl Following {
         }
     }
 
-    fn answered(&self, outcome: &Outcome) {
+    fn answered(&self, outcome: &Outcome, micros: u64) {
         let ended = self.tracer.now();
         let began = self.request.as_ref().map_or(self.began, |request| request.began);
         let failed = matches!(outcome, Outcome::RolledBack { .. } | Outcome::InDoubt);
@@ -159,7 +180,10 @@ impl Following {
         if let Some(request) = &self.request {
             request.keep();
         }
-        self.export_itself(&state, failed, ended);
+        if self.export_itself(&state, failed, ended) {
+            let Followed { definition, protocol, .. } = self.followed;
+            (self.listener)(&Kept { trace: self.trace, definition, protocol, outcome: outcome_word(outcome), micros });
+        }
         self.export_parts(&mut state, false);
     }
 
@@ -174,7 +198,8 @@ impl Following {
         state.wanted = Wanted::Yes;
     }
 
-    fn export_itself(&self, state: &State, failed: bool, ended: u64) {
+    /// Whether it is on its way.
+    fn export_itself(&self, state: &State, failed: bool, ended: u64) -> bool {
         let Followed { id, definition, protocol, recovered } = self.followed;
         let name = if recovered { format!("recover {definition}") } else { definition.to_string() };
         let mut span = Span::new(name, Kind::Internal, (self.trace, self.span), (self.began, ended));
@@ -198,7 +223,7 @@ impl Following {
             span.word("error.type", state.outcome.unwrap_or("unanswered"));
             span.failed = Some(String::new());
         }
-        self.tracer.export(span);
+        self.tracer.export(span)
     }
 
     /// Exports what has begun and ended; at last also what will not end here any more.
@@ -332,7 +357,7 @@ impl Trail for Following {
                 self.note(Note::Decided(if matches!(decision, Decision::Commit) { "commit" } else { "abort" }));
             }
             Mark::Durable => self.note(Note::Durable),
-            Mark::Answered(outcome) => self.answered(outcome),
+            Mark::Answered { outcome, micros } => self.answered(outcome, micros),
             Mark::Stuck { .. } => {
                 self.keep("stuck");
                 self.export_parts(&mut self.state.lock(), false);
