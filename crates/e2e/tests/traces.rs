@@ -88,7 +88,11 @@ fn a_checkout_is_one_tree_over_either_protocol() {
         assert!(tree.iter().all(|span| (span.service.as_str(), span.instance.as_str()) == ("settle", "shop")));
         assert_eq!(back_end.asked()[0], ("Bearer hush".to_owned(), kind.to_owned()));
         assert!(!server.said().contains("hush"), "a secret is in the log");
-        assert!(figure(&mut client, "settle_trace_spans_exported") >= 8);
+        // They are counted when the back end has answered, which is after it was seen to have them.
+        let until = Instant::now() + PATIENCE;
+        while figure(&mut client, "settle_trace_spans_exported") < 8 {
+            assert!(Instant::now() < until, "they are not counted: {}", client.get("/metrics").body);
+        }
         let lines = server.said();
         let story =
             lines.lines().filter(|line| line.contains(&id) && line.contains("\"span_id\"") && line.contains(&order));

@@ -58,7 +58,7 @@ pub enum OrdersQuery {
     Progress,
     /// Everything that an audit asks of the orders.
     Audit,
-    /// The latest entries of the operators' trail, so many at most: up to [`MAX_PAGE`](protocol::limits::MAX_PAGE).
+    /// The latest entries of the operators' trail, so many at most: up to [`MAX_PAGE`].
     Trail(usize),
     /// A little of what an audit asks that goes on all the time.
     Look(OrdersLook),

@@ -134,7 +134,7 @@ fn planted_losses_are_found_and_named_by_the_leader_whoever_is_asked() {
     let instance = system.services[0].iter().find(|instance| instance.name() == leader).unwrap();
     let said = instance.said();
     let errors: Vec<&str> =
-        said.lines().filter(|line| line.contains("ERROR") && line.contains("the audit found")).collect();
+        said.lines().filter(|line| line.contains("\"level\":\"error\"") && line.contains("the audit found")).collect();
     assert_eq!(errors.len(), 5, "{said}");
     assert!(
         errors.iter().any(|line| line.contains(&transaction) && line.contains("step 1 at payment: aborted")),

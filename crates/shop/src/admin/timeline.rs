@@ -83,7 +83,7 @@ impl Story<'_> {
     }
 }
 
-/// Tells it, the earliest first.
+/// Tells it, the earliest first; the latest entry of the `trail` comes first.
 pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     let record = &view.record;
     let born = view.id.birth();
@@ -108,15 +108,7 @@ pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
         dead.attempt = Some(letter.attempts);
         dead.detail = Some(format!("{} was not acknowledged: {}", letter.verb, letter.error));
     }
-    for Resolution { step, operator, reason, at } in &record.resolutions {
-        let resolved = story.at_step(What::Resolved, *step, Some(*at), *at);
-        (resolved.by, resolved.detail) = (Some(operator.to_string()), Some(reason.to_string()));
-    }
-    for entry in trail.iter().filter(|entry| entry.note.transaction == view.id && entry.note.act == Act::Retry) {
-        let retried = story.tell(What::Retried, Some(entry.note.at), entry.note.at);
-        retried.by = Some(entry.note.operator.to_string());
-        retried.detail = entry.outcome.as_deref().map(str::to_owned);
-    }
+    operators(&mut story, view, trail);
     match (&record.decided, record.finished) {
         (Some((decision, _)), Some(at)) => {
             acknowledgements(&mut story, decision, &record.resolutions, at);
@@ -164,6 +156,34 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
             story.tell(What::Unanswered, None, at).detail = Some(why);
         }
     }
+}
+
+/// What operators did, in the order of their trail: two deeds of one millisecond have no other.
+fn operators(story: &mut Story<'_>, view: &TransactionView, trail: &[Entry]) {
+    let mut untold: Vec<&Resolution> = view.record.resolutions.iter().collect();
+    for Entry { note, outcome, .. } in trail.iter().rev().filter(|entry| entry.note.transaction == view.id) {
+        match note.act {
+            Act::Retry => {
+                let retried = story.tell(What::Retried, Some(note.at), note.at);
+                retried.by = Some(note.operator.to_string());
+                retried.detail = outcome.as_deref().map(str::to_owned);
+            }
+            Act::Resolve => {
+                let of_note = |it: &&Resolution| note.step == Some(it.step) && note.reason.as_ref() == Some(&it.reason);
+                if let Some(found) = untold.iter().position(of_note) {
+                    resolved(story, untold.remove(found));
+                }
+            }
+        }
+    }
+    // The trail keeps only the latest entries; the log keeps every resolution of a transaction.
+    untold.into_iter().for_each(|resolution| resolved(story, resolution));
+}
+
+fn resolved(story: &mut Story<'_>, resolution: &Resolution) {
+    let resolved = story.at_step(What::Resolved, resolution.step, Some(resolution.at), resolution.at);
+    resolved.by = Some(resolution.operator.to_string());
+    resolved.detail = Some(resolution.reason.to_string());
 }
 
 /// How far each participant is, as whoever drives the transaction says.
@@ -282,6 +302,41 @@ mod tests {
         view.record.finished = Some(Timestamp(1_700));
         let end = ["1700 resolved payment ann", "acknowledged stock", "1700 finished"];
         assert_eq!(told(&view, &trail), [&stuck[..], &end[..]].concat());
+    }
+
+    #[test]
+    fn deeds_of_one_millisecond_stand_in_the_order_of_the_trail() {
+        let mut view = view(Protocol::TwoPhase);
+        view.record.decided = Some((Decision::Commit, Timestamp(1_010)));
+        let entry = |number, act, step: Option<u8>, operator: &str| {
+            let reason = step.map(|_| "ticket 4711".into());
+            let note =
+                Note { at: Timestamp(1_600), operator: operator.into(), act, transaction: view.id, step, reason };
+            Entry { number, note, outcome: None }
+        };
+        let resolution = |step, operator: &str| Resolution {
+            step,
+            operator: operator.into(),
+            reason: "ticket 4711".into(),
+            at: Timestamp(1_600),
+        };
+        // The entry of Eve's resolution is so old that the trail keeps it no more.
+        let trail = [
+            entry(12, Act::Retry, None, "carl"),
+            entry(11, Act::Resolve, Some(1), "ann"),
+            entry(10, Act::Retry, None, "bob"),
+            entry(9, Act::Retry, None, "not said"),
+        ];
+        view.record.resolutions =
+            vec![resolution(1, "ann"), Resolution { at: Timestamp(1_550), ..resolution(0, "eve") }];
+        let deeds = [
+            "1550 resolved stock eve",
+            "1600 retried not said",
+            "1600 retried bob",
+            "1600 resolved payment ann",
+            "1600 retried carl",
+        ];
+        assert_eq!(told(&view, &trail)[4..], deeds);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `GET /admin/audit`: the last word of the continuous audit, whichever instance is asked. `POST /admin/audit`: everything, now.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,6 +15,12 @@ use crate::audit::AuditReport;
 use crate::order_service::OrderService;
 use crate::problem::Problem;
 use crate::request::{called, heard};
+
+/// How long an audit waits for a moment at which nothing is under way, and orders can be compared with ledgers: what was answered a moment ago is
+/// settled behind its answer.
+const REST: Duration = Duration::from_secs(2);
+/// How soon it looks again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -53,5 +60,12 @@ async fn now(State(Desk { auditor, .. }): State<Desk>) -> Result<Json<AuditRepor
         let detail = "an audit is under way already: ask again when it has ended";
         return Err(Problem::new(StatusCode::CONFLICT, "audit_runs", detail));
     };
-    auditor.books.audit().await.map(Json).map_err(Problem::unavailable)
+    let until = Instant::now() + REST;
+    loop {
+        let report = auditor.books.audit().await.map_err(Problem::unavailable)?;
+        if report.compared || !report.is_clean() || Instant::now() >= until {
+            return Ok(Json(report));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
