@@ -10,18 +10,19 @@ use std::sync::OnceLock;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use libfuzzer_sys::fuzz_target;
-use shop::{Config, Shop};
+use shop::{Config, Front, Shop};
 use tokio::runtime::Runtime;
 use tower_service::Service;
 
-fn shop() -> &'static (Runtime, Shop) {
-    static SHOP: OnceLock<(Runtime, Shop)> = OnceLock::new();
+fn shop() -> &'static (Runtime, Shop, Front) {
+    static SHOP: OnceLock<(Runtime, Shop, Front)> = OnceLock::new();
     SHOP.get_or_init(|| {
         let runtime = Runtime::new().expect("a runtime can be made");
         let data = std::env::temp_dir().join(format!("settle-fuzz-{}", std::process::id()));
         let config = Config { data, ..Config::default() };
         let (shop, _) = runtime.block_on(Shop::open(config)).expect("a fresh shop opens");
-        (runtime, shop)
+        let front = shop.front();
+        (runtime, shop, front)
     })
 }
 
@@ -37,8 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
         .body(Body::from(body.to_vec()));
     // What is no request never reaches the shop.
     let Ok(request) = request else { return };
-    let (runtime, shop) = shop();
-    let response = runtime.block_on(shop.front().call(request)).expect("the front never fails");
+    let (runtime, shop, front) = shop();
+    let response = runtime.block_on(front.clone().call(request)).expect("the front never fails");
     assert!(!response.status().is_server_error(), "{}", response.status());
     let audit = |ledger: &ledger::Ledger| ledger::audit::audit(ledger).is_empty();
     assert!(shop.stock().store.read(audit).expect("the store runs"), "stock is off");

@@ -33,7 +33,7 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     // Not the release build: that takes long, and leaves the assertions out.
     step("the binary", &mut cargo_with(&["build", "--quiet", "-p", "settle"]))?;
     let binary = root().join("target/debug/settle");
-    let parts = ["contract", "crash", "shutdown", "strangers", "distributed"];
+    let parts = ["contract", "crash", "shutdown", "strangers", "traces", "distributed"];
     let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e", "--lib"]);
     parts.into_iter().for_each(|part| _ = end_to_end.args(["--test", part]));
     step("end to end, and crashes", end_to_end.env("SETTLE_BIN", &binary))?;

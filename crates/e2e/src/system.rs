@@ -27,6 +27,8 @@ const SERVICES: [(&str, &str); 3] = [("order", "orders"), ("stock", "stock"), ("
 #[derive(Debug)]
 pub struct Instance {
     name: String,
+    service: usize,
+    arguments: Vec<String>,
     child: Child,
     address: SocketAddr,
     said: Arc<Mutex<String>>,
@@ -35,12 +37,16 @@ pub struct Instance {
 
 impl Instance {
     fn spawn(service: usize, name: &str, arguments: &[String], folder: &Path) -> Self {
-        let (command, section) = SERVICES[service];
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let listen = address.to_string();
         let door = format!("admin.listen={}", socket(folder, name).display());
-        let mut all = vec!["--listen", &listen, "--instance", name, "--set", &door];
-        all.extend(arguments.iter().map(String::as_str));
+        let mut all = ["--instance", name, "--set", &door].map(str::to_owned).to_vec();
+        all.extend_from_slice(arguments);
+        Self::spawn_at(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), service, name, all)
+    }
+
+    fn spawn_at(address: SocketAddr, service: usize, name: &str, arguments: Vec<String>) -> Self {
+        let (command, section) = SERVICES[service];
+        let listen = address.to_string();
+        let all: Vec<&str> = ["--listen", &listen].into_iter().chain(arguments.iter().map(String::as_str)).collect();
         let mut child = settle(command, &all).env("SETTLE_LOG", "warn,settle=info").spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         collect(child.stderr.take().unwrap(), &said);
@@ -55,7 +61,15 @@ impl Instance {
                 }
             }
         });
-        Self { name: name.to_owned(), child, address, said, greeted }
+        Self { name: name.to_owned(), service, arguments, child, address, said, greeted }
+    }
+
+    /// Starts it again, once it has ended, as what it was, where it was; and waits until it serves.
+    #[must_use]
+    pub fn restart(self) -> Self {
+        let again = Self::spawn_at(self.address, self.service, &self.name, self.arguments.clone());
+        again.wait_until_it_serves();
+        again
     }
 
     /// Waits until it serves.
@@ -78,6 +92,11 @@ impl Instance {
     /// A client of this instance alone.
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    /// Where it serves.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Its name.

@@ -17,15 +17,15 @@ mod timeline;
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use ledger::EntityId;
 use orchestrator::{LogAnswer, LogQuery};
 use protocol::log::{Record, Standing};
 use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::ports::{Driven, Operated, Operation};
 use crate::problem::Problem;
@@ -74,13 +74,55 @@ impl TransactionView {
     }
 }
 
-pub(crate) fn routes() -> Router<OrderService> {
-    Router::new()
-        .route("/transactions", get(listing::list))
-        .route("/transactions/{id}", get(listing::show))
-        .route("/transactions/{id}/retry", post(acts::retry))
-        .route("/transactions/{id}/resolve", post(acts::resolve))
-        .route("/trail", get(acts::trail))
+pub(crate) fn routes() -> Api<OrderService> {
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let lists = Description::new("listTransactions", "Transactions, the latest first, by whatever is given")
+        .query("state", "Where they stand", json!({ "enum": ["undecided", "settling", "stuck", "finished"] }))
+        .query(
+            "service",
+            "A service that takes part; of stuck ones, at which they are stuck",
+            json!({ "type": "string" }),
+        )
+        .query("order", "The order's id", json!({ "type": "string" }))
+        .query("user", "The id of the order's user", json!({ "type": "string" }))
+        .query("min_age_ms", "How old they are at least, in milliseconds", whole.clone())
+        .query("limit", "How many, at most", whole.clone())
+        .json(json!({ "type": "array", "items": schema("Transaction") }))
+        .reads();
+    let shows =
+        Description::new("showTransaction", "One transaction, with everything that is known to have happened to it")
+            .json(schema("Transaction"))
+            .fails(404, &["transaction_not_found"])
+            .reads();
+    let acts = |id, summary, body, required, refusals: &[&str]| {
+        Description::new(id, summary)
+            .body(schema(body), required)
+            .json(schema("Status"))
+            .fails(404, &["transaction_not_found"])
+            .fails(409, refusals)
+            .fails(415, &["bad_argument"])
+            .fails(422, &["bad_argument"])
+            .writes()
+    };
+    let retries =
+        acts("retryTransaction", "Tries at once what is left of it", "Retry", false, &["finished", "not_driven"]);
+    let resolves = acts(
+        "resolveTransaction",
+        "Counts a branch that is stuck as acknowledged, by hand",
+        "Resolve",
+        true,
+        &["not_stuck"],
+    );
+    let trails = Description::new("trail", "What operators did, the latest first")
+        .query("limit", "How many, at most", whole)
+        .json(json!({ "type": "array", "items": schema("TrailEntry") }))
+        .reads();
+    Api::default()
+        .get("/transactions", listing::list, lists)
+        .get("/transactions/{id}", listing::show, shows)
+        .post("/transactions/{id}/retry", acts::retry, retries)
+        .post("/transactions/{id}/resolve", acts::resolve, resolves)
+        .get("/trail", acts::trail, trails)
         .merge(crate::log_level::routes())
 }
 

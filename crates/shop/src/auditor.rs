@@ -39,7 +39,7 @@
 
 mod finding;
 mod full;
-pub mod http;
+pub(crate) mod http;
 mod pass;
 #[cfg(test)]
 mod tests;

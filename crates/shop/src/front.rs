@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use crate::guard::{self, Door, Refused, is_foreign_change};
 use crate::metrics::Metrics;
+use crate::openapi::Api;
 use crate::problem::Problem;
 use crate::server::Shop;
 use crate::vitals::{self, Vitals};
@@ -50,12 +51,13 @@ impl Front {
     /// One service: `routes`, health and metrics, with and without its name, such as `/stock`, before them.
     pub fn of_service(
         prefix: &'static str,
-        routes: Router,
+        routes: Api,
         vitals: Arc<dyn Vitals>,
         metrics: Arc<Metrics>,
         clock: Arc<SystemClock>,
     ) -> Self {
         let all = routes.merge(vitals::routes(Arc::clone(&vitals))).merge(vitals::deep_route(vitals));
+        let all = all.described_as(&format!("Settle: {}", &prefix[1..]), &["/", prefix]);
         let router = vitals::finish(Router::new().nest(prefix, all.clone()).merge(all));
         Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }) }
     }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ledger::{Account, Change, Denial, EntityId, LedgerCommand, LedgerReply};
 use orchestrator::{LedgerAnswer, LedgerQuery, StoreFailure};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
@@ -15,6 +14,7 @@ use serde_json::json;
 
 use crate::faults::{ALWAYS, Fault, FaultChange, Faults, MAX_DELAY_MS, Point};
 use crate::ledger_service::LedgerService;
+use crate::openapi::{Api, Description, schema};
 use crate::problem::Problem;
 use crate::request::{called, idempotency_key, key_reused, number, overflow, stored, unknown};
 
@@ -25,11 +25,12 @@ pub(crate) const BATCH_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(crate) struct Words {
     pub(crate) kind: &'static str,
+    pub(crate) unknown: &'static str,
     pub(crate) insufficient: &'static str,
 }
 
-pub(crate) const ITEMS: Words = Words { kind: "item", insufficient: "insufficient_stock" };
-pub(crate) const USERS: Words = Words { kind: "user", insufficient: "insufficient_credit" };
+pub(crate) const ITEMS: Words = Words { kind: "item", unknown: "item_not_found", insufficient: "insufficient_stock" };
+pub(crate) const USERS: Words = Words { kind: "user", unknown: "user_not_found", insufficient: "insufficient_credit" };
 
 /// Submits a change and waits until it is durable.
 pub(crate) async fn change(
@@ -114,8 +115,44 @@ pub(crate) async fn batch_init(
 }
 
 /// The routes under `/fault`.
-pub(crate) fn fault_routes() -> Router<LedgerService> {
-    Router::new().route("/set", post(set_fault)).route("/clear", post(clear_faults)).route("/rules", get(rules))
+pub(crate) fn fault_routes() -> Api<LedgerService> {
+    let fault = |id, summary, answer| {
+        Description::new(id, summary).json(schema(answer)).fails(403, &["fault_injection_disabled"])
+    };
+    let points: Vec<String> = Point::all().map(|point| point.to_string()).collect();
+    let point = json!({ "enum": points });
+    let sets =
+        fault("setFault", "Has something go wrong at a point, in every instance; by the query, or by a body", "Status")
+            .query("point", "Where", point.clone())
+            .query("action", "What", json!({ "enum": ["crash", "delay", "error", "error_after"] }))
+            .query(
+                "delay_ms",
+                "How long a delay is",
+                json!({ "type": "integer", "minimum": 1, "maximum": MAX_DELAY_MS }),
+            )
+            .query(
+                "times",
+                "How often; without it until cleared",
+                json!({ "type": "integer", "minimum": 1, "maximum": MAX_AMOUNT }),
+            )
+            .query(
+                "percent",
+                "In how many of a hundred cases, by chance; without it always",
+                json!({ "type": "integer", "minimum": 1, "maximum": ALWAYS }),
+            )
+            .body(schema("Fault"), false)
+            .reads();
+    let clears = fault("clearFaults", "Clears one point, or all", "Status").query("point", "Which", point).reads();
+    Api::default().post("/set", set_fault, sets).post("/clear", clear_faults, clears).get(
+        "/rules",
+        rules,
+        fault("faultRules", "What is to go wrong", "FaultRules"),
+    )
+}
+
+/// The ways to change an account: what is found, and what is refused.
+pub(crate) fn changes(id: &'static str, summary: &'static str, answer: &str, words: Words) -> Description {
+    Description::new(id, summary).text_or_json(schema(answer)).fails(404, &[words.unknown]).keyed().writes()
 }
 
 async fn rules(State(service): State<LedgerService>) -> Result<Response, Problem> {

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
 use ledger::{EntityId, LedgerCommand, Termination, terminate};
 use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure};
@@ -18,6 +17,7 @@ use protocol::{BranchId, Command, Name, Payload, Timestamp, TransactionId};
 
 use crate::checkout::STOCK;
 use crate::faults::Faults;
+use crate::openapi::Api;
 use crate::ports::{Price, Prices, Spread, Verdicts};
 use crate::problem::Problem;
 use crate::request::called;
@@ -65,7 +65,7 @@ impl LedgerService {
     }
 
     /// Its part of the public contract, without its name before the paths.
-    pub fn routes(&self) -> Router {
+    pub fn routes(&self) -> Api {
         let routes = if self.name() == STOCK { stock_http::routes() } else { payment_http::routes() };
         routes.with_state(self.clone())
     }

@@ -21,6 +21,7 @@
 //! | [`faults`]      | fault injection at a participant                                          |
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
+//! | [`openapi`]     | each route with its description, and the document made of that            |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`trail`]       | what operators did, kept with the orders                                  |
 //! | [`guard`]       | who may use what is the operators', and what browsers may not do for other sites |
@@ -44,6 +45,7 @@ pub mod ledger_service;
 pub mod ledger_store;
 pub mod log_level;
 pub mod metrics;
+pub mod openapi;
 pub mod order_service;
 pub mod order_store;
 pub mod orders;

@@ -3,21 +3,29 @@
 //! An order instance passes it on if it is asked to, since stock and payment have no door: `{"filter": "debug", "service": "stock"}` reaches every
 //! instance of stock that is connected.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use protocol::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use telemetry::logs;
 
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::problem::Problem;
 use crate::request::called;
 
-pub(crate) fn routes() -> Router<OrderService> {
-    Router::new().route("/log-level", get(show).put(change))
+pub(crate) fn routes() -> Api<OrderService> {
+    let shows = Description::new("logLevel", "What this process logs").json(schema("LogLevel")).reads();
+    let changes = Description::new("setLogLevel", "Has this process, or all of a service, log something else")
+        .body(schema("LogLevelChange"), true)
+        .json(schema("LogLevel"))
+        .fails(400, &["bad_argument"])
+        .fails(415, &["bad_argument"])
+        .fails(422, &["bad_argument"])
+        .reads();
+    Api::default().get("/log-level", show, shows).put("/log-level", change, changes)
 }
 
 /// What an operator wants to be logged.

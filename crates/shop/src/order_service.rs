@@ -13,9 +13,11 @@ use protocol::TransactionId;
 use protocol::log::Standing;
 use serde_json::json;
 
+use crate::auditor::{Auditor, http};
 use crate::checkout::CHECKOUT;
 use crate::flights::Flights;
 use crate::metrics::OrchestratorFigures;
+use crate::openapi::Api;
 use crate::order_store::{OrderStore, OrdersQuery};
 use crate::ports::{Peers, Prices, Told};
 use crate::request::called;
@@ -72,18 +74,15 @@ impl OrderService {
     }
 
     /// Its part of the public contract, without its name before the paths.
-    pub fn routes(&self) -> Router {
+    pub fn routes(&self) -> Api {
         orders_http::routes().with_state(self.clone())
     }
 
-    /// The operators' routes, for [`admin::SOCKET`], and more.
-    pub fn admin_routes_with(&self, more: Router) -> Router {
-        vitals::finish(self.transactions().merge(more))
-    }
-
-    /// The operators' routes to transactions.
-    pub(crate) fn transactions(&self) -> Router {
-        admin::routes().with_state(self.clone())
+    /// The operators' routes, for [`admin::SOCKET`]: those to transactions, those of the audit, and `more`.
+    pub fn admin_routes(&self, auditor: &Arc<Auditor>, more: Api) -> Router {
+        let audit = http::routes(Arc::clone(auditor), self.clone());
+        let all = admin::routes().with_state(self.clone()).merge(audit).merge(more);
+        vitals::finish(all.guarded().described_as("Settle, for operators", &["/admin", "/"]))
     }
 
     /// How far a transaction is that this instance drives.

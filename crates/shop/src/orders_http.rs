@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ledger::EntityId;
 use orchestrator::{LogAnswer, LogQuery, StoreFailure};
 use protocol::TransactionId;
@@ -17,6 +16,7 @@ use serde_json::json;
 use crate::checkout_http::check_out;
 use crate::ledger_http::{BATCH_PATIENCE, read_failed, write_failed};
 use crate::ledger_service::check_development;
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::order_store::{OrdersAnswer, OrdersQuery};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply};
@@ -26,14 +26,51 @@ use crate::request::{
     amount, called, id, idempotency_key, key_reused, new_id, number, overflow, stored, text_or_json, unknown,
 };
 
-pub(crate) fn routes() -> Router<OrderService> {
-    Router::new()
-        .route("/create/{user}", post(create))
-        .route("/find/{order}", get(find))
-        .route("/addItem/{order}/{item}/{quantity}", post(add_item))
-        .route("/checkout/{order}", post(check_out))
-        .route("/batch_init/{n}/{items}/{users}/{price}", post(batch_init))
-        .route("/dlq/status", get(dead_letters))
+pub(crate) fn routes() -> Api<OrderService> {
+    let creates = Description::new("createOrder", "Makes an empty order")
+        .json(schema("OrderId"))
+        .fails(404, &["user_not_found"])
+        .keyed()
+        .writes();
+    let finds =
+        Description::new("findOrder", "Shows an order").json(schema("Order")).fails(404, &["order_not_found"]).reads();
+    let adds = Description::new("addItem", "Adds units of an item to an order, at its price of now")
+        .text_or_json(schema("OrderTotal"))
+        .fails(404, &["order_not_found", "item_not_found"])
+        .fails(409, &["order_paid", "order_checking_out"])
+        .keyed()
+        .writes();
+    let checks_out =
+        Description::new("checkOut", "Takes the stock and the credit of an order, all or nothing; the answer is final")
+            .text_or_json(schema("Paid"))
+            .fails(404, &["order_not_found"])
+            .fails(
+                409,
+                &[
+                    "insufficient_stock",
+                    "insufficient_credit",
+                    "item_not_found",
+                    "user_not_found",
+                    "order_empty",
+                    "order_changed",
+                    "refused",
+                ],
+            )
+            .fails(429, &["overloaded"])
+            .keyed()
+            .writes();
+    let seeds =
+        Description::new("seedOrders", "Replaces the orders 0 to n - 1").json(schema("Message")).seeds().writes();
+    let letters = Description::new("deadLetters", "Branches that do not acknowledge: how many, and the latest")
+        .json(schema("DeadLetters"))
+        .reads();
+    Api::default()
+        .post("/create/{user}", create, creates)
+        .get("/find/{order}", find, finds)
+        .post("/addItem/{order}/{item}/{quantity}", add_item, adds)
+        .post("/checkout/{order}", check_out, checks_out)
+        .post("/batch_init/{n}/{items}/{users}/{order_price}", batch_init, seeds)
+        .get("/dlq/status", dead_letters, letters)
 }
 
 pub(crate) async fn submit(orders: &OrderService, command: OrdersCommand) -> Result<OrdersReply, Problem> {

@@ -1,25 +1,33 @@
 //! The payment service over HTTP.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ledger::{Account, Change};
 use serde_json::json;
 
-use crate::ledger_http::{USERS, batch_init, change, fault_routes, find};
+use crate::ledger_http::{USERS, batch_init, change, changes, fault_routes, find};
 use crate::ledger_service::LedgerService;
+use crate::openapi::{Api, Description, schema};
 use crate::problem::Problem;
 use crate::request::{amount, id, new_id, text_or_json};
 
-pub(crate) fn routes() -> Router<LedgerService> {
-    Router::new()
-        .route("/create_user", post(create))
-        .route("/find_user/{user}", get(find_user))
-        .route("/add_funds/{user}/{amount}", post(add))
-        .route("/pay/{user}/{amount}", post(pay))
-        .route("/batch_init/{n}/{money}", post(init))
+pub(crate) fn routes() -> Api<LedgerService> {
+    let creates = Description::new("createUser", "Makes a user without credit").json(schema("UserId")).keyed().writes();
+    let finds = Description::new("findUser", "Shows the credit that a user has available")
+        .json(schema("User"))
+        .fails(404, &["user_not_found"])
+        .reads();
+    let changes = |id, summary| changes(id, summary, "User", USERS);
+    let pays = changes("pay", "Takes credit from a user").fails(409, &["insufficient_credit"]);
+    let seeds = Description::new("seedUsers", "Replaces the users 0 to n - 1").json(schema("Message")).seeds().writes();
+    Api::default()
+        .post("/create_user", create, creates)
+        .get("/find_user/{user}", find_user, finds)
+        .post("/add_funds/{user}/{amount}", add, changes("addFunds", "Adds to a user's credit"))
+        .post("/pay/{user}/{amount}", pay, pays)
+        .post("/batch_init/{n}/{money}", init, seeds)
         .nest("/fault", fault_routes())
 }
 

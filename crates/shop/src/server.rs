@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
 use axum::{Json, Router};
 use embedded::{OpenError, Opened, Store};
 use ledger::Ledger;
@@ -24,7 +23,7 @@ use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, Sta
 use protocol::{Name, Pacing, Timestamp};
 
 use crate::audit::{AuditReport, audit_live};
-use crate::auditor::{self, Auditor, Books, Pace};
+use crate::auditor::{Auditor, Books, Pace};
 use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::connection::send_replies;
 use crate::faults::Faults;
@@ -32,6 +31,7 @@ use crate::front::Front;
 use crate::ledger_service::{LedgerParts, LedgerService};
 use crate::ledger_store::EmbeddedLedger;
 use crate::metrics::{Batches, Metrics, StoreFigures};
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::{OrderParts, OrderService};
 use crate::orders::OrderBook;
 use crate::participant::LedgerParticipant;
@@ -275,12 +275,13 @@ impl Shop {
     pub fn front(&self) -> Front {
         let vitals: Arc<dyn Vitals> = Arc::new(self.clone());
         let common = || vitals::routes(Arc::clone(&vitals));
-        let routes = Router::new()
+        let routes = Api::default()
             .nest("/orders", self.order_service().routes().merge(common()))
             .nest("/stock", self.stock().routes().merge(common()))
             .nest("/payment", self.payment().routes().merge(common()))
             .merge(common())
-            .merge(vitals::deep_route(Arc::clone(&vitals)));
+            .merge(vitals::deep_route(Arc::clone(&vitals)))
+            .described_as("Settle", &["/"]);
         let Inner { metrics, clock, .. } = &*self.inner;
         Front::of_shop(self.clone(), vitals::finish(routes), Arc::clone(metrics), Arc::clone(clock))
     }
@@ -310,9 +311,11 @@ impl Shop {
 
     /// The operators' routes, for [`SOCKET`](crate::admin::SOCKET).
     pub fn admin_router(&self) -> Router {
-        let live = Router::new().route("/audit/live", get(audit)).with_state(self.clone());
-        let continuous = auditor::http::routes(Arc::clone(&self.inner.auditor), self.order_service().clone());
-        vitals::finish(self.order_service().transactions().merge(live).merge(continuous))
+        let audits = Description::new("auditLive", "Audits everything, on pictures of the databases")
+            .json(schema("AuditReport"))
+            .reads();
+        let live = Api::default().get("/audit/live", audit, audits).with_state(self.clone());
+        self.order_service().admin_routes(&self.inner.auditor, live)
     }
 
     /// Lets the checkouts in flight finish, then closes the databases. Whether everything was settled in time.

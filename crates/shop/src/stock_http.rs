@@ -1,26 +1,35 @@
 //! The stock service over HTTP.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ledger::{Account, Change};
 use protocol::limits::MAX_AMOUNT;
 use serde_json::json;
 
-use crate::ledger_http::{ITEMS, batch_init, change, fault_routes, find};
+use crate::ledger_http::{ITEMS, batch_init, change, changes, fault_routes, find};
 use crate::ledger_service::LedgerService;
+use crate::openapi::{Api, Description, schema};
 use crate::problem::Problem;
 use crate::request::{amount, id, new_id, number, text_or_json};
 
-pub(crate) fn routes() -> Router<LedgerService> {
-    Router::new()
-        .route("/item/create/{price}", post(create))
-        .route("/find/{item}", get(find_item))
-        .route("/add/{item}/{amount}", post(add))
-        .route("/subtract/{item}/{amount}", post(subtract))
-        .route("/batch_init/{n}/{stock}/{price}", post(init))
+pub(crate) fn routes() -> Api<LedgerService> {
+    let creates =
+        Description::new("createItem", "Makes an item with nothing in stock").json(schema("ItemId")).keyed().writes();
+    let finds = Description::new("findItem", "Shows what is available of an item, and its price")
+        .json(schema("Item"))
+        .fails(404, &["item_not_found"])
+        .reads();
+    let changes = |id, summary| changes(id, summary, "ItemStock", ITEMS);
+    let takes = changes("subtractStock", "Takes units out of stock").fails(409, &["insufficient_stock"]);
+    let seeds = Description::new("seedItems", "Replaces the items 0 to n - 1").json(schema("Message")).seeds().writes();
+    Api::default()
+        .post("/item/create/{price}", create, creates)
+        .get("/find/{item}", find_item, finds)
+        .post("/add/{item}/{amount}", add, changes("addStock", "Adds units to the stock"))
+        .post("/subtract/{item}/{amount}", subtract, takes)
+        .post("/batch_init/{n}/{stock}/{price}", init, seeds)
         .nest("/fault", fault_routes())
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
+use crate::openapi::{Api, Description, schema};
 use crate::problem::{Problem, in_problem_details};
 
 /// Why a process should be given no requests.
@@ -46,13 +46,31 @@ pub trait Vitals: Send + Sync + 'static {
 type Of = Arc<dyn Vitals>;
 
 /// `/health` and `/metrics`.
-pub(crate) fn routes(vitals: Of) -> Router {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(vitals)
+pub(crate) fn routes(vitals: Of) -> Api {
+    let says = Description::new("health", "Whether to send requests here").json(schema("Health")).also(
+        503,
+        "Not now: `status` and `detail` say why",
+        "application/json",
+        schema("Health"),
+    );
+    let counts = Description::new("metrics", "What this process counts").also(
+        200,
+        "As Prometheus reads it",
+        "application/openmetrics-text",
+        json!({ "type": "string" }),
+    );
+    Api::default().get("/health", health, says).get("/metrics", metrics, counts).with_state(vitals)
 }
 
 /// `/health/deep`.
-pub(crate) fn deep_route(vitals: Of) -> Router {
-    Router::new().route("/health/deep", get(deep_health)).with_state(vitals)
+pub(crate) fn deep_route(vitals: Of) -> Api {
+    let says = Description::new("deepHealth", "Whether a checkout could be served").json(schema("DeepHealth")).also(
+        503,
+        "It could not",
+        "application/json",
+        schema("DeepHealth"),
+    );
+    Api::default().get("/health/deep", deep_health, says).with_state(vitals)
 }
 
 /// What is there for every path, and failures as problem details.

@@ -74,6 +74,7 @@ fn whatever_is_asked_the_answer_is_success_or_a_4xx_and_the_books_stay_sound() {
     // Seeding at random sizes takes seconds a time; what it may be asked is tested with the contract.
     let is_seeding = |path: &str| path.contains("batch_init");
     let config = ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() };
+    let front = shop.front();
     proptest!(config, |((method, segments, key, body) in request)| {
         let path = format!("/{}", segments.join("/"));
         prop_assume!(!is_seeding(&path));
@@ -82,7 +83,7 @@ fn whatever_is_asked_the_answer_is_success_or_a_4xx_and_the_books_stay_sound() {
             builder = builder.header("idempotency-key", key);
         }
         let Ok(request) = builder.body(Body::from(body)) else { return Ok(()) };
-        let response = runtime.block_on(shop.front().call(request)).unwrap();
+        let response = runtime.block_on(front.clone().call(request)).unwrap();
         prop_assert!(!response.status().is_server_error(), "{method} {path}: {}", response.status());
     });
     assert!(shop.ledgers().stock.read(|ledger| ledger::audit::audit(ledger).is_empty()).unwrap());

@@ -48,6 +48,23 @@ fn every_service_has_metrics_and_they_count() {
 }
 
 #[test]
+fn the_server_describes_itself() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let document = client.get("/openapi.json");
+    assert_eq!((document.status, document.header("content-type")), (200, "application/json"));
+    let described = document.json();
+    assert_eq!(described["openapi"], "3.1.0");
+    assert!(described["paths"]["/orders/checkout/{order}"]["post"]["responses"]["409"].is_object(), "{described}");
+    let page = client.get("/api");
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    // What a page loads from elsewhere is not there in an emergency, and tells others who looks.
+    assert!(!page.body.contains("://"), "the page loads something from elsewhere");
+    let operators = server.ask_operator("GET", "/openapi.json").json();
+    assert!(operators["paths"]["/audit"]["post"].is_object(), "{operators}");
+}
+
+#[test]
 fn without_dead_letters_there_are_none() {
     let mut client = visitor();
     let answer = client.get("/orders/dlq/status");

@@ -5,6 +5,7 @@
 mod auditor;
 mod operators;
 mod recovery;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,14 @@ fn the_contract_holds_whichever_instance_is_asked() {
                 assert_eq!(client.get(&path).member("status").as_deref(), Some("ok"), "{} {path}", instance.name());
             }
             assert!(client.get(&format!("/{segment}/metrics")).body.contains("settle_http_requests"));
+            // Each describes its own routes, with and without its name before them.
+            for path in ["/openapi.json".to_owned(), format!("/{segment}/openapi.json")] {
+                let described = client.get(&path).json();
+                let find = if segment == "payment" { "/find_user/{user}" } else { "/find/{order}" };
+                let find = if segment == "stock" { "/find/{item}" } else { find };
+                assert!(described["paths"][find]["get"].is_object(), "{} {path}: {described}", instance.name());
+                assert_eq!(described["servers"][1]["url"], format!("/{segment}"));
+            }
         }
     }
     // Who began to lead before the other was there learns of it with its next renewal.

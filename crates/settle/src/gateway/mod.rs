@@ -2,11 +2,17 @@
 //!
 //! ```text
 //!   client ──► bind ──► first segment of the path ─┬─ /orders, /health, /metrics ─► order instances     by the order's id
-//!                                                  ├─ /stock ─────────────────────► stock instances     least connections
-//!                                                  └─ /payment ───────────────────► payment instances   least connections
+//!               │  ▲                               ├─ /stock ─────────────────────► stock instances     least connections
+//!      a change │  │ a fresh connection            └─ /payment ───────────────────► payment instances   least connections
+//!               └──┘
 //!
 //!   before each: a check of health, a bounded queue
 //! ```
+//!
+//! **A change goes through the gateway twice**, the second time on a connection of its own. If an instance goes away with a request that is not the
+//! first of its client's connection, HAProxy closes that connection without a word: clients take this for a connection that had been idle
+//! for too long, and many send the request again by themselves. For what may not be done twice that would be wrong; so it comes as the first on its connection,
+//! and is answered. Reads and checkouts may be asked for again: they go straight.
 //!
 //! **What is about one order goes to one instance**, by consistent hashing of its id: two that check out the same order meet there, where one waits
 //! for the other. At two instances each could find the other's hold in its way, and both be refused. It is the home of an order, not its lock: an
@@ -22,6 +28,7 @@
 //! | no instance is ready, or none could be connected to       | no           | 424 `service_unavailable` | 424 `service_unavailable` |
 //! | the queue is full, or the wait in it too long             | no           | 429 `overloaded`          | 429 `overloaded`          |
 //! | the instance went away in the middle, or took too long    | nobody knows | 504 `in_doubt`            | 424 `service_unavailable` |
+//! | the same, with a checkout or a read on a connection that was used before | nobody knows | the connection is closed  | the same   |
 //! | the client sent no whole request in time, or none at all  | no           | 408, 400, as HAProxy says it (no details) | the same  |
 //!
 //! A change is tried on another instance only while nothing of it was sent; a read may be tried again even then.
@@ -235,19 +242,35 @@ resolvers containers
     timeout retry 1s
 ";
 
+/// Which service a request is for, and whether it may be tried again.
+const ROUTES: &str = "    http-request set-var(txn.reads) bool(true) if METH_GET
+    http-request set-var(txn.reads) bool(false) unless METH_GET
+    http-request disable-l7-retry unless METH_GET
+    use_backend stock if { path,field(2,/) -m str stock }
+    use_backend payment if { path,field(2,/) -m str payment }
+    use_backend orders if { path,field(2,/) -m str orders health metrics }
+    default_backend nothing
+";
+
 fn frontend(gateway: &Gateway) -> String {
     format!(
         "
 frontend shop
     bind {bind}
     maxconn {connections}
-    http-request set-var(txn.reads) bool(true) if METH_GET
-    http-request set-var(txn.reads) bool(false) unless METH_GET
-    http-request disable-l7-retry unless METH_GET
-    use_backend stock if {{ path,field(2,/) -m str stock }}
-    use_backend payment if {{ path,field(2,/) -m str payment }}
-    use_backend orders if {{ path,field(2,/) -m str orders health metrics }}
-    default_backend nothing
+    # What may not be done twice comes back as the first request of a connection: the gateway says nothing about one that fails on a connection which was used
+    # before, and clients send that again by themselves. A checkout may be asked for again.
+    use_backend changes if !METH_GET !{{ path,field(3,/) -m str checkout }}
+{routes}
+frontend changes
+    bind {changes} accept-proxy
+    maxconn {connections}
+{routes}
+backend changes
+    option http-server-close
+    # The instance's answer, or that of the frontend above, comes before this.
+    timeout server {patience}ms
+    server changes {changes} send-proxy-v2
 
 frontend operators
     bind {statistics}
@@ -262,6 +285,10 @@ backend nothing
         bind = gateway.bind,
         connections = gateway.connections,
         statistics = gateway.statistics,
+        // A socket that is no file, of this machine or container alone.
+        changes = format_args!("abns@settle-gateway-{}", gateway.bind.replace(['*', ':'], "-")),
+        routes = ROUTES,
+        patience = (2 * (gateway.patience + gateway.queue_patience)).as_millis(),
         no_such = problem(404, "no_such_route", "paths begin with /orders, /stock, /payment or /health"),
     )
 }

@@ -293,6 +293,60 @@ fn a_change_that_may_have_run_is_in_doubt_and_never_sent_again_a_read_is() {
     other.release();
 }
 
+/// The kept connection of a client.
+struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    fn open(front: &Front) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", front.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// `None` if the connection is closed without a word.
+    fn ask(&mut self, method: &str, path: &str) -> Option<Said> {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: shop\r\ncontent-length: 0\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.0.read_line(&mut head).unwrap() == 0 {
+                assert_eq!(head, "");
+                return None;
+            }
+        }
+        let head = head.to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        self.0.read_exact(&mut body).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Some(Said { status, head, body: String::from_utf8(body).unwrap() })
+    }
+}
+
+#[test]
+fn a_change_that_fails_on_a_kept_connection_is_answered_lest_the_client_sends_it_again() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[&one], &[]], |_| {});
+    for path in ["/orders/find/1", "/stock/find/1"] {
+        assert_eq!(front.ask_until(path, 200).status, 200);
+    }
+    let asked = || one.asked() + other.asked();
+    for path in ["/orders/addItem/1/2/die", "/orders/die", "/stock/add/1/die"] {
+        let mut kept = Kept::open(&front);
+        for _ in 0..3 {
+            assert_eq!(kept.ask("POST", "/orders/create/1").unwrap().status, 200);
+            assert_eq!(kept.ask("POST", "/orders/checkout/1").unwrap().status, 200);
+            assert_eq!(kept.ask("GET", "/orders/find/1").unwrap().status, 200);
+        }
+        let before = asked();
+        let said = kept.ask("POST", path);
+        said.unwrap_or_else(|| panic!("{path}: closed without a word")).is_problem(504, "in_doubt");
+        assert_eq!(asked() - before, 1, "{path}: a change was sent twice");
+        // The connection is as good as before.
+        assert_eq!(kept.ask("POST", "/orders/create/1").unwrap().status, 200);
+    }
+}
+
 #[test]
 fn whoever_finds_the_queue_full_or_waits_too_long_is_told_of_overload() {
     let one = Fake::start("one");

@@ -12,9 +12,10 @@ use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp};
 use serde_json::json;
 use shop::Front;
-use shop::auditor::{Auditor, Books, Pace, http};
+use shop::auditor::{Auditor, Books, Pace};
 use shop::checkout::{PAYMENT, STOCK, definition};
 use shop::metrics::Metrics;
+use shop::openapi::Api;
 use shop::order_service::{OrderParts, OrderService};
 use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery};
 use shop::questions::answer_of_orders;
@@ -164,8 +165,7 @@ impl Running for Order {
 
     fn operators(&self) -> Option<axum::Router> {
         let OrderVitals { service, auditor, .. } = &*self.vitals;
-        let continuous = http::routes(Arc::clone(auditor), service.clone());
-        Some(service.admin_routes_with(continuous))
+        Some(service.admin_routes(auditor, Api::default()))
     }
 
     fn vitals(&self) -> Option<Arc<dyn Vitals>> {

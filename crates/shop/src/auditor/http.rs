@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use orchestrator::{LogAnswer, LogQuery};
 use protocol::recovery::leader;
 
 use super::{Auditor, AuditorView};
 use crate::audit::AuditReport;
+use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::problem::Problem;
 use crate::request::{called, heard};
@@ -30,8 +30,13 @@ struct Desk {
 }
 
 /// `/audit`, as operators have it: below `/admin`, on their own socket without that, too.
-pub fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Router {
-    Router::new().route("/audit", get(last).post(now)).with_state(Desk { auditor, orders })
+pub(crate) fn routes(auditor: Arc<Auditor>, orders: OrderService) -> Api {
+    let says = Description::new("lastAudit", "The last word of the continuous audit").json(schema("Auditor")).reads();
+    let audits = Description::new("audit", "Audits everything, now")
+        .json(schema("AuditReport"))
+        .fails(409, &["audit_runs"])
+        .reads();
+    Api::default().get("/audit", last, says).post("/audit", now, audits).with_state(Desk { auditor, orders })
 }
 
 /// The leader's word.
