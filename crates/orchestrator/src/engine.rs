@@ -299,8 +299,8 @@ impl Engine {
         let wake = coordinator.next_wake().map_or(u64::MAX, |at| at.0);
         let admitted = caller.is_some();
         let (origin, caller) = caller.map_or((None, None), |(origin, done)| (origin, Some(done)));
-        let Transaction { id, definition, protocol, .. } = *transaction;
-        let trail = self.observer.follow(&Followed { id, definition, protocol, recovered: !admitted }, origin);
+        let steps = transaction.steps.len();
+        let trail = self.observer.follow(&Followed { transaction: &transaction, recovered: !admitted }, origin);
         let (outcome, relinquished, entropy) = (None, None, self.random());
         let state = LiveState { coordinator, caller, waiters: Vec::new(), outcome, relinquished, entropy };
         let live = Arc::new(Live {
@@ -314,7 +314,7 @@ impl Engine {
             trail,
             state: Mutex::new(state),
         });
-        live.mark(&Mark::Began { steps: live.transaction.steps.len() });
+        live.mark(&Mark::Began { steps });
         if self.shard(live.id).lock().insert(live.id, Arc::clone(&live)).is_none() {
             self.driven.fetch_add(1, Ordering::Relaxed);
         }

@@ -116,7 +116,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// Follows a transaction that begins, or is taken up, if it wants to.
-    fn follow(&self, _: &Followed, _: Origin) -> Option<Arc<dyn Trail>> {
+    fn follow(&self, _: &Followed<'_>, _: Origin) -> Option<Arc<dyn Trail>> {
         None
     }
 }

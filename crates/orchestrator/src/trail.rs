@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use protocol::{Decision, Name, Outcome, Protocol, Reply, TransactionId, Verb};
+use protocol::{Decision, Name, Outcome, Reply, Transaction, TransactionId, Verb};
 use tracing::{Level, debug};
 
 use crate::engine::Live;
@@ -21,13 +21,9 @@ pub type Origin = Option<Arc<dyn Any + Send + Sync>>;
 
 /// What is followed.
 #[derive(Debug, Clone, Copy)]
-pub struct Followed {
-    /// Its id.
-    pub id: TransactionId,
-    /// Its definition.
-    pub definition: Name,
-    /// The protocol it uses.
-    pub protocol: Protocol,
+pub struct Followed<'a> {
+    /// The transaction. What its steps carry is nobody's business but the participants'.
+    pub transaction: &'a Arc<Transaction>,
     /// Whether recovery took it up: somebody began it before.
     pub recovered: bool,
 }

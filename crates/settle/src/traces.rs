@@ -163,7 +163,7 @@ impl nats::Tracing for AlongNats {
 
     fn incoming(&self, context: &nats::TraceContext, work: &mut dyn FnMut()) {
         let trace = telemetry::TraceContext::read(context.parent(), context.state());
-        std::sync::Arc::new(telemetry::Scope { trace, ..telemetry::Scope::default() }).within(work);
+        telemetry::Scope { trace, ..telemetry::Scope::default() }.within(work);
     }
 }
 

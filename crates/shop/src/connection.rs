@@ -234,7 +234,7 @@ impl Line {
 
     /// Begins a checkout. If it is not the simple one of an open order, it is left to the reader.
     fn begin(self: Arc<Self>, order: EntityId, started: u64) {
-        let traced = tracer().map(|tracer| Request::begin(tracer, None, Some(order.to_string().into())));
+        let traced = tracer().map(|tracer| Request::begin(tracer, None, Some(order)));
         let boarding = self.shop.order_service().flights().board(order);
         let Boarding::Pilot(pilot) = boarding else {
             return self.pass(Turn::Left(Work::SeeThrough { order, pilot: None, started, traced }));

@@ -152,8 +152,7 @@ impl Traced {
                 path.split('/')
                     .skip_while(|part| !["checkout", "find", "addItem"].contains(part))
                     .nth(1)
-                    .filter(|part| part.parse::<EntityId>().is_ok())
-                    .map(Into::into)
+                    .and_then(|part| part.parse::<EntityId>().ok())
             })
             .flatten();
         let told = parent.is_some();

@@ -81,7 +81,7 @@ pub(crate) fn write_line(style: Style, origin: &Origin, scope: Option<&Scope>, e
     let mut fields = Fields::default();
     event.record(&mut fields);
     if fields.order.is_none() {
-        fields.order = scope.and_then(Scope::order).map(Value::from);
+        fields.order = scope.and_then(Scope::order).map(|order| Value::from(order.to_string()));
     }
     match style {
         Style::Json => json(origin, scope, event, fields),

@@ -203,7 +203,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             return;
         }
         let scope = Scope::current();
-        (self.write)(&write_line(self.style, &self.origin, scope.as_deref(), event));
+        (self.write)(&write_line(self.style, &self.origin, scope.as_ref(), event));
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_line_is_an_object_with_what_it_belongs_to() {
         let trace = TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None);
-        let scope = Arc::new(Scope { trace, order: Some("17".into()), request: None });
+        let scope = Scope { trace, order: Some(ledger::EntityId::number(17)), request: None };
         let lines = written(Style::Json, "info", || {
             scope.within(|| {
                 tracing::error!(transaction = %"0190b6e2", step = 1, service = "stock", why = "a \"quoted\"\nline", "stuck");
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_line_for_people_has_the_same() {
-        let scope = Arc::new(Scope { order: Some("17".into()), ..Scope::default() });
+        let scope = Scope { order: Some(ledger::EntityId::number(17)), ..Scope::default() };
         let lines = written(Style::Pretty { colours: false }, "info", || {
             scope.within(|| tracing::warn!(transaction = %"0190b6e2", "slow\nor so"));
         });

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ledger::EntityId;
+
 use crate::ids::TraceContext;
 use crate::traces::Request;
 
@@ -16,15 +18,15 @@ pub struct Scope {
     /// The request, which has a trace once somebody needs to know.
     pub request: Option<Arc<Request>>,
     /// The order that is checked out, or asked about, unless the request knows it.
-    pub order: Option<Box<str>>,
+    pub order: Option<EntityId>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Scope>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
 /// Puts back what was there before, a panic notwithstanding.
-struct Restore(Option<Arc<Scope>>);
+struct Restore(Option<Scope>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -41,31 +43,36 @@ impl Scope {
     }
 
     /// The order, if it is about one.
-    pub fn order(&self) -> Option<&str> {
-        self.order.as_deref().or_else(|| self.request.as_ref()?.order.as_deref())
+    pub fn order(&self) -> Option<EntityId> {
+        self.order.or_else(|| self.request.as_ref()?.order)
     }
 
     /// Does something in this scope.
-    pub fn within<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
-        let _restore = Restore(CURRENT.replace(Some(Arc::clone(self))));
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _restore = Restore(CURRENT.replace(Some(self.clone())));
         work()
     }
 
     /// Whatever a future does, it does in this scope.
-    pub fn of<F: Future>(self: Arc<Self>, future: F) -> Scoped<F> {
+    pub fn of<F: Future>(self, future: F) -> Scoped<F> {
         Scoped { scope: self, future: Box::pin(future) }
     }
 
     /// What this thread is at.
-    pub fn current() -> Option<Arc<Self>> {
+    pub fn current() -> Option<Self> {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    }
+
+    /// The request that this thread is at.
+    pub(crate) fn current_request() -> Option<Arc<Request>> {
+        CURRENT.try_with(|current| current.borrow().as_ref()?.request.clone()).ok().flatten()
     }
 }
 
 /// A future in a scope.
 #[derive(Debug)]
 pub struct Scoped<F> {
-    scope: Arc<Scope>,
+    scope: Scope,
     future: Pin<Box<F>>,
 }
 
@@ -73,7 +80,7 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let scope = Arc::clone(&self.scope);
+        let scope = self.scope.clone();
         scope.within(|| self.future.as_mut().poll(cx))
     }
 }
@@ -84,20 +91,20 @@ mod tests {
 
     use super::*;
 
-    fn order() -> Option<Box<str>> {
-        Scope::current().and_then(|scope| scope.order.clone())
+    fn order() -> Option<EntityId> {
+        Scope::current().and_then(|scope| scope.order)
     }
 
     #[test]
     fn scopes_nest_and_end_even_by_a_panic() {
-        let scope = |order: &str| Arc::new(Scope { order: Some(order.into()), ..Scope::default() });
+        let scope = |order| Scope { order: Some(EntityId::number(order)), ..Scope::default() };
         assert_eq!(order(), None);
-        scope("1").within(|| {
-            assert_eq!(order().as_deref(), Some("1"));
-            let inner = scope("2");
+        scope(1).within(|| {
+            assert_eq!(order(), Some(EntityId::number(1)));
+            let inner = scope(2);
             let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| inner.within(|| panic!("on purpose"))));
             assert!(panicked.is_err());
-            assert_eq!(order().as_deref(), Some("1"));
+            assert_eq!(order(), Some(EntityId::number(1)));
         });
         assert_eq!(order(), None);
     }

@@ -81,6 +81,8 @@ pub struct Tracer {
     slow: u64,
     remote: bool,
     anchor: (u64, Instant),
+    /// What the coarse clock said at the anchor.
+    coarse: u64,
     random: AtomicU64,
     exporter: Exporter,
 }
@@ -135,6 +137,7 @@ impl Tracer {
             everything: ratio >= 1.0,
             slow: u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX),
             remote,
+            coarse: coarse_nanos(),
             anchor: (u64::try_from(since.as_nanos()).unwrap_or(0), Instant::now()),
             random: AtomicU64::new(seed),
             exporter: Exporter::start(settings)?,
@@ -157,6 +160,12 @@ impl Tracer {
         epoch.saturating_add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// The same, if it need not be `exact` right to a tick of the kernel, some milliseconds: what is noted of every transaction must cost next to
+    /// nothing, and what is kept for being slow took longer by far.
+    fn time(&self, exact: bool) -> u64 {
+        if exact { self.now() } else { self.anchor.0.saturating_add(coarse_nanos().saturating_sub(self.coarse)) }
+    }
+
     fn random(&self) -> u64 {
         mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
     }
@@ -165,9 +174,9 @@ impl Tracer {
         span_id(self.random())
     }
 
-    /// Whether one more is sampled.
-    fn samples(&self) -> bool {
-        self.everything || (self.threshold > 0 && self.random() < self.threshold)
+    /// Whether what drew this number is sampled.
+    fn samples(&self, drawn: u64) -> bool {
+        self.everything || drawn < self.threshold
     }
 
     fn is_slow(&self, began: u64, ended: u64) -> bool {
@@ -178,6 +187,19 @@ impl Tracer {
     fn export(&self, span: Span) -> bool {
         self.exporter.take(span)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn coarse_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn coarse_nanos() -> u64 {
+    static SINCE: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    u64::try_from(SINCE.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The finalizer of SplitMix64.

@@ -112,6 +112,6 @@ impl Participant for Traced {
             }
             done(reply);
         });
-        Arc::new(here).within(|| self.inner.handle(command, done));
+        here.within(|| self.inner.handle(command, done));
     }
 }

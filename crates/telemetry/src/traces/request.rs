@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use ledger::EntityId;
+
 use super::span::{Kind, Span};
 use super::{Tracer, span_id};
 use crate::ids::{SpanId, TraceContext, TraceId};
@@ -16,13 +18,14 @@ pub struct Request {
     pub(super) began: u64,
     /// What the client said.
     parent: Option<TraceContext>,
-    span: SpanId,
+    /// What its span's id and its trace's follow from.
+    seed: u64,
     /// Whether it is traced however it ends.
     pub(super) sampled: bool,
     /// Whether something in it is worth being looked at.
     kept: AtomicBool,
     trace: OnceLock<TraceId>,
-    pub(crate) order: Option<Box<str>>,
+    pub(crate) order: Option<EntityId>,
 }
 
 /// How a request was answered.
@@ -47,12 +50,13 @@ impl Answered<'_> {
 
 impl Request {
     /// A request that has just arrived, with what its client says of its trace, and the order that it is about.
-    pub fn begin(tracer: &Arc<Tracer>, parent: Option<TraceContext>, order: Option<Box<str>>) -> Arc<Self> {
-        let sampled = parent.as_ref().map_or_else(|| tracer.samples(), |parent| parent.sampled);
+    pub fn begin(tracer: &Arc<Tracer>, parent: Option<TraceContext>, order: Option<EntityId>) -> Arc<Self> {
+        let seed = tracer.random();
+        let sampled = parent.as_ref().map_or_else(|| tracer.samples(seed), |parent| parent.sampled);
         Arc::new(Self {
-            began: tracer.now(),
+            began: tracer.time(sampled),
             parent,
-            span: tracer.new_span(),
+            seed,
             sampled,
             kept: AtomicBool::new(false),
             trace: OnceLock::new(),
@@ -62,8 +66,8 @@ impl Request {
     }
 
     /// What is done for it is done in this scope.
-    pub fn scope(self: &Arc<Self>) -> Arc<Scope> {
-        Arc::new(Scope { request: Some(Arc::clone(self)), ..Scope::default() })
+    pub fn scope(self: &Arc<Self>) -> Scope {
+        Scope { request: Some(Arc::clone(self)), ..Scope::default() }
     }
 
     /// Its trace: that of its client; or, if it has none, the one that is told first.
@@ -81,12 +85,12 @@ impl Request {
         };
         let sampled = self.sampled || self.kept.load(Ordering::Relaxed);
         let state = self.parent.as_ref().and_then(|parent| parent.state.clone());
-        TraceContext { trace: self.trace(anew), span: self.span, sampled, state }
+        TraceContext { trace: self.trace(anew), span: self.span(), sampled, state }
     }
 
     /// The span that what is done for it belongs to.
     pub(super) fn span(&self) -> SpanId {
-        self.span
+        derived(self.seed, [0; 3])
     }
 
     pub(super) fn state(&self) -> Option<Arc<str>> {
@@ -102,7 +106,7 @@ impl Request {
     pub fn answered(&self, answered: Answered<'_>) -> Option<TraceId> {
         let failure = answered.is_failure();
         let kept = self.sampled || failure || self.kept.load(Ordering::Relaxed);
-        let ended = self.tracer.now();
+        let ended = self.tracer.time(self.sampled);
         if !kept && !self.tracer.is_slow(self.began, ended) {
             return None;
         }
@@ -117,8 +121,8 @@ impl Request {
         made.text("url.scheme", "http");
         made.text("network.protocol.version", "1.1");
         made.number("http.response.status_code", i64::from(status));
-        if let Some(order) = &self.order {
-            made.text("settle.order.id", &**order);
+        if let Some(order) = self.order {
+            made.text("settle.order.id", order.to_string());
         }
         if failure {
             made.text("error.type", status.to_string());

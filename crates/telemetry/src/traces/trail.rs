@@ -8,15 +8,16 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use orchestrator::{Followed, Mark, Observation, Observer, Origin, Trail, outcome_word};
 use parking_lot::Mutex;
-use protocol::limits::MAX_NOTES;
-use protocol::{Decision, Name, Outcome, Protocol, Reply, Verb};
+use protocol::limits::{MAX_NOTES, MAX_STEPS};
+use protocol::{Decision, Name, Outcome, Protocol, Reply, Transaction, Verb};
 
 use super::request::{Request, derived};
 use super::span::{Kind, Span};
-use super::{Tracer, tracer};
+use super::{Tracer, mix, tracer};
 use crate::ids::{SpanId, TraceContext, TraceId};
 use crate::scope::Scope;
 
@@ -58,11 +59,11 @@ impl Observer for Observing {
     }
 
     fn origin(&self) -> Origin {
-        let request = Scope::current()?.request.clone()?;
+        let request = Scope::current_request()?;
         Some(request as Arc<dyn Any + Send + Sync>)
     }
 
-    fn follow(&self, followed: &Followed, origin: Origin) -> Option<Arc<dyn Trail>> {
+    fn follow(&self, followed: &Followed<'_>, origin: Origin) -> Option<Arc<dyn Trail>> {
         let request = origin.and_then(|origin| origin.downcast::<Request>().ok());
         Some(Arc::new(Following::begin(&self.tracer, &self.listener, *followed, request)))
     }
@@ -80,13 +81,18 @@ pub(super) fn own(id: protocol::TransactionId) -> (TraceId, SpanId) {
 struct Following {
     tracer: Arc<Tracer>,
     listener: Listener,
-    followed: Followed,
+    transaction: Arc<Transaction>,
+    recovered: bool,
     request: Option<Arc<Request>>,
     trace: TraceId,
     span: SpanId,
     began: u64,
     /// What the ids of its commands' spans follow from.
     seed: u64,
+    /// Whether its times are exact.
+    exact: bool,
+    /// Nobody wants to know more.
+    over: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -101,47 +107,87 @@ enum Wanted {
 struct State {
     wanted: Wanted,
     notes: Vec<(u64, Note)>,
+    /// Why steps refused.
+    refusals: Vec<(u8, Name)>,
     lost: u64,
-    steps: usize,
     outcome: Option<&'static str>,
 }
 
-/// What is noted of a [`Mark`].
+/// What a participant said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Done,
+    Refused,
+    Violation,
+    Unknown,
+}
+
+impl Word {
+    fn of(reply: &Reply) -> Self {
+        match reply {
+            Reply::Done(_) => Self::Done,
+            Reply::Refused(_) => Self::Refused,
+            Reply::Violation(_) => Self::Violation,
+            Reply::Unknown(_) => Self::Unknown,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Violation => "violation",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is noted of a [`Mark`]: small, since some fifteen are noted of every transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Note {
     Staging,
     Staged(Option<bool>),
-    Sent(u8, Name, Verb, u32),
-    Replied(u8, Verb, u32, &'static str, Option<Name>),
+    Sent(u8, Verb, u16),
+    Replied(u8, Verb, u16, Word),
     Deciding,
-    Decided(&'static str),
+    Decided { commit: bool },
     Durable,
 }
 
 impl Following {
-    fn begin(tracer: &Arc<Tracer>, listener: &Listener, followed: Followed, request: Option<Arc<Request>>) -> Self {
-        let (of_its_own, span) = own(followed.id);
+    fn begin(tracer: &Arc<Tracer>, listener: &Listener, followed: Followed<'_>, request: Option<Arc<Request>>) -> Self {
+        let (of_its_own, span) = own(followed.transaction.id);
         // What recovery takes up began elsewhere under that id.
         let span = if followed.recovered { tracer.new_span() } else { span };
         let trace = request.as_ref().map_or(of_its_own, |request| request.trace(|| of_its_own));
+        let seed = tracer.random();
         let sampled =
-            followed.recovered || request.as_ref().map_or_else(|| tracer.samples(), |request| request.sampled);
+            followed.recovered || request.as_ref().map_or_else(|| tracer.samples(seed), |request| request.sampled);
         let wanted = if sampled { Wanted::Yes } else { Wanted::Perhaps };
-        let state = State { wanted, notes: Vec::with_capacity(16), lost: 0, steps: 0, outcome: None };
+        let state = State { wanted, notes: Vec::with_capacity(16), refusals: Vec::new(), lost: 0, outcome: None };
         Self {
-            followed,
+            transaction: Arc::clone(followed.transaction),
+            recovered: followed.recovered,
             request,
             trace,
             span,
-            began: tracer.now(),
-            seed: tracer.random(),
+            began: tracer.time(sampled),
+            // Not the number that decided: those that are sampled would all be small.
+            seed: mix(!seed),
+            exact: sampled,
+            over: AtomicBool::new(false),
             state: Mutex::new(state),
             tracer: Arc::clone(tracer),
             listener: Arc::clone(listener),
         }
     }
 
-    fn of_command(&self, (step, verb, attempt): (u8, Verb, u32)) -> SpanId {
+    fn service(&self, step: u8) -> Name {
+        let step = self.transaction.steps.get(usize::from(step));
+        step.map_or(self.transaction.definition, |step| step.service)
+    }
+
+    fn of_command(&self, (step, verb, attempt): (u8, Verb, u16)) -> SpanId {
         derived(self.seed, [u64::from(step), verb as u64, u64::from(attempt)])
     }
 
@@ -151,12 +197,15 @@ impl Following {
     }
 
     fn note(&self, note: Note) {
+        if self.over.load(Ordering::Relaxed) {
+            return;
+        }
         let mut state = self.state.lock();
         if state.wanted == Wanted::No {
             return;
         }
         if state.notes.len() < MAX_NOTES {
-            let now = self.tracer.now();
+            let now = self.tracer.time(self.exact);
             state.notes.push((now, note));
         } else {
             state.lost += 1;
@@ -164,7 +213,7 @@ impl Following {
     }
 
     fn answered(&self, outcome: &Outcome, micros: u64) {
-        let ended = self.tracer.now();
+        let ended = self.tracer.time(self.exact);
         let began = self.request.as_ref().map_or(self.began, |request| request.began);
         let failed = matches!(outcome, Outcome::RolledBack { .. } | Outcome::InDoubt);
         let mut state = self.state.lock();
@@ -173,6 +222,7 @@ impl Following {
             if !failed && !self.tracer.is_slow(began, ended) {
                 state.wanted = Wanted::No;
                 state.notes = Vec::new();
+                self.over.store(true, Ordering::Relaxed);
                 return;
             }
             state.wanted = Wanted::Yes;
@@ -181,7 +231,7 @@ impl Following {
             request.keep();
         }
         if self.export_itself(&state, failed, ended) {
-            let Followed { definition, protocol, .. } = self.followed;
+            let Transaction { definition, protocol, .. } = *self.transaction;
             (self.listener)(&Kept { trace: self.trace, definition, protocol, outcome: outcome_word(outcome), micros });
         }
         self.export_parts(&mut state, false);
@@ -193,30 +243,31 @@ impl Following {
         if state.wanted == Wanted::No {
             // The notes of its beginning are gone; its span says what it was.
             state.outcome = state.outcome.or(Some(why));
-            self.export_itself(&state, true, self.tracer.now());
+            self.export_itself(&state, true, self.tracer.time(self.exact));
         }
         state.wanted = Wanted::Yes;
+        self.over.store(false, Ordering::Relaxed);
     }
 
     /// Whether it is on its way.
     fn export_itself(&self, state: &State, failed: bool, ended: u64) -> bool {
-        let Followed { id, definition, protocol, recovered } = self.followed;
+        let (Transaction { id, definition, protocol, steps, .. }, recovered) = (&*self.transaction, self.recovered);
         let name = if recovered { format!("recover {definition}") } else { definition.to_string() };
         let mut span = Span::new(name, Kind::Internal, (self.trace, self.span), (self.began, ended));
         span.parent = self.request.as_ref().map(|request| request.span());
         span.state = self.request.as_ref().and_then(|request| request.state());
         span.text("settle.transaction.id", id.to_string());
-        span.word("settle.transaction.protocol", if protocol == Protocol::TwoPhase { "2pc" } else { "saga" });
+        span.word("settle.transaction.protocol", if *protocol == Protocol::TwoPhase { "2pc" } else { "saga" });
         span.word("settle.transaction.outcome", state.outcome.unwrap_or("unanswered"));
-        span.number("settle.transaction.steps", i64::try_from(state.steps).unwrap_or(i64::MAX));
-        if let Some(order) = self.request.as_ref().and_then(|request| request.order.as_deref()) {
-            span.text("settle.order.id", order);
+        span.number("settle.transaction.steps", i64::try_from(steps.len()).unwrap_or(i64::MAX));
+        if let Some(order) = self.request.as_ref().and_then(|request| request.order) {
+            span.text("settle.order.id", order.to_string());
         }
         if state.lost > 0 {
             span.number("settle.notes_lost", i64::try_from(state.lost).unwrap_or(i64::MAX));
         }
         if recovered {
-            let (trace, began_as) = own(id);
+            let (trace, began_as) = own(*id);
             span.link = Some(TraceContext { trace, span: began_as, sampled: false, state: None });
         }
         if failed {
@@ -229,7 +280,7 @@ impl Following {
     /// Exports what has begun and ended; at last also what will not end here any more.
     fn export_parts(&self, state: &mut State, at_last: bool) {
         let notes = std::mem::take(&mut state.notes);
-        let now = self.tracer.now();
+        let now = self.tracer.time(self.exact);
         let mut used = vec![false; notes.len()];
         for (at, (began, note)) in notes.iter().enumerate() {
             let end =
@@ -239,15 +290,15 @@ impl Following {
                 Note::Deciding => Part {
                     name: "decide".into(),
                     // Readable is what the answer waits for; durable what the commands behind it do.
-                    end: end(&|n| *n == Note::Durable).or_else(|| end(&|n| matches!(n, Note::Decided(_)))),
+                    end: end(&|n| *n == Note::Durable).or_else(|| end(&|n| matches!(n, Note::Decided { .. }))),
                     of: None,
                 },
-                Note::Sent(step, service, verb, attempt) => Part {
-                    name: format!("{service}/{}", verb.as_str()),
+                Note::Sent(step, verb, attempt) => Part {
+                    name: format!("{}/{}", self.service(step), verb.as_str()),
                     end: end(&|n| matches!(n, Note::Replied(s, v, a, ..) if (*s, *v, *a) == (step, verb, attempt))),
-                    of: Some((step, service, verb, attempt)),
+                    of: Some((step, verb, attempt)),
                 },
-                Note::Staged(_) | Note::Replied(..) | Note::Decided(_) | Note::Durable => continue,
+                Note::Staged(_) | Note::Replied(..) | Note::Decided { .. } | Note::Durable => continue,
             };
             // The decision's span is the whole of it: it waits for the disk even if the answer does not.
             let waits = part.end.is_none_or(|end| *note == Note::Deciding && notes[end].1 != Note::Durable);
@@ -260,43 +311,43 @@ impl Following {
             if let Some(end) = part.end {
                 used[end] = true;
             }
-            self.export_part(&part, said, (*began, ended));
+            self.export_part(&part, said, (*began, ended), &state.refusals);
         }
         if !at_last {
             state.notes = notes.into_iter().zip(used).filter(|(_, used)| !used).map(|(note, _)| note).collect();
         }
     }
 
-    fn export_part(&self, part: &Part, said: Option<Note>, times: (u64, u64)) {
-        let command = part.of.map(|(step, _, verb, attempt)| (step, verb, attempt));
-        let id = command.map_or_else(|| self.tracer.new_span(), |command| self.of_command(command));
-        let remote = command.is_some() && self.tracer.remote;
+    fn export_part(&self, part: &Part, said: Option<Note>, times: (u64, u64), refusals: &[(u8, Name)]) {
+        let id = part.of.map_or_else(|| self.tracer.new_span(), |command| self.of_command(command));
+        let remote = part.of.is_some() && self.tracer.remote;
         let kind = if remote { Kind::Client } else { Kind::Internal };
         let mut span = Span::new(part.name.clone(), kind, (self.trace, id), times);
         span.parent = Some(self.span);
-        if let Some((step, service, _, attempt)) = part.of {
+        if let Some((step, _, attempt)) = part.of {
             span.word("rpc.system.name", "settle");
             span.text("rpc.method", part.name.clone());
             if remote {
                 span.word("messaging.system", "nats");
-                span.text("server.address", service.to_string());
+                span.text("server.address", self.service(step).to_string());
             }
             span.number("settle.step", i64::from(step));
             span.number("settle.attempt", i64::from(attempt));
         }
         let (word, failed) = match said {
-            Some(Note::Replied(_, _, _, word, code)) => {
-                if let Some(code) = code {
+            Some(Note::Replied(step, _, _, word)) => {
+                let why = refusals.iter().find(|(of, _)| word == Word::Refused && *of == step);
+                if let Some((_, code)) = why {
                     span.text("settle.refusal", code.to_string());
                 }
-                (word, matches!(word, "unknown" | "violation"))
+                (word.text(), matches!(word, Word::Unknown | Word::Violation))
             }
             Some(Note::Staged(answer)) => match answer {
                 Some(true) => ("staged", false),
                 Some(false) => ("refused", false),
                 None => ("unknown", true),
             },
-            Some(Note::Decided(word)) => (word, false),
+            Some(Note::Decided { commit }) => (if commit { "commit" } else { "abort" }, false),
             Some(Note::Durable) => ("durable", false),
             _ => ("unanswered", true),
         };
@@ -313,7 +364,7 @@ impl Following {
         if state.wanted == Wanted::Yes {
             if state.outcome.is_none() {
                 state.outcome = Some("unanswered");
-                self.export_itself(&state, false, self.tracer.now());
+                self.export_itself(&state, false, self.tracer.time(self.exact));
             }
             self.export_parts(&mut state, true);
         }
@@ -323,38 +374,38 @@ impl Following {
     }
 }
 
+/// Attempts are counted on for as long as there are any; nobody looks at the sixty-thousandth.
+fn short(attempt: u32) -> u16 {
+    u16::try_from(attempt).unwrap_or(u16::MAX)
+}
+
 struct Part {
     name: String,
     end: Option<usize>,
-    of: Option<(u8, Name, Verb, u32)>,
-}
-
-fn reply_word(reply: &Reply) -> &'static str {
-    match reply {
-        Reply::Done(_) => "done",
-        Reply::Refused(_) => "refused",
-        Reply::Violation(_) => "violation",
-        Reply::Unknown(_) => "unknown",
-    }
+    of: Option<(u8, Verb, u16)>,
 }
 
 impl Trail for Following {
     fn mark(&self, mark: &Mark<'_>) {
         match *mark {
-            Mark::Began { steps } => self.state.lock().steps = steps,
             Mark::Staging => self.note(Note::Staging),
             Mark::Staged(answer) => self.note(Note::Staged(answer)),
-            Mark::Sent { step, service, verb, attempt } => self.note(Note::Sent(step, service, verb, attempt)),
+            Mark::Sent { step, verb, attempt, .. } => self.note(Note::Sent(step, verb, short(attempt))),
             Mark::Replied { step, verb, attempt, reply, .. } => {
                 if matches!(reply, Reply::Violation(_)) {
                     self.keep("violation");
                 }
-                let code = if let Reply::Refused(refusal) = reply { Some(refusal.code) } else { None };
-                self.note(Note::Replied(step, verb, attempt, reply_word(reply), code));
+                if let Reply::Refused(refusal) = reply {
+                    let mut state = self.state.lock();
+                    if state.refusals.len() < MAX_STEPS {
+                        state.refusals.push((step, refusal.code));
+                    }
+                }
+                self.note(Note::Replied(step, verb, short(attempt), Word::of(reply)));
             }
             Mark::Deciding => self.note(Note::Deciding),
             Mark::Decided(decision) => {
-                self.note(Note::Decided(if matches!(decision, Decision::Commit) { "commit" } else { "abort" }));
+                self.note(Note::Decided { commit: matches!(decision, Decision::Commit) });
             }
             Mark::Durable => self.note(Note::Durable),
             Mark::Answered { outcome, micros } => self.answered(outcome, micros),
@@ -372,9 +423,9 @@ impl Trail for Following {
         if command.is_some() && !self.tracer.remote {
             return work();
         }
-        let span = command.map_or(self.span, |command| self.of_command(command));
+        let span = command.map_or(self.span, |(step, verb, attempt)| self.of_command((step, verb, short(attempt))));
         let scope = Scope { trace: Some(self.context(span)), request: self.request.clone(), order: None };
-        Arc::new(scope).within(work);
+        scope.within(work);
     }
 }
 
