@@ -31,11 +31,11 @@ use protocol::{
 use crate::admission::{Admission, Capacity};
 use crate::definition::{BadDefinition, Choice, Definition};
 use crate::entropy::{GOLDEN, mix};
+use crate::follower::{Followed, Follower, Mark, Origin};
 use crate::gates::{Gates, Pass};
 use crate::observe::{Observation, Observer};
 use crate::options::Options;
 use crate::ports::{Clock, Done, Log, LogAnswer, LogError, LogQuery, Transport};
-use crate::trail::{Followed, Mark, Origin, Trail};
 
 /// Why nothing was begun. Nothing is held anywhere; the same request may be made again at once. [`TurnedAway::Lost`] alone does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +82,7 @@ pub(crate) struct Live {
     wake: AtomicU64,
     /// The probes that it has not used yet, if it took any.
     pass: Option<Mutex<Option<Pass>>>,
-    pub(crate) trail: Option<Arc<dyn Trail>>,
+    pub(crate) follower: Option<Arc<dyn Follower>>,
     pub(crate) state: Mutex<LiveState>,
 }
 
@@ -300,7 +300,7 @@ impl Engine {
         let admitted = caller.is_some();
         let (origin, caller) = caller.map_or((None, None), |(origin, done)| (origin, Some(done)));
         let steps = transaction.steps.len();
-        let trail = self.observer.follow(&Followed { transaction: &transaction, recovered: !admitted }, origin);
+        let follower = self.observer.follow(&Followed { transaction: &transaction, recovered: !admitted }, origin);
         let (outcome, relinquished, entropy) = (None, None, self.random());
         let state = LiveState { coordinator, caller, waiters: Vec::new(), outcome, relinquished, entropy };
         let live = Arc::new(Live {
@@ -311,7 +311,7 @@ impl Engine {
             admitted,
             wake: AtomicU64::new(wake),
             pass: pass.map(|pass| Mutex::new(Some(pass))),
-            trail,
+            follower,
             state: Mutex::new(state),
         });
         live.mark(&Mark::Began { steps });

@@ -66,6 +66,7 @@ pub mod conformance;
 mod definition;
 mod engine;
 mod entropy;
+mod follower;
 mod gates;
 mod ledger_store;
 mod look;
@@ -76,11 +77,11 @@ mod options;
 mod orchestrator;
 mod ports;
 mod recovery;
-mod trail;
 mod transport;
 
 pub use definition::{BadDefinition, Choice, Definition};
 pub use engine::{Engine, Executed, TurnedAway};
+pub use follower::{Followed, Follower, Mark, Origin, outcome_word};
 pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use look::{AccountSeen, Look, Seen, Standing};
 pub use observe::{Observation, Observer, Unobserved};
@@ -90,5 +91,4 @@ pub use ports::{
     Clock, ClockBehind, Done, Log, LogAnswer, LogError, LogQuery, Participant, SystemClock, Transport, answer,
 };
 pub use protocol::{Name, Outcome, Payload, Step};
-pub use trail::{Followed, Mark, Origin, Trail, outcome_word};
 pub use transport::InProcess;

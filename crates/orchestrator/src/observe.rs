@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::{BranchId, BranchState, Name, Outcome, Protocol, Reply, TransactionId, Verb};
 
-use crate::trail::{Followed, Origin, Trail};
+use crate::follower::{Followed, Follower, Origin};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// Follows a transaction that begins, or is taken up, if it wants to.
-    fn follow(&self, _: &Followed<'_>, _: Origin) -> Option<Arc<dyn Trail>> {
+    fn follow(&self, _: &Followed<'_>, _: Origin) -> Option<Arc<dyn Follower>> {
         None
     }
 }

@@ -1,19 +1,19 @@
 //! Traces: spans made of what is noted about a request or a transaction, once it is known whether anybody wants them.
 //!
 //! ```text
-//!   HTTP ──► Request ─────────────────────────────┐ answered: sampled, failed or slow?
-//!              │ origin                           ├──► spans ──► queue (bounded) ──► one thread ──► OTLP over HTTP or gRPC
-//!              ▼                                  │               full: dropped and counted
-//!   engine ──► Following (an orchestrator::Trail) ┤ answered, stuck, let go
-//!              │ context, with each command       │
-//!              ▼                                  │
-//!   NATS ────► Traced (a participant) ────────────┘ replied
+//!   HTTP ──► Request ───────────────────────────────┐ answered: sampled, failed or slow?
+//!              │ origin                             ├──► spans ──► queue (bounded) ──► one thread ──► OTLP over HTTP or gRPC
+//!              ▼                                    │               full: dropped and counted
+//!   engine ──► Following (an orchestrator::Follower)┤ answered, stuck, let go
+//!              │ context, with each command         │
+//!              ▼                                    │
+//!   NATS ────► Traced (a participant) ──────────────┘ replied
 //! ```
 //!
 //! | file         | what it is                                                                     |
 //! |--------------|---------------------------------------------------------------------------------|
 //! | `request.rs` | a request under way                                                            |
-//! | `trail.rs`   | a transaction under way, as the engine tells it                                |
+//! | `following.rs` | a transaction under way, as the engine tells it                              |
 //! | `participant.rs` | a participant behind a message                                             |
 //! | `span.rs`    | a span, and what OTLP makes of it                                              |
 //! | `export.rs`  | the queue and the thread behind it                                             |
@@ -23,20 +23,20 @@
 //! a transaction over goes on in the same trace without having been told.
 
 mod export;
+mod following;
 mod participant;
 mod request;
 mod send;
 mod span;
-mod trail;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use following::{Kept, Listener, observing};
 pub use participant::Traced;
 pub use request::{Answered, Request};
 pub use send::{BadEndpoint, Endpoint, Protocol};
-pub use trail::{Kept, Listener, observing};
 
 use export::Exporter;
 use span::Span;

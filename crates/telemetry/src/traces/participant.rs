@@ -12,8 +12,8 @@ use protocol::limits::{KEPT_SPANS, KEPT_TRACES};
 use protocol::{Command, Name, Reply, TransactionId, Verb};
 
 use super::Tracer;
+use super::following::own;
 use super::span::{Kind, Span};
-use super::trail::own;
 use crate::ids::TraceContext;
 use crate::scope::Scope;
 

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orchestrator::{Followed, Mark, Observation, Observer, Origin, Trail, outcome_word};
+use orchestrator::{Followed, Follower, Mark, Observation, Observer, Origin, outcome_word};
 use parking_lot::Mutex;
 use protocol::limits::{MAX_NOTES, MAX_STEPS};
 use protocol::{Decision, Name, Outcome, Protocol, Reply, Transaction, Verb};
@@ -63,7 +63,7 @@ impl Observer for Observing {
         Some(request as Arc<dyn Any + Send + Sync>)
     }
 
-    fn follow(&self, followed: &Followed<'_>, origin: Origin) -> Option<Arc<dyn Trail>> {
+    fn follow(&self, followed: &Followed<'_>, origin: Origin) -> Option<Arc<dyn Follower>> {
         let request = origin.and_then(|origin| origin.downcast::<Request>().ok());
         Some(Arc::new(Following::begin(&self.tracer, &self.listener, *followed, request)))
     }
@@ -385,7 +385,7 @@ struct Part {
     of: Option<(u8, Verb, u16)>,
 }
 
-impl Trail for Following {
+impl Follower for Following {
     fn mark(&self, mark: &Mark<'_>) {
         match *mark {
             Mark::Staging => self.note(Note::Staging),

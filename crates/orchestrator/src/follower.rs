@@ -3,7 +3,7 @@
 //! ```text
 //!   Observer::origin ── on the thread that asks for a transaction ──┐
 //!   Observer::follow ◄── when it begins, perhaps on another ────────┘
-//!        └──► Trail: mark, mark, … from any thread, until it is let go
+//!        └──► Follower: mark, mark, … from any thread, until it is let go
 //! ```
 //!
 //! Nothing is followed unless the observer wants to; then nothing is spent on it.
@@ -88,7 +88,7 @@ pub enum Mark<'a> {
 }
 
 /// Follows one transaction. Called on the hot path, from any thread: note, and return.
-pub trait Trail: Send + Sync + 'static {
+pub trait Follower: Send + Sync + 'static {
     /// Something happened.
     fn mark(&self, mark: &Mark<'_>);
 
@@ -102,34 +102,34 @@ impl Live {
         if tracing::enabled!(Level::DEBUG) {
             self.within(|| tell(self.id, mark));
         }
-        if let Some(trail) = &self.trail {
-            trail.mark(mark);
+        if let Some(follower) = &self.follower {
+            follower.mark(mark);
         }
     }
 
     /// Does something as a part of the transaction.
     pub(crate) fn within(&self, work: impl FnOnce()) {
-        run(self.trail.as_deref(), None, work);
+        run(self.follower.as_deref(), None, work);
     }
 
     /// Has a command sent as a part of the transaction.
     pub(crate) fn sending(&self, command: (u8, Verb, u32), send: impl FnOnce()) {
-        run(self.trail.as_deref(), Some(command), send);
+        run(self.follower.as_deref(), Some(command), send);
     }
 }
 
-fn run(trail: Option<&dyn Trail>, command: Option<(u8, Verb, u32)>, work: impl FnOnce()) {
-    match trail {
+fn run(follower: Option<&dyn Follower>, command: Option<(u8, Verb, u32)>, work: impl FnOnce()) {
+    match follower {
         None => work(),
-        Some(trail) => {
+        Some(follower) => {
             let mut work = Some(work);
             let mut once = || {
                 if let Some(work) = work.take() {
                     work();
                 }
             };
-            trail.within(command, &mut once);
-            // What a trail forgot is done all the same.
+            follower.within(command, &mut once);
+            // What a follower forgot is done all the same.
             once();
         }
     }
