@@ -56,7 +56,7 @@ pub struct ReportArgs {
 /// Makes the report. What it says goes to standard output: the file, and what is left out of it.
 ///
 /// # Errors
-/// Whatever keeps it from being made: see [`Error`]. The report is not touched then.
+/// Whatever keeps it from being made: see [`enum@Error`]. The report is not touched then.
 pub fn main_bench(args: &BenchArgs) -> Result<String, Error> {
     let BenchCommand::Report(args) = &args.command;
     make(args)

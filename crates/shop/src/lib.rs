@@ -40,6 +40,7 @@ mod flights;
 mod front;
 pub mod guard;
 mod http1;
+mod label;
 mod ledger_http;
 pub mod ledger_service;
 pub mod ledger_store;

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(crate) fn number(name: &str, text: &str, least: i64, most: i64) -> Result<i64, Problem> {
     let said: String = text.chars().take(40).collect();
     let bad = |why: String| Problem::bad_argument(format!("{name} `{said}` {why}"));
-    if text.is_empty() || text.len() > 40 {
+    if text.is_empty() || text.len() > 40 || text.starts_with('+') {
         return Err(bad("is not a whole number".to_owned()));
     }
     let value = i128::from_str(text).map_err(|_| bad("is not a whole number".to_owned()))?;

@@ -28,6 +28,7 @@ use crate::checkout::{PAYMENT, STOCK, definition};
 use crate::connection::send_replies;
 use crate::faults::Faults;
 use crate::front::Front;
+use crate::label;
 use crate::ledger_service::{LedgerParts, LedgerService};
 use crate::ledger_store::EmbeddedLedger;
 use crate::metrics::{Batches, Metrics, StoreFigures};
@@ -89,6 +90,9 @@ pub enum OpenShopError {
     /// One of its databases.
     #[error("the {0} database: {1}")]
     Store(&'static str, #[source] OpenError),
+    /// A database is not that of the service, or nobody can say whose it is.
+    #[error("the {0} database: {1}")]
+    Label(&'static str, String),
     /// The orchestrator.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -144,7 +148,7 @@ struct Inner {
 /// Opens one of the databases.
 ///
 /// # Errors
-/// [`OpenShopError::Store`].
+/// [`OpenShopError::Store`], [`OpenShopError::Label`].
 pub fn open_store<M: embedded::Machine>(
     data: &Path,
     service: &'static str,
@@ -152,6 +156,8 @@ pub fn open_store<M: embedded::Machine>(
 ) -> Result<(Store<M>, Found), OpenShopError> {
     let opened = Store::open(&data.join(service), options.clone());
     let (store, opened) = opened.map_err(|error| OpenShopError::Store(service, error))?;
+    // Behind the lock: nobody else writes there.
+    label::check(&data.join(service), service).map_err(|why| OpenShopError::Label(service, why))?;
     Ok((store, Found { service, opened }))
 }
 

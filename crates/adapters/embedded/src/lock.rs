@@ -1,5 +1,6 @@
-//! One store per folder: an advisory lock the operating system gives back when the process ends,
-//! however it ends.
+//! One store per folder: advisory locks the operating system gives back when the process ends,
+//! however it ends. One is on the folder itself, which stays locked if somebody removes what is in it; one on a file,
+//! as earlier builds have it, which says who holds it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -13,6 +14,7 @@ pub(crate) const FILE: &str = "LOCK";
 /// Held as long as it lives.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
+    _folder: File,
     _file: File,
 }
 
@@ -26,7 +28,8 @@ impl FolderLock {
             .truncate(false)
             .open(&path)
             .map_err(io_error(&path, "open the lock file"))?;
-        match file.try_lock() {
+        let own = File::open(folder).map_err(io_error(folder, "open the folder"))?;
+        match file.try_lock().and_then(|()| own.try_lock()) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
@@ -45,6 +48,6 @@ impl FolderLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io_error(&path, "write the process id to the lock file"))?;
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { _folder: own, _file: file })
     }
 }

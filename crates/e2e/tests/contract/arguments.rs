@@ -5,9 +5,10 @@ use e2e::Client;
 use crate::{MAX_AMOUNT, assert_refused, visitor};
 
 /// What is no number at all, or too large for any: whatever the route.
-const NO_NUMBERS: [&str; 14] = [
+const NO_NUMBERS: [&str; 15] = [
     "-1",
     "1.5",
+    "+5",
     "1e3",
     "abc",
     "NaN",

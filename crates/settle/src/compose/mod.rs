@@ -276,7 +276,7 @@ fn write_observability(text: &mut String, volumes: &mut Vec<String>) {
     <<: *common
     profiles: [observability]
     image: {PROMETHEUS}
-    command: [--config.file=/etc/prometheus/prometheus.yml, --storage.tsdb.path=/prometheus, --storage.tsdb.retention.time=7d]
+    command: [--config.file=/etc/prometheus/prometheus.yml, --storage.tsdb.path=/prometheus, --storage.tsdb.retention.time=7d, --enable-feature=exemplar-storage]
     ports: [\"127.0.0.1:9090:9090\"]
     volumes:
       - \"../observability/compose/prometheus.yml:/etc/prometheus/prometheus.yml:ro\"

@@ -162,6 +162,7 @@ impl Plan<'_> {
                 format!("--storage.tsdb.path={}", self.path(name, "series")),
                 format!("--web.listen-address={}", self.at(name)),
                 "--storage.tsdb.retention.time=2d".to_owned(),
+                "--enable-feature=exemplar-storage".to_owned(),
                 "--log.level=warn".to_owned(),
             ],
             Kind::Order | Kind::Stock | Kind::Payment => {

@@ -174,6 +174,10 @@ fn a_folder_has_one_store_at_a_time() {
     let message = error.to_string();
     assert!(message.contains(&folder.path().display().to_string()), "{message}");
     assert!(message.contains(&std::process::id().to_string()), "{message}");
+    // Who tidies up what looks like a left-over lock does not let a second one in.
+    std::fs::remove_file(folder.path().join("LOCK")).unwrap();
+    let error = Store::<Map>::open(folder.path(), small()).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }));
     store.close().unwrap();
     Store::<Map>::open(folder.path(), small()).unwrap();
 }
