@@ -27,7 +27,7 @@ pub(crate) fn cargo_with(words: &[&str]) -> Command {
 }
 
 /// How long a step may take. Many times what any takes: whatever runs longer hangs, and would keep the machine until someone looks.
-const STEP_LIMIT: Duration = Duration::from_secs(20 * 60);
+const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Runs a step, saying which and how long it took. One that hangs is killed, after it was said which of its processes were left.
 pub(crate) fn step(what: &str, command: &mut Command) -> anyhow::Result<()> {

@@ -20,25 +20,23 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     step("clippy", &mut cargo_with(&clippy))?;
     let mut docs = cargo_with(&["doc", "--workspace", "--no-deps", "--quiet", "--document-private-items"]);
     step("documentation", docs.env("RUSTDOCFLAGS", "--deny warnings"))?;
-    let unit = ["test", "--workspace", "--quiet", "--exclude", "sim", "--exclude", "model", "--exclude", "e2e"];
-    step("unit, property and conformance tests", &mut cargo_with(&unit))?;
-    step("the example", &mut cargo_with(&["run", "--quiet", "-p", "settle-orchestrator", "--example", "trip"]))?;
-    step("simulation", &mut cargo_with(&["test", "--quiet", "-p", "sim"]))?;
-    let mutations = ["run", "--quiet", "-p", "sim", "--", "--mutations"];
-    step("the simulator finds planted bugs", &mut cargo_with(&mutations))?;
-    step("model: tests", &mut cargo_with(&["test", "--quiet", "-p", "model"]))?;
-    step("model: exhaustive", &mut cargo_with(&["run", "--quiet", "-p", "model"]))?;
+    // As few selections of packages as can be: for each other one cargo builds what they share again, with other features. The simulator and the
+    // model have one of their own, since they have the others built with what is theirs alone. It is the development build: the release
+    // build takes long, and leaves the assertions out.
+    let product = ["--workspace", "--exclude", "sim", "--exclude", "model"];
+    let exploration = ["--package", "sim", "--package", "model"];
+    let built = |name: &str| root().join("target/debug").join(name);
+    step("build", cargo_with(&["build", "--quiet", "--all-targets"]).args(product))?;
+    let mut tests = cargo_with(&["test", "--quiet", "--no-fail-fast"]);
+    let whole = "tests, up to those of whole systems and of the page in a browser";
+    step(whole, tests.args(product).env("SETTLE_BIN", built("settle")))?;
+    step("the example", &mut Command::new(built("examples/trip")))?;
+    step("build of the simulator and the model", cargo_with(&["build", "--quiet", "--all-targets"]).args(exploration))?;
+    step("simulation, and tests of the model", cargo_with(&["test", "--quiet", "--no-fail-fast"]).args(exploration))?;
+    step("the simulator finds planted bugs", Command::new(built("sim")).arg("--mutations"))?;
+    step("model: exhaustive", &mut Command::new(built("model")))?;
     println!("\n── specification");
     spec::spec(false, install)?;
-    // Not the release build: that takes long, and leaves the assertions out.
-    step("the binary", &mut cargo_with(&["build", "--quiet", "-p", "settle"]))?;
-    let binary = root().join("target/debug/settle");
-    let parts = ["contract", "crash", "shutdown", "strangers", "traces", "distributed"];
-    let mut end_to_end = cargo_with(&["test", "--quiet", "-p", "e2e", "--lib"]);
-    parts.into_iter().for_each(|part| _ = end_to_end.args(["--test", part]));
-    step("end to end, and crashes", end_to_end.env("SETTLE_BIN", &binary))?;
-    let mut browser = cargo_with(&["test", "--quiet", "-p", "e2e", "--test", "browser"]);
-    step("the page, in a browser", browser.env("SETTLE_BIN", &binary))?;
     println!("\nEverything holds, after {:.0} s.", began.elapsed().as_secs_f64());
     Ok(())
 }
