@@ -8,7 +8,7 @@
 //! | `keyboard.rs` | everything without a mouse                                                           |
 //! | `mishaps.rs`  | the server is killed and comes back                                                  |
 //!
-//! With `PAGE_PICTURES=1` the pictures in `docs/images` are taken anew.
+//! With `PAGE_PICTURES=20` the pictures in `docs/images` are taken anew, after that many seconds of shopping.
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
