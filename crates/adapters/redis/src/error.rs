@@ -35,6 +35,12 @@ pub enum OpenError {
         /// Its own word for what it is.
         role: String,
     },
+    /// The server was started, and is reading its data.
+    #[error("{address} is still loading its data: it serves when it has")]
+    Loading {
+        /// The server.
+        address: String,
+    },
     /// The server refused a question that must be asked before anything is trusted to it.
     #[error("{address} does not answer `{question}`: {said}. Settle must be allowed to ask it")]
     Silent {

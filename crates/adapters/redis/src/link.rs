@@ -76,6 +76,10 @@ impl Link {
         let mut link = Self { connection, address: address.to_owned(), run_id: String::new(), replicas: 0 };
         let server = link.info("server")?;
         link.run_id = field(&server, "run_id").unwrap_or_default().to_owned();
+        // Until then it refuses commands that it knows.
+        if field(&link.info("persistence")?, "loading") == Some("1") {
+            return Err(OpenError::Loading { address: link.address });
+        }
         let replication = link.info("replication")?;
         let in_touch = |line: &&str| line.starts_with("slave") && line.contains("state=online");
         link.replicas = u32::try_from(replication.lines().filter(in_touch).count()).unwrap_or(u32::MAX);
@@ -108,8 +112,6 @@ impl Link {
         if matches!(options.durability, Durability::Replicated { .. }) {
             match self.ask(Words::new().word("WAIT").word("0").word("1"))? {
                 Value::Int(_) => {}
-                // It knows the command, and will carry it out once its data is there.
-                other if shown(&other).starts_with("LOADING") => return Err(self.silent("WAIT", &other)),
                 other => found.push(OpenError::NoWait { address, said: shown(&other) }),
             }
         }

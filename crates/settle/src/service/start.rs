@@ -25,6 +25,7 @@ fn may_come(error: &OpenError) -> bool {
         OpenError::Unreachable { .. }
         | OpenError::NoMaster { .. }
         | OpenError::NotMaster { .. }
+        | OpenError::Loading { .. }
         | OpenError::Silent { .. }
         | OpenError::TooFewReplicas { .. } => true,
         OpenError::Option { .. }

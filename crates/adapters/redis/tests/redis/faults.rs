@@ -53,6 +53,33 @@ fn a_server_that_cannot_give_what_was_asked_for_is_refused() {
 }
 
 #[test]
+fn a_server_that_loads_its_data_is_not_said_to_lack_a_command() {
+    let mut server = Server::start_with(Persistence::Always, &["--key-load-delay", "400"]).unwrap();
+    // It answers between one thousand commands and the next.
+    let fill = "EVAL \"for i=1,16000 do redis.call('SET','key'..i,i) end return 'full'\" 0";
+    assert!(server.ask(fill).unwrap().contains("full"));
+    let replicated = Options { durability: Durability::Replicated { replicas: 1 }, ..options(&server) };
+    server.kill().unwrap();
+    std::thread::scope(|scope| {
+        let restart = scope.spawn(|| server.restart());
+        let mut loaded = false;
+        let told = wait_until(Duration::from_secs(30), || {
+            let error = why_not(&replicated);
+            match error {
+                OpenError::Loading { .. } => loaded = true,
+                OpenError::Unreachable { .. } => {}
+                OpenError::TooFewReplicas { .. } => return true,
+                other => panic!("{other}"),
+            }
+            false
+        });
+        assert!(told, "it does not say what it lacks once its data is there");
+        assert!(loaded, "nobody asked while it was loading");
+        restart.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn options_out_of_bounds_are_refused() {
     let place = Place::Standalone { address: "127.0.0.1:1".to_owned() };
     let good = Options::new(place);
