@@ -148,6 +148,30 @@ fn a_server_serves_whether_or_not_anybody_reads_its_greeting() {
 }
 
 #[test]
+fn a_database_in_the_place_of_another_is_refused() {
+    let folder = Folder::new();
+    let server = folder.serve(&[]);
+    server.seed();
+    server.stop();
+    let place = |name: &str| folder.data().join(name);
+    for [from, to] in [["stock", "aside"], ["payment", "stock"], ["aside", "payment"]] {
+        std::fs::rename(place(from), place(to)).unwrap();
+    }
+    let audit = folder.tool(&["audit"]);
+    unusable(&audit, &["the stock database", "is the database of payment", "its own place"]);
+    let mut child = serve_short_of_disk(&folder, None, &[]);
+    let (code, said) = ended(&mut child);
+    assert!(code != Some(0) && said.contains("is the database of payment"), "{code:?}: {said}");
+    for [from, to] in [["stock", "aside"], ["payment", "stock"], ["aside", "payment"]] {
+        std::fs::rename(place(from), place(to)).unwrap();
+    }
+    let server = folder.serve(&[]);
+    server.must("/orders/checkout/0");
+    server.stop();
+    fine(&folder.tool(&["audit"]));
+}
+
+#[test]
 fn a_database_that_can_not_be_opened_for_writing_ends_the_process_and_says_so() {
     let folder = Folder::new();
     let server = folder.serve(&[]);
