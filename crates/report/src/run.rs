@@ -304,7 +304,7 @@ fn facts(config: &Config, elapsed: f64, started: Option<u64>, version: Option<St
         ("pace", pace),
         ("took", Some(words::span(elapsed))),
         ("server", config.url.clone()),
-        ("started", started.map(words::date)),
+        ("started", started.and_then(words::date)),
         ("settle", version),
     ];
     facts.into_iter().filter_map(|(what, value)| Some((what, visible(&value?)))).collect()

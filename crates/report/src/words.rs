@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 /// `34,653`.
 #[must_use]
 pub fn count(count: u64) -> String {
@@ -85,21 +87,12 @@ pub fn ratio(of: f64, to: f64) -> String {
     if ratio > 0.0 && ratio < 0.005 { "×<0.01".into() } else { format!("×{}", three_digits(ratio)) }
 }
 
-/// A date and time in UTC, to the second: `2026-11-21 20:15:09 UTC`.
+/// A date and time in UTC, to the second: `2026-11-21 20:15:09 UTC`; `None` if no calendar has it.
 #[must_use]
-pub fn date(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days: years of 400-year eras that begin in March, so that a leap day ends its year.
-    let since_era_zero = days + 719_468;
-    let (era, day_of_era) = (since_era_zero / 146_097, since_era_zero % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
+pub fn date(unix_ms: u64) -> Option<String> {
+    let date = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_ms / 1000).ok()?).ok()?;
+    let (hour, minute, second) = date.to_hms();
+    Some(format!("{} {hour:02}:{minute:02}:{second:02} UTC", date.date()))
 }
 
 /// The text, cut off with a … if it is longer than that many characters.
@@ -144,8 +137,9 @@ mod tests {
             [0.25, 8.44, 30.0, 59.99, 90.0, 3600.0, 5400.0].map(span),
             ["0.2 s", "8.4 s", "30 s", "1 min", "1 min 30 s", "1 h", "1 h 30 min"]
         );
-        assert_eq!(date(951_782_399_999), "2000-02-28 23:59:59 UTC");
-        assert_eq!(date(1_790_000_000_123), "2026-09-21 14:13:20 UTC");
+        assert_eq!(date(951_782_399_999).as_deref(), Some("2000-02-28 23:59:59 UTC"));
+        assert_eq!(date(1_790_000_000_123).as_deref(), Some("2026-09-21 14:13:20 UTC"));
+        assert_eq!(date(u64::MAX), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt::{Debug, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
@@ -156,35 +157,8 @@ fn one_line(text: &str) -> String {
 /// The time as RFC 3339 in UTC, to the microsecond.
 fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (seconds, micros) = (since.as_secs(), since.subsec_micros());
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
-}
-
-/// Howard Hinnant's civil_from_days: years of 400-year eras that begin in March, so that a leap day ends its year.
-fn civil(days_since_epoch: u64) -> (u64, u64, u64) {
-    let days = days_since_epoch + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::civil;
-
-    #[test]
-    fn days_are_read_as_the_calendar_has_them() {
-        for (days, date) in
-            [(0, (1970, 1, 1)), (11_015, (2000, 2, 28)), (11_016, (2000, 2, 29)), (47_541, (2100, 3, 1))]
-        {
-            assert_eq!(civil(days), date);
-        }
-    }
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
+    let date = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (hour, minute, second) = date.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{:06}Z", date.date(), since.subsec_micros())
 }
