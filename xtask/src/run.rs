@@ -16,6 +16,10 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // What is built once and thrown away gains nothing from being built in pieces that could be built again.
+    if std::env::var_os("CI").is_some() {
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     command
 }
 
@@ -26,7 +30,7 @@ pub(crate) fn cargo_with(words: &[&str]) -> Command {
     command
 }
 
-/// How long a step may take. Many times what any takes: whatever runs longer hangs, and would keep the machine until someone looks.
+/// How long a step may take. Twice what the longest takes: whatever runs longer hangs, and would keep the machine until someone looks.
 const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Runs a step, saying which and how long it took. One that hangs is killed, after it was said which of its processes were left.

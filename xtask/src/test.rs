@@ -20,19 +20,15 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     step("clippy", &mut cargo_with(&clippy))?;
     let mut docs = cargo_with(&["doc", "--workspace", "--no-deps", "--quiet", "--document-private-items"]);
     step("documentation", docs.env("RUSTDOCFLAGS", "--deny warnings"))?;
-    // As few selections of packages as can be: for each other one cargo builds what they share again, with other features. The simulator and the
-    // model have one of their own, since they have the others built with what is theirs alone. It is the development build: the release
-    // build takes long, and leaves the assertions out.
-    let product = ["--workspace", "--exclude", "sim", "--exclude", "model"];
-    let exploration = ["--package", "sim", "--package", "model"];
+    // One selection of packages for everything that runs: for each other one cargo builds what they share again, with other features. It is the
+    // development build: the release build takes long, and leaves the assertions out. It has the simulator's switches in it, all off.
+    let everything = ["--workspace", "--all-targets"];
     let built = |name: &str| root().join("target/debug").join(name);
-    step("build", cargo_with(&["build", "--quiet", "--all-targets"]).args(product))?;
-    let mut tests = cargo_with(&["test", "--quiet", "--no-fail-fast"]);
+    step("build", cargo_with(&["build", "--quiet"]).args(everything))?;
+    let mut tests = cargo_with(&["test", "--workspace", "--quiet", "--no-fail-fast"]);
     let whole = "tests, up to those of whole systems and of the page in a browser";
-    step(whole, tests.args(product).env("SETTLE_BIN", built("settle")))?;
+    step(whole, tests.env("SETTLE_BIN", built("settle")))?;
     step("the example", &mut Command::new(built("examples/trip")))?;
-    step("build of the simulator and the model", cargo_with(&["build", "--quiet", "--all-targets"]).args(exploration))?;
-    step("simulation, and tests of the model", cargo_with(&["test", "--quiet", "--no-fail-fast"]).args(exploration))?;
     step("the simulator finds planted bugs", Command::new(built("sim")).arg("--mutations"))?;
     step("model: exhaustive", &mut Command::new(built("model")))?;
     println!("\n── specification");

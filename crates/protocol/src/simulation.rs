@@ -1,6 +1,7 @@
 //! Switches for the simulator: deliberate bugs, and marks that show which rare paths a run has reached.
 //!
-//! Without the feature `simulation` every function here is an empty constant and costs nothing; production never compiles it in.
+//! Without the feature `simulation` every function here is an empty constant and costs nothing; production never compiles it in. The tests of the
+//! whole workspace are built once, with it: there it is off on every thread that has not called [`activate`].
 
 use crate::barrier::Memory;
 use crate::message::Verb;
@@ -122,12 +123,19 @@ mod switched {
 
     thread_local! {
         static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+        static SIMULATES: Cell<bool> = const { Cell::new(false) };
         static MARKS: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    /// Switches one deliberate bug on, for this thread.
+    /// Says that this thread simulates, with one deliberate bug or none: from now on it counts marks.
     pub fn activate(mutation: Option<Mutation>) {
         ACTIVE.set(mutation);
+        SIMULATES.set(true);
+    }
+
+    /// Whether this thread counts marks.
+    pub(crate) fn simulates() -> bool {
+        SIMULATES.get()
     }
 
     /// Whether this deliberate bug is on.
@@ -137,6 +145,9 @@ mod switched {
 
     /// Counts that a rare path was reached.
     pub fn mark(name: &str) {
+        if !simulates() {
+            return;
+        }
         MARKS.with_borrow_mut(|marks| match marks.get_mut(name) {
             Some(count) => *count += 1,
             None => {
@@ -152,7 +163,14 @@ mod switched {
 }
 
 #[cfg(feature = "simulation")]
+pub(crate) use switched::simulates;
+#[cfg(feature = "simulation")]
 pub use switched::{activate, mark, mutated, take_marks};
+
+#[cfg(not(feature = "simulation"))]
+pub(crate) const fn simulates() -> bool {
+    false
+}
 
 /// Whether a deliberate bug is on: never, outside of the simulator.
 #[cfg(not(feature = "simulation"))]
@@ -169,7 +187,7 @@ pub const fn mark(_: &str) {}
 /// Marks a cell of the barrier's table as reached.
 #[inline(always)]
 pub(crate) fn mark_barrier(memory: Memory, verb: Verb) {
-    if cfg!(feature = "simulation") {
+    if simulates() {
         let row = match memory {
             Memory::None => "none".to_owned(),
             Memory::Forgotten => "forgotten".to_owned(),
