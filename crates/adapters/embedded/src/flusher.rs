@@ -48,9 +48,9 @@ pub(crate) struct Flusher<M: Machine> {
     pub(crate) shared: Arc<Shared<M>>,
     pub(crate) writer: Writer,
     pub(crate) snapshot: Option<JoinHandle<()>>,
-    /// When the last flush ended, if so many waited for it that more are surely on their way.
-    pub(crate) crowded: Option<Instant>,
-    /// How long a batch behind a crowd is gathered.
+    /// When the last flush ended and how many waited for it, if those were so many that more are surely on their way.
+    pub(crate) crowd: Option<(Instant, usize)>,
+    /// How long a batch behind a crowd is gathered at most.
     pub(crate) gather: Duration,
     /// Given back when the thread ends, and with it everything that writes in the folder.
     pub(crate) _lock: FolderLock,
@@ -114,13 +114,15 @@ impl<M: Machine> Flusher<M> {
             }
             if queue.has_batch()
                 && matches!(queue.phase, Phase::Open)
-                && let Some(ended) = self.crowded.take()
+                && let Some((ended, company)) = self.crowd.take()
             {
-                // Whoever was answered by the last flush comes back soon, and shares the next one.
+                // Whoever was answered by the last flush comes back soon, and shares the next one. When all are back there is nobody to wait for.
                 let until = ended + self.gather;
-                while Instant::now() < until && !queue.is_crowded() && matches!(queue.phase, Phase::Open) {
+                queue.awaited = Some(company);
+                while Instant::now() < until && !queue.is_complete() && matches!(queue.phase, Phase::Open) {
                     self.shared.work.wait_until(&mut queue, until);
                 }
+                queue.awaited = None;
                 continue;
             }
             if let Some(batch) = queue.next_batch() {
@@ -155,7 +157,7 @@ impl<M: Machine> Flusher<M> {
                 self.shared.progress.notify_all();
                 self.shared.counters.flushed(records, bytes, began.elapsed());
                 Shared::answer_all(&self.shared, waiters);
-                self.crowded = (company >= CROWD).then(Instant::now);
+                self.crowd = (company >= CROWD).then(|| (Instant::now(), company));
             }
             Err(error) => {
                 let why = queue.stop(&format!("the journal could not be written: {error}"));
@@ -181,9 +183,9 @@ impl<M: Machine> Flusher<M> {
 impl<M: Machine> Shared<M> {
     /// Unlocks first, so that the flusher does not wake up to a lock that is held.
     pub(crate) fn unlock_and_wake(&self, mut queue: MutexGuard<'_, Queue<M>>) {
-        let asleep = std::mem::take(&mut queue.asleep);
+        let wakes = std::mem::take(&mut queue.asleep) || queue.awaited.is_some() && queue.is_complete();
         drop(queue);
-        if asleep {
+        if wakes {
             self.work.notify_one();
         }
     }

@@ -120,8 +120,8 @@ pub struct Options {
     /// unless told, at least 1. The journal on disk stays below this plus what is written while a snapshot is, plus
     /// two segments.
     pub snapshot_bytes: u64,
-    /// How long after a flush that several callers shared the next one waits for them to come back, so that they share
-    /// that one too; 150 µs unless told. A lone caller never waits. Costs a busy store this much latency at most, and
+    /// How long after a flush that several callers shared the next one waits until as many are there again, so that they share
+    /// that one too; 500 µs at most unless told. A lone caller never waits. Costs a busy store this much latency at most, and
     /// saves it most of its flushes.
     pub gather: Duration,
     /// Where callers are answered once their commands are durable: a batch at a time, in order. On the store's own thread unless told;
@@ -138,7 +138,7 @@ impl Default for Options {
             durability: Durability::default(),
             segment_bytes: 64 << 20,
             snapshot_bytes: 128 << 20,
-            gather: Duration::from_micros(150),
+            gather: Duration::from_micros(500),
             answer_on: None,
             disk: Arc::new(disk::RealDisk),
         }

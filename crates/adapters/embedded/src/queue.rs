@@ -50,6 +50,8 @@ pub(crate) struct Queue<M: Machine> {
     pub(crate) late: Vec<Waiter>,
     /// Whether the flusher sleeps, so that somebody has to wake it.
     pub(crate) asleep: bool,
+    /// How many callers the flusher waits for before it flushes, while it does.
+    pub(crate) awaited: Option<usize>,
     pub(crate) snapshot: Snapshot,
     pub(crate) on_stop: Vec<StopHook>,
 }
@@ -83,6 +85,7 @@ impl<M: Machine> Queue<M> {
             flushing: false,
             late: Vec::new(),
             asleep: false,
+            awaited: None,
             snapshot: Snapshot {
                 covered: opened.snapshot.unwrap_or(0),
                 journal_bytes: opened.replayed_bytes,
@@ -169,9 +172,9 @@ impl<M: Machine> Queue<M> {
         self.open.records > 0 || !self.full.is_empty()
     }
 
-    /// Whether a batch is full, so that waiting for more would be for nothing.
-    pub(crate) fn is_crowded(&self) -> bool {
-        !self.full.is_empty()
+    /// Whether waiting for more callers would be for nothing: a batch is full, or as many are there as are awaited.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.full.is_empty() || self.awaited.is_some_and(|awaited| self.open.waiters.len() >= awaited)
     }
 
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {

@@ -76,7 +76,7 @@ impl<M: Machine> Store<M> {
             shared: shared.clone(),
             writer,
             snapshot: None,
-            crowded: None,
+            crowd: None,
             gather: options.gather,
             _lock: lock,
         };

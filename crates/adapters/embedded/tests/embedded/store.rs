@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use embedded::{AnswerOn, Applied, Machine, OpenError, Options, Store, StoreError, journal};
 
@@ -70,6 +72,44 @@ fn answers_are_given_where_the_owner_wants_it_in_order_and_hold_no_flush_up() {
     submit(3);
     handed.recv().unwrap()();
     assert_eq!(hear.try_recv(), Ok(Ok(3)), "what comes later is handed over anew");
+    store.close().unwrap();
+}
+
+#[test]
+fn behind_a_crowd_a_flush_waits_until_as_many_are_there_again_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = TestDisk::default();
+    let gather = Duration::from_secs(3600);
+    let (store, _) =
+        Store::<Map>::open(folder.path(), Options { disk: Arc::new(disk.clone()), gather, ..small() }).unwrap();
+    let (tell, hear) = mpsc::channel();
+    let submit = |key: u32| {
+        let tell = tell.clone();
+        store.submit(put(key, 10), move |reply| tell.send(reply.map(|_| key)).unwrap());
+    };
+    let heard = |many: usize| {
+        (0..many)
+            .for_each(|_| _ = hear.recv_timeout(Duration::from_secs(10)).expect("nobody waits for an hour").unwrap());
+    };
+    let held = disk.state.gate.lock();
+    let writes = || disk.state.writes.load(Ordering::SeqCst);
+    let before = writes();
+    submit(0);
+    while writes() == before {
+        std::thread::yield_now();
+    }
+    // The first goes alone, and five are behind it.
+    (1..6).for_each(submit);
+    drop(held);
+    heard(6);
+    let flushes = store.flush_count();
+    (6..10).for_each(submit);
+    // Time for the flusher to begin to wait: if it never has to be woken, less is tested.
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(hear.try_recv().is_err(), "four of five are there");
+    submit(10);
+    heard(5);
+    assert_eq!(store.flush_count(), flushes + 1);
     store.close().unwrap();
 }
 

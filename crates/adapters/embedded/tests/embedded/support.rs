@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use embedded::disk::{Disk, DiskFile, RealDisk};
@@ -142,6 +143,8 @@ pub(crate) struct TestDisk {
 pub(crate) struct State {
     /// Whoever holds it keeps the disk from writing.
     pub(crate) gate: Mutex<()>,
+    /// Writes that came, those that are kept waiting included.
+    pub(crate) writes: AtomicU64,
     /// Which deed fails, after how many of its kind, and whether only once.
     pub(crate) plan: Mutex<Option<(Deed, u64, bool)>>,
 }
@@ -213,6 +216,7 @@ impl Disk for TestDisk {
 
 impl DiskFile for TestFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.state.writes.fetch_add(1, Ordering::SeqCst);
         let _held_up = self.state.gate.lock();
         if self.state.fails(Deed::ShortWrite) {
             return self.file.write_at(&bytes[..bytes.len().div_ceil(2)], offset);
