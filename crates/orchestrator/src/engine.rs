@@ -512,7 +512,8 @@ impl Engine {
         if policy.switches() != switches && defined.definition.protocol == Choice::Auto {
             let protocol = policy.choose(false);
             drop(policy);
-            tracing::info!(%definition, %protocol, "the abort rate changed the protocol");
+            // Near the threshold it changes many times a second: a counter tells how often.
+            tracing::debug!(%definition, %protocol, "the abort rate changed the protocol");
             self.observer.observe(&Observation::Switched { definition, protocol });
         }
     }

@@ -3,6 +3,7 @@
 //! | command          | file         | what it does                                               |
 //! |------------------|--------------|------------------------------------------------------------|
 //! | `serve`          | `serve.rs`   | the whole shop on one port; also what a bare `settle` does |
+//! | `serve --restart` | `keeper.rs` | the same as a process that is started again whenever it ends |
 //! | `order`, `stock`, `payment` | `service/` | one of the services as a process of its own     |
 //! | `load`           | crate `load` | drives any server that speaks the contract, and audits it  |
 //! | `bench report`   | crate `report` | plots what `load` measured                               |
@@ -36,6 +37,7 @@ mod folder;
 mod gateway;
 mod history;
 mod journal;
+mod keeper;
 mod listener;
 mod log_level;
 mod output;

@@ -21,6 +21,7 @@ use watch::{About, Kind};
 use crate::config::LogFormat;
 use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
+use crate::keeper;
 use crate::listener::{self, connections_that_fit};
 use crate::output::tell;
 use crate::traces::{self, TracesArgs};
@@ -45,7 +46,7 @@ enum ProtocolArg {
 /// What `settle serve` can be told, on the command line or by environment.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  settle serve\n  settle serve --listen 127.0.0.1:9000 --data /var/lib/settle --production\n  SETTLE_PROTOCOL=saga settle serve --chaos"
+    after_help = "Examples:\n  settle serve\n  settle serve --listen 127.0.0.1:9000 --data /var/lib/settle --production\n  SETTLE_PROTOCOL=saga settle serve --chaos\n  settle serve --chaos --restart      # for settle chaos, in another terminal"
 )]
 pub(crate) struct ServeArgs {
     /// Where to listen.
@@ -75,6 +76,10 @@ pub(crate) struct ServeArgs {
     /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
     #[arg(long, env = "SETTLE_DURABILITY", value_enum, default_value = "fsync")]
     durability: DurabilityArg,
+    /// Start the shop again whenever it ends without having been told to: killed, crashed, or stopped by a failing disk. Where nothing else does, and
+    /// for `settle chaos`.
+    #[arg(long, env = "SETTLE_RESTART", value_parser = clap::builder::FalseyValueParser::new())]
+    restart: bool,
     /// How log lines look on standard error: `auto` is `pretty` on a terminal and `json` otherwise.
     #[arg(long, env = "SETTLE_LOG_FORMAT", value_enum, default_value = "auto", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -88,11 +93,26 @@ enum DurabilityArg {
     Memory,
 }
 
+impl ServeArgs {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+}
+
 /// Serves until it is told to stop.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let origin = Origin { service: "settle".to_owned(), instance: INSTANCE.to_owned() };
     let told = args.traces.told()?;
     telemetry::logs::start(args.log_format.into(), origin.clone());
+    if args.restart {
+        return keeper::keep(&args);
+    }
     traces::begin(told.as_ref(), origin, false)?;
     // One processor is for the thread of the checkouts; the others read, parse and write.
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);

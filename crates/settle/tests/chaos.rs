@@ -1,4 +1,4 @@
-//! `settle chaos` against a system that `settle up` runs: the smallest one, and the simplest events.
+//! `settle chaos` against a system that `settle up` runs: the smallest one, and the simplest events; and against one process that is kept.
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A running `settle up`, killed when dropped; its children follow it.
+/// A running `settle up` or `settle serve --restart`, killed when dropped; its children follow it.
 struct Up(Child);
 
 impl Drop for Up {
@@ -26,20 +26,35 @@ fn settle() -> Command {
     command
 }
 
-fn up(data: &Path, flags: &[&str]) -> Up {
+fn free_port() -> String {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port().to_string();
-    drop(free);
+    free.local_addr().unwrap().port().to_string()
+}
+
+fn up(data: &Path, flags: &[&str]) -> Up {
     let mut command = settle();
-    command.args(["up", "--restart", "--chaos", "--port", &port, "--data"]).arg(data).args(flags);
+    command.args(["up", "--restart", "--chaos", "--port", &free_port(), "--data"]).arg(data).args(flags);
     let up = Up(command.stdout(Stdio::null()).spawn().unwrap());
+    until_ready(&data.join("up.json"));
+    up
+}
+
+fn kept(data: &Path, port: &str) -> Up {
+    let mut command = settle();
+    let listen = format!("127.0.0.1:{port}");
+    command.args(["serve", "--restart", "--chaos", "--listen", &listen, "--data"]).arg(data);
+    Up(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// What runs, once all of it is ready.
+fn until_ready(file: &Path) -> Value {
     let until = Instant::now() + Duration::from_secs(90);
     loop {
-        let text = std::fs::read(data.join("up.json")).unwrap_or_default();
+        let text = std::fs::read(file).unwrap_or_default();
         let state: Value = serde_json::from_slice(&text).unwrap_or_default();
         let components = state["components"].as_array().cloned().unwrap_or_default();
         if !components.is_empty() && components.iter().all(|it| it["ready"] == true) {
-            return up;
+            return state;
         }
         assert!(Instant::now() < until, "not ready: {components:?}");
         std::thread::sleep(Duration::from_millis(50));
@@ -109,6 +124,54 @@ fn sound(done: &Output, file: &Path) -> Vec<Value> {
         assert!(row["goal_ms"].as_u64().unwrap() >= 5_000, "{row}");
     }
     rows
+}
+
+#[test]
+fn a_shop_that_is_kept_comes_back_from_kills_and_crashes_and_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("chaos.json"));
+    let mut shop = kept(&data, &free_port());
+    until_ready(&data.join("serve.json"));
+    let events = ["--only", "kill the shop", "--only", "stock crashes after_commit"];
+    let times = ["--times", "1", "--down", "1", "--json", file.to_str().unwrap()];
+    let said = chaos(&data, &[&events[..], &times].concat());
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&said.stderr));
+    assert!(text.contains("Nothing was lost, and everything came back."), "{text}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let rows = report["events"].as_array().unwrap();
+    assert!(rows.len() == 2 && rows.iter().all(|row| row["paid"].as_u64().unwrap() > 0), "{rows:?}");
+    let state = until_ready(&data.join("serve.json"));
+    assert!(state["components"][0]["restarts"].as_u64().unwrap() >= 2, "killed, and crashed: {state}");
+    // Told to stop, it finishes what it has in hand, and is not started again.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(shop.0.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(shop.0.wait().unwrap().success());
+    assert!(!data.join("serve.json").exists() && !data.join("admin.sock").exists());
+    let told = settle().args(["audit", "--data"]).arg(&data).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+}
+
+#[test]
+fn a_shop_that_cannot_be_served_is_not_started_again_and_one_whose_keeper_is_killed_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, port) = (folder.path().join("data"), free_port());
+    let mut shop = kept(&data, &port);
+    let state = until_ready(&data.join("serve.json"));
+    let mut second = kept(&data, &free_port());
+    assert_eq!(second.0.wait().unwrap().code(), Some(2), "the folder is in use");
+    let pid = i32::try_from(state["components"][0]["pid"].as_u64().unwrap()).unwrap();
+    let served = rustix::process::Pid::from_raw(pid).unwrap();
+    shop.0.kill().unwrap();
+    shop.0.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while rustix::process::test_kill_process(served).is_ok() {
+        assert!(Instant::now() < until, "the shop outlives its keeper");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = chaos(&data, &[]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("has stopped: start one with"));
 }
 
 #[test]

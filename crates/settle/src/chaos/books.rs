@@ -93,7 +93,7 @@ impl Books {
                 // The instance may have come to the point, and ended, before it could answer.
                 Answer::Accepted | Answer::Unknown(_) => Ok(()),
                 other => bail!(
-                    "POST {path}: {other:?} {}: faults need `settle up --chaos`; or choose other events with --only",
+                    "POST {path}: {other:?} {}: faults need `--chaos` where the system is started; or choose other events with --only",
                     String::from_utf8_lossy(client.body())
                 ),
             }

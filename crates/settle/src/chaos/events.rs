@@ -74,7 +74,7 @@ impl Act {
             Who::Leader | Who::Follower => (SERVICE_GOAL, false),
             Who::Any(kind) | Who::Number(kind, _) => match kind {
                 Kind::Order | Kind::Stock | Kind::Payment | Kind::Sentinel | Kind::Prometheus => (SERVICE_GOAL, false),
-                Kind::Gateway => (SERVICE_GOAL, true),
+                Kind::Gateway | Kind::Shop => (SERVICE_GOAL, true),
                 Kind::Nats | Kind::Redis => (SERVER_GOAL, true),
             },
             Who::Master(_) | Who::Replica(..) => (SERVER_GOAL, true),
@@ -140,12 +140,14 @@ impl std::fmt::Display for Who {
             Kind::Payment => "payment instance",
             Kind::Gateway => "gateway",
             Kind::Prometheus => "Prometheus",
+            Kind::Shop => "shop",
         };
         match *self {
             Self::Leader => f.write_str("the leader"),
             Self::Follower => f.write_str("an order instance"),
             Self::Any(Kind::Nats) => f.write_str("NATS"),
             Self::Any(Kind::Gateway) => f.write_str("the gateway"),
+            Self::Any(Kind::Shop) => f.write_str("the shop"),
             Self::Any(kind) => write!(f, "a {}", named(kind)),
             Self::Number(kind, n) => write!(f, "{} {n}", named(kind)),
             Self::Master(service) => write!(f, "the master of {}", service.section()),
@@ -161,6 +163,8 @@ fn one(who: Who, how: How) -> Event {
 /// How many there are of what a schedule hits one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
+    /// Whether it is one process, and so nothing of what follows.
+    pub(super) shop: bool,
     /// Instances of each service.
     pub(super) instances: u32,
     /// Replicas of each master.
@@ -173,12 +177,29 @@ pub(super) struct Shape {
 
 impl Shape {
     /// What `settle up --proxied` starts.
-    pub(super) const USUAL: Self = Self { instances: 2, replicas: 2, sentinels: 3, proxied: true };
+    pub(super) const USUAL: Self = Self { shop: false, instances: 2, replicas: 2, sentinels: 3, proxied: true };
+    /// What `settle serve` starts.
+    pub(super) const ONE_PROCESS: Self = Self { shop: true, instances: 0, replicas: 0, sentinels: 0, proxied: false };
 }
 
 /// Everything once: every component killed; each kind lost for a while or frozen; two in cascade; partitions, where there are proxies; a fault at every
 /// point.
 pub(super) fn schedule(shape: Shape) -> Vec<Event> {
+    let mut events = if shape.shop {
+        [How::Kill, How::Lose, How::Freeze].map(|how| one(Who::Any(Kind::Shop), how)).into()
+    } else {
+        hits(shape)
+    };
+    for (n, point) in Point::all().enumerate() {
+        let service = if n % 2 == 0 { Service::Stock } else { Service::Payment };
+        events.push(Event(vec![Act::Crash(service, point)]));
+        events.push(Event(vec![Act::Err(service, point, 20)]));
+    }
+    events
+}
+
+/// The part of it that hits processes of a distributed system.
+fn hits(shape: Shape) -> Vec<Event> {
     use How::{Freeze, Kill, Lose, Part, Restart};
     let mut events = vec![];
     for service in Service::ALL {
@@ -213,11 +234,6 @@ pub(super) fn schedule(shape: Shape) -> Vec<Event> {
         // Not a replica: it connects to its master, so its own proxy does not part it from that.
         events.extend(Service::ALL.map(|service| one(Who::Master(service), Part)));
         events.push(one(Who::Any(Kind::Nats), Part));
-    }
-    for (n, point) in Point::all().enumerate() {
-        let service = if n % 2 == 0 { Service::Stock } else { Service::Payment };
-        events.push(Event(vec![Act::Crash(service, point)]));
-        events.push(Event(vec![Act::Err(service, point, 20)]));
     }
     events
 }
@@ -263,7 +279,7 @@ mod tests {
             assert!(acts.iter().any(|act| matches!(act, Act::Hit(_, hit) if *hit == how)), "{how:?}");
         }
         // A small system has nobody of some kinds.
-        let small = schedule(Shape { instances: 1, replicas: 0, sentinels: 0, proxied: false });
+        let small = schedule(Shape { instances: 1, replicas: 0, sentinels: 0, shop: false, proxied: false });
         let missing =
             |act: &Act| matches!(act, Act::Hit(Who::Replica(..) | Who::Number(_, 2..), _) | Act::Hit(_, How::Part));
         assert!(!small.iter().flat_map(|event| &event.0).any(missing));

@@ -1,4 +1,5 @@
-//! `settle chaos`: breaks one part after another of the system that `settle up` runs, under load, and audits after each.
+//! `settle chaos`: breaks one part after another of the system that `settle up` runs, or the one process of `settle serve --restart`, under load, and
+//! audits after each.
 //!
 //! ```text
 //!   for each event:  clients go ── 1 s ── hit ── while it lasts ── let go ── everybody ready, one checkout paid ── 1 s ── clients wait
@@ -7,13 +8,13 @@
 //!                    until nothing is under way and the books match: how long, or never
 //! ```
 //!
-//! While it lasts: what is killed is started again by `settle up --restart`, as by any supervisor, at once; a master of replicas is held down until one
+//! While it lasts: what is killed is started again by `settle up --restart` or `settle serve --restart`, as by any supervisor, at once; a master of replicas is held down until one
 //! of them was promoted. What is lost, frozen or parted stays so for `--down`.
 //!
 //! | file         | what it is                                         |
 //! |--------------|----------------------------------------------------|
 //! | `events.rs`  | who is hit and how; the schedule                   |
-//! | `system.rs`  | `up.json`, roles, signals                          |
+//! | `system.rs`  | `up.json` or `serve.json`, roles, signals          |
 //! | `clients.rs` | the load, and every answer it got                  |
 //! | `books.rs`   | what was answered against what is there            |
 //! | `report.rs`  | a row an event                                     |
@@ -57,12 +58,12 @@ const BACK: Duration = Duration::from_secs(60);
 /// What `settle chaos` can be told.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Start a system first, in another terminal:\n  settle up --restart --chaos\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json"
+    after_help = "Start a system first, in another terminal:\n  settle serve --restart --chaos      # one process\n  settle up --restart --chaos         # the distributed system\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json"
 )]
 pub(crate) struct ChaosArgs {
-    /// The data folder of the `settle up` whose system is to be broken.
-    #[arg(long, default_value = "settle-up", value_name = "DIR")]
-    data: PathBuf,
+    /// The data folder of the `settle up`, or of the `settle serve --restart`, that is to be broken; settle-up or settle-data, whichever runs, unless told.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Only the events of the schedule whose name has one of these in it.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -104,7 +105,7 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
     };
     if args.list {
-        for event in schedule(Shape::USUAL) {
+        for event in everything() {
             if !say(&event.to_string())? {
                 break;
             }
@@ -112,10 +113,10 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     anyhow::ensure!(
-        args.random.is_some() || schedule(Shape::USUAL).iter().any(wanted),
+        args.random.is_some() || everything().any(|event| wanted(&event)),
         "no event has that in its name: `settle chaos --list` shows them"
     );
-    let system = System::at(args.data.clone())?;
+    let system = System::at(args.data.as_deref())?;
     let shape = system.shape()?;
     let events: Vec<Event> = match args.random {
         Some(count) => (0..count).map(|_| random(&mut chance, shape)).collect(),
@@ -123,7 +124,8 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     };
     anyhow::ensure!(
         !events.is_empty(),
-        "this system has nobody of that kind: `settle up --small` has no replicas and no Sentinels, and only `settle up --proxied` can be parted"
+        "this system has nobody of that kind: `settle up --small` has no replicas and no Sentinels, only `settle up --proxied` can be parted, and \
+         `settle serve` is one process"
     );
     let target = Arc::new(Target::new(&system.gateway()?)?);
     let mut books = Books::open(Arc::clone(&target))?;
@@ -158,6 +160,13 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     }
     say(&format!("{bad} of {} events lost something, or did not settle in time.", report.events.len()))?;
     Ok(ExitCode::from(OFF))
+}
+
+/// The events of all schedules.
+fn everything() -> impl Iterator<Item = Event> {
+    let usual = schedule(Shape::USUAL);
+    let of_one = schedule(Shape::ONE_PROCESS).into_iter().filter(|event| !usual.contains(event)).collect::<Vec<_>>();
+    usual.into_iter().chain(of_one)
 }
 
 /// Of events that happened several times: how often, and the middle and the longest of their gaps.

@@ -1,6 +1,6 @@
-//! The system under test, as `up.json` tells of it: who is who, and the signals they are sent.
+//! The system under test, as `up.json` tells of it, or `serve.json`: who is who, and the signals they are sent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -21,11 +21,14 @@ const PROMOTED_AFTER: Duration = Duration::from_secs(5);
 /// How long an instance may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A running `settle up`.
+/// A running `settle up`, or a shop that `settle serve --restart` keeps.
 #[derive(Debug)]
 pub(super) struct System {
     data: PathBuf,
 }
+
+/// Where the system is looked for that nobody names: that of `settle up`, or else that of `settle serve`.
+const USUAL: [&str; 2] = ["settle-up", "settle-data"];
 
 /// Somebody who was hit and is to be let go again. What was done is undone when it is dropped.
 #[derive(Debug)]
@@ -69,22 +72,35 @@ impl Victim {
 }
 
 impl System {
-    /// The system with its data in this folder.
-    pub(super) fn at(data: PathBuf) -> anyhow::Result<Self> {
+    /// The system with its data in this folder; without one, whichever runs where it usually is.
+    pub(super) fn at(data: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(data) = data else {
+            let mut usual = USUAL.into_iter().filter_map(|data| Self::running_in(Path::new(data)).ok());
+            return usual.next().with_context(|| {
+                let [up, serve] = USUAL;
+                format!("no system runs here, neither in {up} nor in {serve}: {}", start(None))
+            });
+        };
+        Self::running_in(data)
+    }
+
+    fn running_in(data: &Path) -> anyhow::Result<Self> {
         let shown = data.display().to_string();
-        let start = format!("start one with `settle up --restart --chaos --data {shown}`");
+        let start = start(Some(&shown));
         let data = data.canonicalize().with_context(|| format!("no system has its data in {shown}: {start}"))?;
-        let Some(state) = State::read(&data)? else { bail!("no system has its data in {shown}: {start}") };
+        let Some(state) = read(&data)? else {
+            bail!("no system has its data in {shown}, or none that is started again: {start}")
+        };
         let runs = pid(state.pid).is_some_and(|pid| test_kill_process(pid).is_ok());
         anyhow::ensure!(runs, "the system in {shown} has stopped: {start}");
         anyhow::ensure!(state.restart, "the system in {shown} does not start again what is killed: {start}");
-        let gateway = state.components.iter().any(|it| it.kind == Kind::Gateway);
+        let gateway = state.components.iter().any(|it| matches!(it.kind, Kind::Gateway | Kind::Shop));
         anyhow::ensure!(gateway, "the system in {shown} has no gateway to send checkouts to: {start}");
         Ok(Self { data })
     }
 
     fn state(&self) -> anyhow::Result<State> {
-        State::read(&self.data)?.context("`settle up` took its state file away")
+        read(&self.data)?.context("whoever runs the system took its state file away")
     }
 
     /// How many there are of what is hit one by one.
@@ -93,6 +109,7 @@ impl System {
         let many =
             |is: fn(&Entry) -> bool| u32::try_from(state.components.iter().filter(|it| is(it)).count()).unwrap_or(0);
         Ok(Shape {
+            shop: many(|it| it.kind == Kind::Shop) > 0,
             instances: many(|it| it.kind == Kind::Order),
             replicas: many(|it| it.name.starts_with("redis-orders-")).saturating_sub(1),
             sentinels: many(|it| it.kind == Kind::Sentinel),
@@ -197,10 +214,10 @@ impl System {
         }
     }
 
-    /// How many transactions the order instances still work on; `None` if one does not say.
+    /// How many transactions are still worked on; `None` if one does not say.
     pub(super) fn unsettled(&self) -> anyhow::Result<Option<u64>> {
         let state = self.state()?;
-        let orders = state.components.iter().filter(|it| it.kind == Kind::Order);
+        let orders = state.components.iter().filter(|it| matches!(it.kind, Kind::Order | Kind::Shop));
         Ok(orders
             .map(|it| {
                 let said = ask_service(it.port, "/health/deep", PATIENCE)?;
@@ -208,6 +225,21 @@ impl System {
             })
             .sum())
     }
+}
+
+/// How to start what can be broken.
+fn start(data: Option<&str>) -> String {
+    let at = data.map(|data| format!(" --data {data}")).unwrap_or_default();
+    format!(
+        "start one with `settle up --restart --chaos{at}`, or a single process with `settle serve --restart --chaos{at}`"
+    )
+}
+
+fn read(data: &Path) -> anyhow::Result<Option<State>> {
+    Ok(match State::read(data)? {
+        Some(state) => Some(state),
+        None => State::read_of_shop(data)?,
+    })
 }
 
 fn pid(id: u32) -> Option<Pid> {

@@ -244,9 +244,9 @@ pub(crate) fn is_ready(kind: Kind, port: u16) -> bool {
             let question = "GET /-/ready HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n";
             first_line(port, question).is_some_and(|line| line.contains(" 200 "))
         }
-        Kind::Order | Kind::Stock | Kind::Payment => {
-            let section = kind.service().map_or("", crate::config::Service::section);
-            let question = format!("GET /{section}/health HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n");
+        Kind::Order | Kind::Stock | Kind::Payment | Kind::Shop => {
+            let prefix = kind.service().map_or_else(String::new, |service| format!("/{}", service.section()));
+            let question = format!("GET {prefix}/health HTTP/1.1\r\nhost: settle\r\nconnection: close\r\n\r\n");
             first_line(port, &question).is_some_and(|line| line.contains(" 200 "))
         }
     }

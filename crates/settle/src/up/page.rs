@@ -204,6 +204,7 @@ fn kind(kind: Kind) -> watch::Kind {
         Kind::Payment => watch::Kind::Payment,
         Kind::Gateway => watch::Kind::Gateway,
         Kind::Prometheus => watch::Kind::Prometheus,
+        Kind::Shop => watch::Kind::Shop,
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Gateway,
     /// Prometheus, which watches everybody.
     Prometheus,
+    /// The whole shop in one process, which `settle serve --restart` keeps.
+    Shop,
 }
 
 impl Kind {
@@ -150,7 +152,10 @@ impl Plan<'_> {
             Kind::Sentinel => ("redis-sentinel", "sentinel.conf", self.sentinel(name), true),
             Kind::Gateway => ("haproxy", "haproxy.cfg", self.gateway(name), false),
             Kind::Prometheus => ("prometheus", "prometheus.yml", self.prometheus(), false),
-            Kind::Order | Kind::Stock | Kind::Payment => ("settle", "settle.toml", self.service(name), false),
+            // No plan has a shop: it is a system by itself.
+            Kind::Order | Kind::Stock | Kind::Payment | Kind::Shop => {
+                ("settle", "settle.toml", self.service(name), false)
+            }
         };
         let told = self.path(name, file);
         let words: Vec<String> = match kind {
@@ -165,8 +170,8 @@ impl Plan<'_> {
                 "--enable-feature=exemplar-storage".to_owned(),
                 "--log.level=warn".to_owned(),
             ],
-            Kind::Order | Kind::Stock | Kind::Payment => {
-                let word = kind.service().map_or("", crate::gateway::program);
+            Kind::Order | Kind::Stock | Kind::Payment | Kind::Shop => {
+                let word = kind.service().map_or("serve", crate::gateway::program);
                 vec![word.to_owned(), "--config".to_owned(), told]
             }
         };

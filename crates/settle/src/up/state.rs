@@ -1,4 +1,4 @@
-//! `up.json`: what runs, for `settle chaos` and other tools; and the lock of the data folder.
+//! `up.json`: what runs, for `settle chaos` and other tools; and the lock of the data folder. `serve.json` is the same of `settle serve --restart`.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -12,6 +12,8 @@ use super::plan::Kind;
 
 /// The name of the state file in the data folder.
 const FILE: &str = "up.json";
+/// The same in that of a shop that is kept.
+const OF_SHOP: &str = "serve.json";
 
 /// A system that `settle up` runs, or ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,24 +57,47 @@ pub(crate) struct Entry {
 impl State {
     /// The state that stands in `data`; `None` if there is none.
     pub(crate) fn read(data: &Path) -> anyhow::Result<Option<Self>> {
-        let file = data.join(FILE);
-        match std::fs::read(&file) {
-            Ok(text) => {
-                let state = serde_json::from_slice(&text);
-                Ok(Some(state.with_context(|| format!("{} is not what `settle up` writes", file.display()))?))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
-        }
+        read(&data.join(FILE))
+    }
+
+    /// The state of the shop that `settle serve --restart` keeps on `data`; `None` if there is none.
+    pub(crate) fn read_of_shop(data: &Path) -> anyhow::Result<Option<Self>> {
+        read(&data.join(OF_SHOP))
     }
 
     /// Puts it in the place of what stood there, so that a reader finds either whole.
     pub(super) fn write(&self, data: &Path) -> anyhow::Result<()> {
-        let (file, next) = (data.join(FILE), data.join("up.json.next"));
-        let text = serde_json::to_vec_pretty(self).context("a state is JSON")?;
-        let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &file));
-        written.with_context(|| format!("cannot write {}", file.display()))
+        write(self, &data.join(FILE))
     }
+
+    /// The same for a shop that is kept.
+    pub(crate) fn write_of_shop(&self, data: &Path) -> anyhow::Result<()> {
+        write(self, &data.join(OF_SHOP))
+    }
+
+    /// Says that no shop is kept any more.
+    pub(crate) fn remove_of_shop(data: &Path) {
+        // If it stays, it names a process that is gone.
+        _ = std::fs::remove_file(data.join(OF_SHOP));
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Option<State>> {
+    match std::fs::read(file) {
+        Ok(text) => {
+            let state = serde_json::from_slice(&text);
+            Ok(Some(state.with_context(|| format!("{} is not what Settle writes", file.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+fn write(state: &State, file: &Path) -> anyhow::Result<()> {
+    let next = file.with_extension("json.next");
+    let text = serde_json::to_vec_pretty(state).context("a state is JSON")?;
+    let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, file));
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// A data folder that no other `settle up` uses.

@@ -1,0 +1,163 @@
+//! `settle serve --restart`: starts the shop as a process of its own, and starts it again whenever it ends without having been told to.
+//!
+//! ```text
+//!   this process ── starts ──► settle serve …       ends with this one, however that ends
+//!        │  ▲                        │
+//!        │  └──── it ended ──────────┘  killed, crashed, or its disk failed: again, after a pause that grows
+//!        └─► serve.json: who it is, for `settle chaos`       hold-shop: do not start it again while this file is there
+//! ```
+//!
+//! A shop that ends because it cannot be served (bad arguments, a damaged folder) would only do so again: this process then ends, too, with its code.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::UNUSABLE;
+use crate::serve::ServeArgs;
+use crate::up::member::{ask_service, hold};
+use crate::up::plan::Kind;
+use crate::up::state::{Entry, State};
+
+/// The shop's name in `serve.json`.
+const NAME: &str = "shop";
+/// The variable that has a shop kept, which must not reach the shop itself.
+const VARIABLE: &str = "SETTLE_RESTART";
+/// How long it waits before it starts a shop again: at first, and at last if they keep ending.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// A shop that ran for so long ended for a reason of its own: the next pause is short again.
+const LONG: Duration = Duration::from_secs(10);
+/// How often one that starts, or is not to be started yet, is looked at.
+const BUSY: Duration = Duration::from_millis(50);
+/// How often one that serves is looked at, besides when the system says that it ended.
+const CALM: Duration = Duration::from_secs(1);
+/// How long it may take to say that it serves.
+const GLANCE: Duration = Duration::from_millis(300);
+
+/// Keeps a shop served until it is told to stop, or the shop ends for good.
+pub(crate) fn keep(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let port = args.address().port();
+    anyhow::ensure!(port != 0, "--restart needs a port that stays: give one with --listen");
+    // One thread: whoever starts a child must live as long as this process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let state = State {
+        pid: std::process::id(),
+        gateway: format!("http://127.0.0.1:{port}"),
+        restart: true,
+        proxied: false,
+        ports: [(NAME.to_owned(), port)].into(),
+        components: vec![Entry {
+            name: NAME.to_owned(),
+            kind: Kind::Shop,
+            pid: None,
+            port,
+            log: "/dev/stderr".into(),
+            command: std::env::args().collect(),
+            restarts: 0,
+            ready: false,
+        }],
+    };
+    runtime.block_on(Keeper { args, state, owns: false }.run())
+}
+
+struct Keeper<'a> {
+    args: &'a ServeArgs,
+    state: State,
+    /// Whether the data folder is its shop's.
+    owns: bool,
+}
+
+impl Keeper<'_> {
+    async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut ended = signal(SignalKind::child())?;
+        let mut pause = PAUSES[0];
+        loop {
+            let (mut shop, began) = (start()?, Instant::now());
+            self.is(Some(shop.id()), false)?;
+            let status = loop {
+                if let Some(status) = shop.try_wait()? {
+                    break status;
+                }
+                if !self.is_ready() && ask_service(self.args.address().port(), "/health", GLANCE).is_some() {
+                    self.is(Some(shop.id()), true)?;
+                }
+                tokio::select! {
+                    _ = terminate.recv() => return self.stop(&mut shop),
+                    _ = interrupt.recv() => return self.stop(&mut shop),
+                    _ = ended.recv() => {}
+                    () = tokio::time::sleep(if self.is_ready() { CALM } else { BUSY }) => {}
+                }
+            };
+            self.is(None, false)?;
+            if let Some(code) = for_good(status) {
+                return self.end(code);
+            }
+            pause = if began.elapsed() >= LONG { PAUSES[0] } else { pause };
+            tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
+            let not_before = Instant::now() + pause;
+            pause = (2 * pause).min(PAUSES[1]);
+            while Instant::now() < not_before || hold(self.args.data(), NAME).exists() {
+                tokio::select! {
+                    _ = terminate.recv() => return self.end(ExitCode::SUCCESS),
+                    _ = interrupt.recv() => return self.end(ExitCode::SUCCESS),
+                    () = tokio::time::sleep(BUSY) => {}
+                }
+            }
+            self.state.components[0].restarts += 1;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.components[0].ready
+    }
+
+    /// Notes how it is. Until its shop has served, the folder may be another's.
+    fn is(&mut self, pid: Option<u32>, ready: bool) -> anyhow::Result<()> {
+        let shop = &mut self.state.components[0];
+        (shop.pid, shop.ready) = (pid, ready);
+        self.owns |= ready;
+        if self.owns { self.state.write_of_shop(self.args.data()) } else { Ok(()) }
+    }
+
+    /// Tells it to stop, and waits until it has finished what it has in hand.
+    fn stop(&mut self, shop: &mut Child) -> anyhow::Result<ExitCode> {
+        if let Some(pid) = i32::try_from(shop.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself just now.
+            _ = kill_process(pid, Signal::TERM);
+        }
+        let status = shop.wait()?;
+        self.end(for_good(status).unwrap_or(ExitCode::FAILURE))
+    }
+
+    fn end(&self, code: ExitCode) -> anyhow::Result<ExitCode> {
+        if self.owns {
+            State::remove_of_shop(self.args.data());
+        }
+        Ok(code)
+    }
+}
+
+/// Its code, if starting it again would be for nothing.
+fn for_good(status: ExitStatus) -> Option<ExitCode> {
+    match status.code() {
+        Some(0) => Some(ExitCode::SUCCESS),
+        Some(code) if code == i32::from(UNUSABLE) => Some(ExitCode::from(UNUSABLE)),
+        _ => None,
+    }
+}
+
+/// Starts the shop, as this process was told to serve it.
+fn start() -> anyhow::Result<Child> {
+    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut command = Command::new(&this);
+    command.args(["as-child", &std::process::id().to_string(), "--"]).arg(&this);
+    command.args(std::env::args_os().skip(1).filter(|word| word != "--restart")).env_remove(VARIABLE);
+    // Ctrl-C in the terminal is for us, who stop it in order.
+    command.process_group(0);
+    command.spawn().context("cannot start the shop")
+}
