@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::exit::UNUSABLE;
 use crate::serve::ServeArgs;
@@ -73,42 +73,54 @@ struct Keeper<'a> {
 
 impl Keeper<'_> {
     async fn run(mut self) -> anyhow::Result<ExitCode> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut stops =
+            StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let mut ended = signal(SignalKind::child())?;
         let mut pause = PAUSES[0];
         loop {
-            let (mut shop, began) = (start()?, Instant::now());
-            self.is(Some(shop.id()), false)?;
-            let status = loop {
-                if let Some(status) = shop.try_wait()? {
-                    break status;
+            let began = Instant::now();
+            match start() {
+                Ok(mut shop) => {
+                    let status = tokio::select! {
+                        status = self.serves(&mut shop, &mut ended) => status?,
+                        () = stops.recv() => return self.stop(&mut shop),
+                    };
+                    if let Some(code) = for_good(status) {
+                        return self.end(code);
+                    }
+                    tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
                 }
-                if !self.is_ready() && ask_service(self.args.address().port(), "/health", GLANCE).is_some() {
-                    self.is(Some(shop.id()), true)?;
-                }
-                tokio::select! {
-                    _ = terminate.recv() => return self.stop(&mut shop),
-                    _ = interrupt.recv() => return self.stop(&mut shop),
-                    _ = ended.recv() => {}
-                    () = tokio::time::sleep(if self.is_ready() { CALM } else { BUSY }) => {}
-                }
-            };
-            self.is(None, false)?;
-            if let Some(code) = for_good(status) {
-                return self.end(code);
+                Err(error) if self.owns => tracing::warn!(%error, "the shop cannot be started: it is tried again"),
+                Err(error) => return Err(error),
             }
             pause = if began.elapsed() >= LONG { PAUSES[0] } else { pause };
-            tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
             let not_before = Instant::now() + pause;
             pause = (2 * pause).min(PAUSES[1]);
             while Instant::now() < not_before || hold(self.args.data(), NAME).exists() {
                 tokio::select! {
-                    _ = terminate.recv() => return self.end(ExitCode::SUCCESS),
-                    _ = interrupt.recv() => return self.end(ExitCode::SUCCESS),
+                    () = stops.recv() => return self.end(ExitCode::SUCCESS),
                     () = tokio::time::sleep(BUSY) => {}
                 }
             }
             self.state.components[0].restarts += 1;
+        }
+    }
+
+    /// Watches the shop until it has ended.
+    async fn serves(&mut self, shop: &mut Child, ended: &mut Signals) -> anyhow::Result<ExitStatus> {
+        self.is(Some(shop.id()), false);
+        loop {
+            if let Some(status) = shop.try_wait()? {
+                self.is(None, false);
+                return Ok(status);
+            }
+            if !self.is_ready() && ask_service(self.args.address().port(), "/health", GLANCE).is_some() {
+                self.is(Some(shop.id()), true);
+            }
+            tokio::select! {
+                _ = ended.recv() => {}
+                () = tokio::time::sleep(if self.is_ready() { CALM } else { BUSY }) => {}
+            }
         }
     }
 
@@ -117,11 +129,16 @@ impl Keeper<'_> {
     }
 
     /// Notes how it is. Until its shop has served, the folder may be another's.
-    fn is(&mut self, pid: Option<u32>, ready: bool) -> anyhow::Result<()> {
+    fn is(&mut self, pid: Option<u32>, ready: bool) {
         let shop = &mut self.state.components[0];
         (shop.pid, shop.ready) = (pid, ready);
         self.owns |= ready;
-        if self.owns { self.state.write_of_shop(self.args.data()) } else { Ok(()) }
+        if self.owns
+            && let Err(error) = self.state.write_of_shop(self.args.data())
+        {
+            // A full disk, say. The shop is what matters.
+            tracing::warn!(%error, "it could not be noted how the shop is: `settle chaos` goes by what was noted before");
+        }
     }
 
     /// Tells it to stop, and waits until it has finished what it has in hand.
@@ -139,6 +156,21 @@ impl Keeper<'_> {
             State::remove_of_shop(self.args.data());
         }
         Ok(code)
+    }
+}
+
+/// The signals that have it stop.
+struct StopSignals {
+    terminate: Signals,
+    interrupt: Signals,
+}
+
+impl StopSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
