@@ -19,7 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use protocol::{Name, Protocol, Reply, Timestamp, Verb};
+use protocol::{Name, Protocol, Reply, Timestamp, Transaction, Verb};
 use telemetry::TraceId;
 use telemetry::traces::{Kept, Listener};
 
@@ -587,3 +587,7 @@ impl Observer for Metrics {
 
 #[cfg(test)]
 mod tests;
+
+    fn within(&self, transaction: &Transaction, work: &mut dyn FnMut()) {
+        crate::checkout::within(transaction, work);
+    }
