@@ -79,10 +79,12 @@ pub struct StoreFigures {
 
 /// Distributions over the batches of a store. Bucket `n` counts values from 2ⁿ to 2ⁿ⁺¹ − 1.
 #[derive(Debug, Clone, Default)]
+    /// How often its master came to be at another address, if it can.
+    pub failovers: Option<u64>,
 pub struct Batches {
     /// Commands in a batch.
     pub commands: Vec<u64>,
-    /// Microseconds of writing and flushing one.
+    /// Microseconds of making one durable.
     pub microseconds: Vec<u64>,
     /// The sum of those, in seconds.
     pub seconds: f64,
@@ -164,6 +166,7 @@ pub struct Metrics {
     export_failures: Told,
 
     broker_up: Family<Labels, Gauge>,
+    store_failovers: Family<Labels, Told>,
     broker_events: Family<Labels, Told>,
 
     audit_findings: Gauge,
@@ -319,13 +322,19 @@ impl Default for Metrics {
                 Family::default(),
                 "store_batch_commands",
                 SERVICE,
-                "Commands that shared one flush"
+                "Commands that shared one flush: in Redis, one exchange with it"
             ),
             store_flush_seconds: add!(
                 Family::default(),
+            store_failovers: add!(
+                Family::default(),
+                "store_failovers",
+                SERVICE,
+                "Times that this process heard of a master at another address, since it started"
+            ),
                 "store_flush_duration_seconds",
                 SERVICE,
-                "Writing and flushing one batch"
+                "Making one batch durable: writing and flushing it; in Redis, from the first byte sent to the last answer, the wait for replicas included"
             ),
             store_disk_bytes: add!(Family::default(), "store_disk_bytes", SERVICE, "Size of the store's folder"),
             spans: [
@@ -444,6 +453,9 @@ impl Metrics {
             let commands = self.store_batch_commands.get_or_create_owned(&labels);
             commands.tell(figures.commands as f64, 1.0, &batches.commands);
             self.store_flush_seconds.get_or_create(&labels).tell(batches.seconds, 1e-6, &batches.microseconds);
+        }
+        if let Some(failovers) = figures.failovers {
+            self.store_failovers.get_or_create(&labels).tell(failovers);
         }
     }
 

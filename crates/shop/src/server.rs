@@ -368,6 +368,7 @@ fn store_figures<M: embedded::Machine>(store: &Store<M>) -> StoreFigures {
         flushes: statistics.flushes,
         commands: statistics.commands,
         unknown: None,
+        failovers: None,
         disk_bytes: store.size_on_disk().ok(),
         batches: Some(Batches {
             commands: statistics.batch_commands.to_vec(),

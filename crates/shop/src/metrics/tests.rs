@@ -95,6 +95,7 @@ fn full() -> Metrics {
         flushes: 6,
         commands: 20,
         unknown: Some(1),
+        failovers: Some(4),
         disk_bytes: Some(7),
         batches: Some(batches),
     };
@@ -179,6 +180,7 @@ fn figures_are_exported_as_they_are() {
         "settle_store_batch_commands_sum{service=\"stock\"} 20.0",
         "settle_store_flush_duration_seconds_count{service=\"stock\"} 6",
         "settle_store_connections_total{service=\"stock\"} 2",
+        "settle_store_failovers_total{service=\"stock\"} 4",
         "settle_broker_events_total{broker=\"nats\",event=\"sent\"} 3",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
