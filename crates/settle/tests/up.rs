@@ -170,3 +170,36 @@ fn prometheus_sees_every_instance_and_judges_by_the_rules() {
     kill_process(pid(&now, "payment-1").unwrap(), Signal::KILL).unwrap();
     wait_until("it is missed", || health("payment-1").as_deref() == Some("down"));
 }
+
+#[test]
+fn the_page_of_each_order_instance_shows_everybody_and_what_the_leader_knows() {
+    let data = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    command.args(["up", "--small", "--port", &free.to_string(), "--data"]).arg(data.path());
+    let _up = Up(command.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("everything is ready", || {
+        let ready = |state: &Value| components(state).iter().all(|it| it["ready"] == true);
+        state(data.path()).is_some_and(|state| ready(&state))
+    });
+    let now = state(data.path()).unwrap();
+    for order in ["order-1", "order-2"] {
+        let port = now["ports"][order].as_u64().unwrap();
+        let mut seen = Value::Null;
+        wait_until("its page knows what the leader knows", || {
+            seen = get(port, "/dashboard/snapshot").unwrap_or_default();
+            seen["verdict"]["level"] == "good" && seen["stuck"] == 0 && seen["audit"].is_object()
+        });
+        let mut names: Vec<&str> =
+            seen["instances"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["order-1", "order-2", "payment-1", "payment-2", "stock-1", "stock-2"], "at {order}");
+        assert!(seen["leader"].as_str().unwrap().starts_with("order-"), "{seen}");
+        // Services in Redis know how long a batch takes there.
+        wait_until("a batch was timed", || {
+            let seen = get(port, "/dashboard/snapshot").unwrap_or_default();
+            let stores = seen["stores"].as_array().cloned().unwrap_or_default();
+            stores.iter().any(|store| store["service"] == "orders" && store["flush_p99_ms"].is_number())
+        });
+    }
+}

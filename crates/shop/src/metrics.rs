@@ -27,7 +27,7 @@ pub use figures::Known;
 
 use exemplars::Exemplars;
 pub use exemplars::without_exemplars;
-use figures::{Cached, Distribution, Register, Told};
+use figures::{Cached, Distribution, OfLeader, Register, Told};
 use process::Process;
 
 /// Upper bounds of the duration buckets in seconds: 100 µs to 30 s, eight a decade, so that a percentile is off by less than a fifth. To find the one of
@@ -79,6 +79,8 @@ pub struct StoreFigures {
     pub commands: u64,
     /// Commands of which nobody knows whether they were carried out, if that can be.
     pub unknown: Option<u64>,
+    /// How often its master came to be at another address, if it can.
+    pub failovers: Option<u64>,
     /// Bytes on disk, if it has a folder of its own.
     pub disk_bytes: Option<u64>,
     /// How batches were spread, if it keeps count.
@@ -87,8 +89,6 @@ pub struct StoreFigures {
 
 /// Distributions over the batches of a store. Bucket `n` counts values from 2ⁿ to 2ⁿ⁺¹ − 1.
 #[derive(Debug, Clone, Default)]
-    /// How often its master came to be at another address, if it can.
-    pub failovers: Option<u64>,
 pub struct Batches {
     /// Commands in a batch.
     pub commands: Vec<u64>,
@@ -109,7 +109,7 @@ pub struct OrchestratorFigures {
     pub unsettled: usize,
     /// Taken up by recovery and not decided yet.
     pub in_doubt: usize,
-    /// In the whole log; `None` if it did not say; 0 from whoever is not the leader.
+    /// In the whole log; `None` if it did not say, or was not asked: the leader asks it for all.
     pub stuck: Option<usize>,
     /// Whether this instance looks after the log on behalf of all.
     pub leader: bool,
@@ -140,7 +140,7 @@ pub struct Metrics {
     queued: Gauge,
     unsettled: Gauge,
     in_doubt: Gauge,
-    stuck: Gauge,
+    stuck: OfLeader,
 
     commands: Cached<(Name, Verb, &'static str), Counter>,
     command_counts: Family<Labels, Counter>,
@@ -166,6 +166,7 @@ pub struct Metrics {
     store_flushes: Family<Labels, Told>,
     store_commands: Family<Labels, Told>,
     store_unknown: Family<Labels, Told>,
+    store_failovers: Family<Labels, Told>,
     store_batch_commands: Family<Labels, Distribution>,
     store_flush_seconds: Family<Labels, Distribution>,
     store_disk_bytes: Family<Labels, Gauge>,
@@ -174,12 +175,11 @@ pub struct Metrics {
     export_failures: Told,
 
     broker_up: Family<Labels, Gauge>,
-    store_failovers: Family<Labels, Told>,
     broker_events: Family<Labels, Told>,
 
-    audit_findings: Gauge,
+    audit_findings: OfLeader,
     audit_runs: Counter,
-    audit_ended: Gauge,
+    audit_ended: OfLeader,
     audit_checked: Counter,
 }
 
@@ -240,10 +240,10 @@ impl Default for Metrics {
                 "Transactions taken up by recovery and not decided yet"
             ),
             stuck: add!(
-                Gauge::default(),
+                OfLeader::default(),
                 "transactions_stuck",
                 &[],
-                "Transactions with a dead letter, in the whole log; at most 1,000 are counted, by the leader: 0 at any other instance"
+                "Transactions with a dead letter, in the whole log; at most 1,000 are counted, by the leader: no other instance exports it"
             ),
             commands: Cached::default(),
             command_counts: add!(
@@ -326,6 +326,12 @@ impl Default for Metrics {
                 SERVICE,
                 "Commands that the store did not acknowledge: away, or replication below the wanted level"
             ),
+            store_failovers: add!(
+                Family::default(),
+                "store_failovers",
+                SERVICE,
+                "Times that this process heard of a master at another address, since it started"
+            ),
             store_batch_commands: add!(
                 Family::default(),
                 "store_batch_commands",
@@ -334,12 +340,6 @@ impl Default for Metrics {
             ),
             store_flush_seconds: add!(
                 Family::default(),
-            store_failovers: add!(
-                Family::default(),
-                "store_failovers",
-                SERVICE,
-                "Times that this process heard of a master at another address, since it started"
-            ),
                 "store_flush_duration_seconds",
                 SERVICE,
                 "Making one batch durable: writing and flushing it; in Redis, from the first byte sent to the last answer, the wait for replicas included"
@@ -368,17 +368,17 @@ impl Default for Metrics {
                 "What happened to messages, and to the connection"
             ),
             audit_findings: add!(
-                Gauge::default(),
+                OfLeader::default(),
                 "audit_findings",
                 &[],
-                "Things that the continuous audit found to be off; looked for by the leader: 0 at any other instance"
+                "Things that the continuous audit found to be off; looked for by the leader: no other instance exports it"
             ),
             audit_runs: add!(Counter::default(), "audit_runs", &[], "Full passes of the continuous audit"),
             audit_ended: add!(
-                Gauge::default(),
+                OfLeader::default(),
                 "audit_last_timestamp_seconds",
                 &[],
-                "When the last full pass of the continuous audit ended, in seconds since 1970; 0 before the first, and where another instance leads"
+                "When the last full pass of the continuous audit ended, in seconds since 1970; 0 before the first; no other instance than the leader exports it"
             ),
             audit_checked: add!(
                 Counter::default(),
@@ -454,6 +454,9 @@ impl Metrics {
         if let Some(unknown) = figures.unknown {
             self.store_unknown.get_or_create(&labels).tell(unknown);
         }
+        if let Some(failovers) = figures.failovers {
+            self.store_failovers.get_or_create(&labels).tell(failovers);
+        }
         if let Some(bytes) = figures.disk_bytes {
             self.store_disk_bytes.get_or_create(&labels).set(clamp(bytes));
         }
@@ -461,9 +464,6 @@ impl Metrics {
             let commands = self.store_batch_commands.get_or_create_owned(&labels);
             commands.tell(figures.commands as f64, 1.0, &batches.commands);
             self.store_flush_seconds.get_or_create(&labels).tell(batches.seconds, 1e-6, &batches.microseconds);
-        }
-        if let Some(failovers) = figures.failovers {
-            self.store_failovers.get_or_create(&labels).tell(failovers);
         }
     }
 
@@ -473,8 +473,16 @@ impl Metrics {
         self.queued.set(clamp(figures.queued as u64));
         self.unsettled.set(clamp(figures.unsettled as u64));
         self.in_doubt.set(clamp(figures.in_doubt as u64));
-        if let Some(stuck) = figures.stuck {
-            self.stuck.set(clamp(stuck as u64));
+        if figures.leader {
+            if let Some(stuck) = figures.stuck {
+                self.stuck.know(clamp(stuck as u64));
+            }
+            // It has begun to look, and found nothing yet.
+            self.audit_findings.begin_with(0);
+            self.audit_ended.begin_with(0);
+        } else {
+            self.stuck.know_no_longer();
+            self.audits_no_longer();
         }
         self.leader.set(figures.leader.into());
         self.epoch.set(clamp(figures.epoch));
@@ -507,14 +515,14 @@ impl Metrics {
     /// A full pass of the continuous audit ended, and so many things are off.
     pub fn audited(&self, off: usize, now: Timestamp) {
         self.audit_runs.inc();
-        self.audit_findings.set(clamp(off as u64));
-        self.audit_ended.set(clamp(now.0 / 1000));
+        self.audit_findings.know(clamp(off as u64));
+        self.audit_ended.know(clamp(now.0 / 1000));
     }
 
     /// The audit is another instance's business from now on.
     pub fn audits_no_longer(&self) {
-        self.audit_findings.set(0);
-        self.audit_ended.set(0);
+        self.audit_findings.know_no_longer();
+        self.audit_ended.know_no_longer();
     }
 
     /// Everything, as Prometheus reads it, with exemplars: see [`without_exemplars`].
@@ -603,11 +611,11 @@ impl Observer for Metrics {
             _ => {}
         }
     }
-}
-
-#[cfg(test)]
-mod tests;
 
     fn within(&self, transaction: &Transaction, work: &mut dyn FnMut()) {
         crate::checkout::within(transaction, work);
     }
+}
+
+#[cfg(test)]
+mod tests;

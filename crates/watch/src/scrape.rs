@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 
 use crate::collector::Seen;
 use crate::figures::Figures;
-use crate::limits::{MAX_TEXT_BYTES, PATIENCE_MS};
+use crate::limits::{MAX_TEXT_BYTES, MAX_WORD_BYTES, PATIENCE_MS};
 use crate::openmetrics::parse;
 use crate::snapshot::{Kind, State};
 
@@ -74,13 +74,23 @@ impl Instance {
         Self { name, kind, guessed: false, address, prefix, connection: None }
     }
 
-    /// One at a base URL, by whose address it is called. What it is, it tells by the databases that it has.
+    /// One at a base URL, by whose address it is called, unless a name stands before it: `order-2=http://10.0.0.7:8001`. What it is, it tells by
+    /// the databases that it has.
     ///
     /// # Errors
     /// See [`base_url`].
     pub fn at(url: &str) -> Result<Self, String> {
+        let is_name = |word: &str| {
+            let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !word.is_empty() && word.len() <= MAX_WORD_BYTES && word.chars().all(usual)
+        };
+        let (name, url) = match url.split_once('=') {
+            Some((name, url)) if is_name(name) => (Some(name), url),
+            _ => (None, url),
+        };
         let (address, prefix) = base_url(url)?;
-        Ok(Self { guessed: true, ..Self::new(address.clone(), Kind::Order, address, prefix) })
+        let name = name.unwrap_or(&address).to_owned();
+        Ok(Self { guessed: true, ..Self::new(name, Kind::Order, address, prefix) })
     }
 
     /// Asks how it is, and what it counts; the answer comes within [`PATIENCE_MS`], whatever it does.
@@ -179,6 +189,17 @@ mod tests {
             "http://x:1/?q",
         ] {
             assert!(base_url(wrong).is_err_and(|why| why.contains("is no base URL")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_may_be_given_a_name() {
+        let named = |text: &str| Instance::at(text).map(|it| (it.name, it.address));
+        let at = |name: &str| Ok((name.to_owned(), "10.0.0.7:8001".to_owned()));
+        assert_eq!(named("order-2=http://10.0.0.7:8001"), at("order-2"));
+        assert_eq!(named("http://10.0.0.7:8001"), at("10.0.0.7:8001"));
+        for wrong in ["=http://10.0.0.7:8001", "order 2=http://10.0.0.7:8001", "order-2=10.0.0.7:8001", "order-2"] {
+            assert!(named(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     if config.watched().len() > MAX_INSTANCES {
         problems.bounds("watch.instances", config.watched().len());
     }
-    for url in config.watched().iter().filter(|url| watch::scrape::base_url(url).is_err()) {
+    for url in config.watched().iter().filter(|url| watch::scrape::Instance::at(url).is_err()) {
         problems.bounds("watch.instances", url);
     }
     for service in Service::ALL {

@@ -65,7 +65,7 @@ pub(super) const WATCH: &[Key] = &[key(
     "instances",
     Kind::List,
     "",
-    "base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them",
+    "base URLs of other processes such as http://10.0.0.7:8001, or order-2=http://10.0.0.7:8001 to give one a name, at most 64 of them",
 )];
 
 /// The keys of `[telemetry]`.

@@ -321,7 +321,7 @@ fn whom_a_page_shows_are_base_urls() {
     let said = of("[\"127.0.0.1:8002\"]").unwrap_err();
     assert_eq!(
         said,
-        "`watch.instances` in FILE: is `127.0.0.1:8002`; allowed: base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them"
+        "`watch.instances` in FILE: is `127.0.0.1:8002`; allowed: base URLs of other processes such as http://10.0.0.7:8001, or order-2=http://10.0.0.7:8001 to give one a name, at most 64 of them"
     );
     let many = format!("{:?}", vec!["http://a:1"; 65]);
     assert!(of(&many).unwrap_err().contains("is `65`; allowed"));

@@ -139,6 +139,12 @@ impl Plan<'_> {
         format!("127.0.0.1:{}", self.port(name))
     }
 
+    /// The instances of all services.
+    fn services(&self) -> impl Iterator<Item = String> {
+        let named = |service| (1..=self.options.instances).map(move |n| format!("{}-{n}", program(service)));
+        Service::ALL.into_iter().flat_map(named)
+    }
+
     fn path(&self, name: &str, file: &str) -> String {
         self.data.join(name).join(file).display().to_string()
     }
@@ -150,7 +156,7 @@ impl Plan<'_> {
             Kind::Sentinel => ("redis-sentinel", "sentinel.conf", self.sentinel(name), true),
             Kind::Gateway => ("haproxy", "haproxy.cfg", self.gateway(name), false),
             Kind::Prometheus => ("prometheus", "prometheus.yml", self.prometheus(), false),
-            Kind::Order | Kind::Stock | Kind::Payment => ("settle", "settle.toml", self.service(name), false),
+            Kind::Order | Kind::Stock | Kind::Payment => ("settle", "settle.toml", self.service(name, kind), false),
         };
         let told = self.path(name, file);
         let words: Vec<String> = match kind {
@@ -223,7 +229,7 @@ impl Plan<'_> {
         text
     }
 
-    fn service(&self, name: &str) -> String {
+    fn service(&self, name: &str, kind: Kind) -> String {
         let options = self.options;
         let mut text = format!(
             "# Written by `settle up` at every start.\ninstance = \"{name}\"\nlisten = \"{}\"\nprotocol = \"{}\"\nchaos = {}\n\n\
@@ -235,6 +241,11 @@ impl Plan<'_> {
         );
         // Beside this file, where it is started: a path that holds however deep the folder is.
         text.push_str(&format!("\n[admin]\nlisten = \"{}\"\n", shop::admin::SOCKET));
+        if kind == Kind::Order {
+            let others = self.services().filter(|other| other != name);
+            let others: Vec<_> = others.map(|other| format!("\"{other}=http://{}\"", self.at(&other))).collect();
+            text.push_str(&format!("\n[watch]\ninstances = [{}]\n", others.join(", ")));
+        }
         for service in Service::ALL {
             let section = service.section();
             text.push_str(&format!("\n[{section}]\ndurability = \"{}\"\n", options.durability.word()));
@@ -260,14 +271,11 @@ impl Plan<'_> {
             "# Written by `settle up` at every start.\nglobal: { scrape_interval: 2s, evaluation_interval: 2s }\n\
                         rule_files: [rules.yml]\nscrape_configs:\n  - job_name: settle\n    static_configs:\n"
                 .to_owned();
-        for service in Service::ALL {
-            for n in 1..=self.options.instances {
-                let name = format!("{}-{n}", program(service));
-                text.push_str(&format!(
-                    "      - {{ targets: [\"{}\"], labels: {{ instance: {name} }} }}\n",
-                    self.at(&name)
-                ));
-            }
+        for name in self.services() {
+            text.push_str(&format!(
+                "      - {{ targets: [\"{}\"], labels: {{ instance: {name} }} }}\n",
+                self.at(&name)
+            ));
         }
         text.push_str(&format!(
             "  - job_name: gateway\n    static_configs: [{{ targets: [\"{}\"] }}]\n",

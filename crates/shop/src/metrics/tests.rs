@@ -104,6 +104,7 @@ fn full() -> Metrics {
     let definition = Name::literal("checkout");
     metrics.orchestrator(&OrchestratorFigures {
         stuck: Some(1),
+        leader: true,
         breakers: vec![(service, true)],
         definitions: vec![(definition, Protocol::Saga, 12)],
         ..OrchestratorFigures::default()
@@ -179,8 +180,8 @@ fn figures_are_exported_as_they_are() {
         "settle_store_batch_commands_bucket{le=\"+Inf\",service=\"stock\"} 6",
         "settle_store_batch_commands_sum{service=\"stock\"} 20.0",
         "settle_store_flush_duration_seconds_count{service=\"stock\"} 6",
-        "settle_store_connections_total{service=\"stock\"} 2",
         "settle_store_failovers_total{service=\"stock\"} 4",
+        "settle_store_connections_total{service=\"stock\"} 2",
         "settle_broker_events_total{broker=\"nats\",event=\"sent\"} 3",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -212,4 +213,29 @@ fn buckets_are_fine_enough_to_tell_percentiles_and_few_enough_to_export() {
         let off = (pair[1] / pair[0]).sqrt();
         assert!(off > 1.0 && off < 1.2, "{pair:?} is off by a factor of {off}");
     }
+}
+
+#[test]
+fn what_the_leader_alone_knows_is_exported_by_the_leader_alone() {
+    let metrics = Metrics::default();
+    let [leads, follows] = [true, false].map(|leader| OrchestratorFigures {
+        stuck: leader.then_some(40),
+        leader,
+        ..OrchestratorFigures::default()
+    });
+    let told = || {
+        let text = metrics.text();
+        let told = ["settle_transactions_stuck ", "settle_audit_findings ", "settle_audit_last_timestamp_seconds "];
+        told.map(|name| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned))
+    };
+    let said = |values: [&str; 3]| values.map(|value| Some(value.to_owned()));
+    metrics.orchestrator(&follows);
+    assert_eq!(told(), [None, None, None]);
+    metrics.orchestrator(&leads);
+    assert_eq!(told(), said(["40", "0", "0"]));
+    metrics.audited(2, Timestamp(7_000));
+    metrics.orchestrator(&OrchestratorFigures { stuck: None, ..leads });
+    assert_eq!(told(), said(["40", "2", "7"]), "what the log did not say is as it was");
+    metrics.orchestrator(&follows);
+    assert_eq!(told(), [None, None, None]);
 }
