@@ -138,7 +138,7 @@ fn it_says_what_is_not_installed() {
 /// What the server at this port answers to a GET, as JSON.
 fn get(port: u64, path: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: settle\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
@@ -201,5 +201,9 @@ fn the_page_of_each_order_instance_shows_everybody_and_what_the_leader_knows() {
             let stores = seen["stores"].as_array().cloned().unwrap_or_default();
             stores.iter().any(|store| store["service"] == "orders" && store["flush_p99_ms"].is_number())
         });
+    }
+    // The API is described wherever the shop is reached.
+    for port in [now["ports"]["gateway"].as_u64().unwrap(), now["ports"]["dashboard"].as_u64().unwrap()] {
+        assert_eq!(get(port, "/openapi.json").unwrap()["openapi"], "3.1.0");
     }
 }

@@ -33,6 +33,10 @@ pub struct Instance {
     /// What its paths begin with; empty or such as `/stock`.
     prefix: String,
     connection: Option<SendRequest<Empty<Bytes>>>,
+    /// Where whoever asks listens itself, if that is known.
+    own_port: Option<u16>,
+    /// Whether whoever asks was found to ask itself.
+    own: bool,
 }
 
 /// Where a process answers: `http://HOST:PORT`, with a path or without.
@@ -71,7 +75,7 @@ impl Instance {
     /// One at an address, `HOST:PORT`, whose paths begin with `prefix`.
     pub fn new(name: impl Into<String>, kind: Kind, address: impl Into<String>, prefix: impl Into<String>) -> Self {
         let (name, address, prefix) = (name.into(), address.into(), prefix.into());
-        Self { name, kind, guessed: false, address, prefix, connection: None }
+        Self { name, kind, guessed: false, address, prefix, connection: None, own_port: None, own: false }
     }
 
     /// One at a base URL, by whose address it is called, unless a name stands before it: `order-2=http://10.0.0.7:8001`. What it is, it tells by
@@ -91,6 +95,22 @@ impl Instance {
         let (address, prefix) = base_url(url)?;
         let name = name.unwrap_or(&address).to_owned();
         Ok(Self { guessed: true, ..Self::new(name, Kind::Order, address, prefix) })
+    }
+
+    /// The same, asked by a process that listens at this port, and may be the one at that address: all instances can be given one list.
+    #[must_use]
+    pub fn asked_from(self, own_port: u16) -> Self {
+        Self { own_port: Some(own_port), ..self }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is the process that asks, as was found with the first connection.
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// Asks how it is, and what it counts; the answer comes within [`PATIENCE_MS`], whatever it does.
@@ -136,6 +156,10 @@ impl Instance {
             None => {
                 let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
                 _ = stream.set_nodelay(true);
+                if let (Ok(from), Ok(to), Some(own)) = (stream.local_addr(), stream.peer_addr(), self.own_port) {
+                    // Who speaks to an address of its own machine does so from that address.
+                    self.own = from.ip() == to.ip() && to.port() == own;
+                }
                 let shaken = http1::handshake(TokioIo::new(stream)).await;
                 let (requests, connection) = shaken.map_err(|error| format!("{address}: {error}"))?;
                 // Its failure is also that of the request under way.
@@ -239,6 +263,18 @@ mod tests {
             assert_eq!(seen.figures.unwrap().queued, 3);
         }
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn who_asks_itself_finds_out() {
+        let (address, _) = process(StatusCode::OK, "ok").await;
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        for (own_port, is_own) in [(port, true), (port ^ 1, false)] {
+            let mut instance = Instance::at(&format!("http://{address}")).unwrap().asked_from(own_port);
+            assert!(!instance.is_own());
+            instance.look().await;
+            assert_eq!(instance.is_own(), is_own);
+        }
     }
 
     #[tokio::test]

@@ -90,6 +90,32 @@ fn the_gateway_knows_as_many_instances_as_there_are() {
     }
 }
 
+/// The page is for this machine, knows everybody by the name that the engine gives the container, and lets operators in by a password alone.
+#[test]
+fn the_page_of_an_order_instance_is_reached_from_this_machine_and_shows_everybody() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let services = services(&file);
+        assert_eq!(file["name"], PROJECT, "an engine names containers by it");
+        let many = profile.instances(Service::Orders);
+        let host = if many == 1 { "8001".to_owned() } else { format!("8001-{}", 8000 + many) };
+        assert_eq!(services["order"]["ports"], serde_json::json!([format!("127.0.0.1:{host}:{PORT_IN_CONTAINER}")]));
+        let environment = services["order"]["environment"].as_object().unwrap();
+        assert_eq!(substituted(environment["SETTLE_ADMIN__PASSWORD"].as_str().unwrap()), "");
+        let shown: Vec<&str> = environment["SETTLE_WATCH__INSTANCES"].as_str().unwrap().split(',').collect();
+        let mut containers = vec![];
+        for name in Service::ALL.map(program) {
+            let replicas = services[name]["deploy"]["replicas"].as_u64().unwrap();
+            containers
+                .extend((1..=replicas).map(|n| format!("{name}-{n}=http://settle-{name}-{n}:{PORT_IN_CONTAINER}")));
+        }
+        assert_eq!(shown, containers);
+        for name in ["stock", "payment"] {
+            assert!(services[name]["ports"].is_null(), "{name} is reached through the gateway alone");
+        }
+    }
+}
+
 #[test]
 fn everything_is_pinned_limited_looked_after_and_kept() {
     for profile in Profile::ALL {

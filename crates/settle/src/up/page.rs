@@ -3,7 +3,7 @@
 //! ```text
 //!   System ──publish──► Told (name, process, where in its life) ──► Everybody: looks at all of them at once ──► crate watch ──► /, /dashboard/…
 //!                                                                      /metrics, ROLE, PING, /proc
-//!   /orders/… /stock/… /payment/… ──guard──► the gateway
+//!   /orders/… /stock/… /payment/… /api ──guard──► the gateway
 //!   /admin/…                      ──guard──► the operators' socket of an order instance
 //! ```
 //!
