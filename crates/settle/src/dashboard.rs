@@ -28,7 +28,8 @@ pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(W
 /// Begins to watch an order instance that listens at this port, and whom its configuration names.
 pub(crate) fn of_order(config: &Config, port: u16, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
     let name = config.instance.to_string();
-    let about = About { chaos: config.chaos, production: config.production, ..about(&*name) };
+    let trace_url = config.trace_url().filter(|_| config.traces().is_some()).map(str::to_owned);
+    let about = About { chaos: config.chaos, production: config.production, trace_url, ..about(&*name) };
     let others = config.watched().iter().map(|url| {
         let instance = Instance::at(url).map_err(anyhow::Error::msg)?;
         Ok(instance.asked_from(port))

@@ -121,6 +121,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         },
         audit: Pace::HERE,
     };
+    let trace_url = args.traces.trace_url()?;
     // Nothing is made in a folder that could not be served from.
     let socket = args.data.join(shop::admin::SOCKET);
     std::os::unix::net::SocketAddr::from_pathname(&socket).with_context(|| {
@@ -142,7 +143,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let admin = bind_admin(&args.data)?;
     let (watch, watching) = dashboard::of_process(
-        About { chaos: args.chaos, production: args.production, ..dashboard::about("settle serve") },
+        About { chaos: args.chaos, production: args.production, trace_url, ..dashboard::about("settle serve") },
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
     )?;
     tell(&greeting(address, &args, &found));

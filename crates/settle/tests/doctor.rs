@@ -188,6 +188,19 @@ fn two_services_in_one_database() {
 }
 
 #[test]
+fn links_to_traces_that_nobody_makes() {
+    let healthy = Healthy::start();
+    let url = "trace_url = \"http://127.0.0.1:16686/trace/{trace_id}\"";
+    let linked = |endpoint: &str| healthy.configuration("") + &format!("\n[telemetry]\n{endpoint}{url}\n");
+    assert_finds("warning", healthy.doctor(&linked("")), "the page links to none, since nothing is traced");
+    let (_, text) = healthy.doctor(&linked("endpoint = \"http://127.0.0.1:9\"\n"));
+    assert!(
+        text.contains("ok       traces: they go to http://127.0.0.1:9, and the page links to http://127"),
+        "{text}"
+    );
+}
+
+#[test]
 fn faults_for_everybody() {
     let healthy = Healthy::start();
     let open = format!("listen = \"0.0.0.0:8001\"\nchaos = true\n{}", healthy.configuration(""));

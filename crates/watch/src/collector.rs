@@ -53,6 +53,8 @@ pub struct Titles {
     pub chaos: bool,
     /// See [`Snapshot::production`].
     pub production: bool,
+    /// See [`Snapshot::trace_url`].
+    pub trace_url: Option<String>,
 }
 
 /// What is remembered of one instance.
@@ -88,7 +90,7 @@ impl Collector {
 
     /// What is known before anything was seen.
     pub fn blank(&self, at: u64) -> Snapshot {
-        let Titles { title, version, chaos, production } = self.titles.clone();
+        let Titles { title, version, chaos, production, trace_url } = self.titles.clone();
         let operators = Operators::no("nobody has asked");
         let verdict = Verdict { level: Level::Warning, text: "Nothing was seen yet".to_owned() };
         let (rates, latency_ms) = (Rates::default(), Latency::default());
@@ -98,7 +100,7 @@ impl Collector {
         #[rustfmt::skip]
         let snapshot = Snapshot {
             at, title, version, verdict, audit, rates, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
-            violations, repairs, breakers, leader, instances, stores, marks, operators, chaos, production,
+            violations, repairs, breakers, leader, instances, stores, marks, operators, chaos, production, trace_url,
         };
         snapshot
     }

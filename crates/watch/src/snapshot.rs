@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub chaos: bool,
     /// Whether seeding and faults are refused.
     pub production: bool,
+    /// Where the back end shows a trace, with `{trace_id}` for its id; `None` if nothing is traced, or nobody said where.
+    pub trace_url: Option<String>,
 }
 
 /// Whether all is well, and why not.

@@ -260,7 +260,7 @@ services:
         };
         let all: Vec<String> = Service::ALL.into_iter().flat_map(named).collect();
         format!(
-            "      SETTLE_WATCH__INSTANCES: {}\n      SETTLE_ADMIN__PASSWORD: ${{SETTLE_ADMIN__PASSWORD:-}}\n",
+            "      # Jaeger's, with the profile observability.\n      SETTLE_TELEMETRY__TRACE_URL: \"http://127.0.0.1:16686/trace/{{trace_id}}\"\n      SETTLE_WATCH__INSTANCES: {}\n      SETTLE_ADMIN__PASSWORD: ${{SETTLE_ADMIN__PASSWORD:-}}\n",
             all.join(",")
         )
     }

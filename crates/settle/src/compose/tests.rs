@@ -49,6 +49,9 @@ fn every_service_would_start_with_its_environment() {
             let config = read_variables(&environment).unwrap_or_else(|error| panic!("{}: {error}", profile.name()));
             assert_eq!(config.listen.port(), PORT_IN_CONTAINER);
             assert!(config.listen.ip().is_unspecified(), "others must reach it");
+            if service == Service::Orders {
+                assert_eq!(config.trace_url(), Some("http://127.0.0.1:16686/trace/{trace_id}"));
+            }
             let options = config.redis(service).unwrap();
             let places: Vec<String> = match options.place {
                 redis_store::Place::Standalone { address } => vec![address],

@@ -75,6 +75,12 @@ pub(super) const TELEMETRY: &[Key] = &[
     key("sample_ratio", Kind::Number, "0.01", "0 to 1"),
     key("slow_ms", Kind::Whole, "1000", "a number of milliseconds"),
     key(
+        "trace_url",
+        Kind::Text,
+        "",
+        "where the back end shows a trace, such as http://127.0.0.1:16686/trace/{trace_id}; the page links there",
+    ),
+    key(
         "service",
         Kind::Text,
         "",

@@ -28,6 +28,7 @@ pub(super) fn examine(file: &Path, findings: &mut Findings) {
     findings.ok("configuration", format!("{} can be read", file.display()));
     exposure(&config, findings);
     for file in config.password_files() {
+    traces(&config, findings);
         secrecy(file, findings);
     }
     let databases: Vec<_> =
@@ -67,6 +68,23 @@ fn exposure(config: &Config, findings: &mut Findings) {
 }
 
 fn secrecy(file: &Path, findings: &mut Findings) {
+fn traces(config: &Config, findings: &mut Findings) {
+    match (config.traces(), config.trace_url()) {
+        (Some(told), Some(url)) => {
+            findings.ok("traces", format!("they go to {}, and the page links to {url}", told.endpoint));
+        }
+        (Some(told), None) => findings.ok(
+            "traces",
+            format!("they go to {}; set `telemetry.trace_url` for the page to link to them", told.endpoint),
+        ),
+        (None, Some(_)) => findings.warning(
+            "traces",
+            "the page links to none, since nothing is traced: set `telemetry.endpoint`, or remove `telemetry.trace_url`",
+        ),
+        (None, None) => {}
+    }
+}
+
     let shown = file.display();
     match std::fs::metadata(file) {
         Ok(found) if found.mode() & 0o077 != 0 => {

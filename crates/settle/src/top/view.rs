@@ -268,7 +268,7 @@ mod tests {
     /// Twenty instances, of which two are not well, after a minute of traffic.
     fn seen() -> Seen {
         let titles =
-            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, production: false };
+            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, ..Titles::default() };
         let mut collector = Collector::new(titles);
         let state = |n: u64, second: u64| match n {
             17 if second > 0 => State::Down,
