@@ -247,3 +247,13 @@ fn findings_as_json() {
     assert_eq!((code, &report["wrong"]), (0, &serde_json::json!(0)), "{text}");
     assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["about"] == "disk"), "{text}");
 }
+
+#[test]
+fn what_is_well_is_told_too() {
+    let healthy = Healthy::start();
+    let (code, text) = healthy.doctor(&healthy.configuration(""));
+    assert_eq!(code, 0, "{text}");
+    for line in ["ok       stock database: its clock and this machine's agree to within ", "ok       disk: "] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{text}");
+    }
+}
