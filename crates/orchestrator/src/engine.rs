@@ -75,7 +75,7 @@ pub(crate) struct Defined {
 /// One transaction that this engine drives.
 pub(crate) struct Live {
     pub(crate) id: TransactionId,
-    transaction: Arc<Transaction>,
+    pub(crate) transaction: Arc<Transaction>,
     pub(crate) writer: Writer,
     began: u64,
     /// It holds a place among the transactions in flight until it is answered.
@@ -375,7 +375,7 @@ impl Engine {
                 Effect::Alarm { step, verb, state } => {
                     let Some(service) = live.service(step) else { continue };
                     let branch = BranchId { transaction: live.id, step };
-                    live.within(|| {
+                    live.telling(&*self.observer, || {
                         tracing::error!(transaction = %live.id, step, participant = %service, %verb, ?state,
                             "the participant's branch contradicts the protocol; nothing was changed. \
                              Look at the transaction with `settle tx show`");
@@ -524,7 +524,7 @@ impl Engine {
             Failure::Unknown(unknown) => format!("{service}: {unknown}"),
             Failure::Violation(state) => format!("{service}: says that the branch is {state:?}"),
         };
-        live.within(|| {
+        live.telling(&*self.observer, || {
             tracing::error!(transaction = %live.id, step, participant = %service, %verb, attempts, error,
                 "the branch is stuck: it is still tried at a slow pace. See `settle tx list --state stuck`");
         });

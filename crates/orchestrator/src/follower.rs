@@ -15,6 +15,7 @@ use protocol::{Decision, Name, Outcome, Reply, Transaction, TransactionId, Verb}
 use tracing::{Level, debug};
 
 use crate::engine::Live;
+use crate::observe::Observer;
 
 /// Something of the observer's own that goes along from whoever asks for a transaction to its begin.
 pub type Origin = Option<Arc<dyn Any + Send + Sync>>;
@@ -107,9 +108,22 @@ impl Live {
         }
     }
 
-    /// Does something as a part of the transaction.
-    pub(crate) fn within(&self, work: impl FnOnce()) {
+    /// Does something as a part of the transaction, if it is followed.
+    fn within(&self, work: impl FnOnce()) {
         run(self.follower.as_deref(), None, work);
+    }
+
+    /// Tells a person of the transaction: with what it is about, which the observer knows, and its place in a trace, if it is followed.
+    pub(crate) fn telling(&self, observer: &dyn Observer, tell: impl FnOnce()) {
+        let mut tell = Some(|| self.within(tell));
+        let mut once = || {
+            if let Some(tell) = tell.take() {
+                tell();
+            }
+        };
+        observer.within(&self.transaction, &mut once);
+        // What an observer forgot is told all the same.
+        once();
     }
 
     /// Has a command sent as a part of the transaction.

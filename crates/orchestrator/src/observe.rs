@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{BranchId, BranchState, Name, Outcome, Protocol, Reply, TransactionId, Verb};
+use protocol::{BranchId, BranchState, Name, Outcome, Protocol, Reply, Transaction, TransactionId, Verb};
 
 use crate::follower::{Followed, Follower, Origin};
 
@@ -118,6 +118,12 @@ pub trait Observer: Send + Sync + 'static {
     /// Follows a transaction that begins, or is taken up, if it wants to.
     fn follow(&self, _: &Followed<'_>, _: Origin) -> Option<Arc<dyn Follower>> {
         None
+    }
+
+    /// Calls `work`, once, as a part of a transaction, followed or not: what is logged in it says what the transaction is about, which is written
+    /// in a context that only the application can read. Called when a person is to be told of a transaction, never on the hot path.
+    fn within(&self, _: &Transaction, work: &mut dyn FnMut()) {
+        work();
     }
 }
 

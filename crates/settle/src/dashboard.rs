@@ -25,11 +25,15 @@ pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(W
     Watch::start(about, source).context("cannot start the thread that watches")
 }
 
-/// Begins to watch an order instance, and whom its configuration names.
-pub(crate) fn of_order(config: &Config, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
+/// Begins to watch an order instance that listens at this port, and whom its configuration names.
+pub(crate) fn of_order(config: &Config, port: u16, vitals: Arc<dyn Vitals>) -> anyhow::Result<(Watch, Watching)> {
     let name = config.instance.to_string();
-    let about = About { chaos: config.chaos, production: config.production, ..about(&*name) };
-    let others = config.watched().iter().map(|url| Instance::at(url).map_err(anyhow::Error::msg));
+    let trace_url = config.trace_url().filter(|_| config.traces().is_some()).map(str::to_owned);
+    let about = About { chaos: config.chaos, production: config.production, trace_url, ..about(&*name) };
+    let others = config.watched().iter().map(|url| {
+        let instance = Instance::at(url).map_err(anyhow::Error::msg)?;
+        Ok(instance.asked_from(port))
+    });
     let others = others.collect::<anyhow::Result<Vec<_>>>()?;
     of_process(about, Own::new(name, Kind::Order, vitals).with(others))
 }
@@ -80,7 +84,12 @@ impl Source for Own {
             let figures = text.ok().map(|text| Figures::of(&parse(&text)));
             Seen { detail, figures, ..Seen::new(&**name, *kind, state) }
         };
-        let (own, others) = join(own, join_all(others.iter_mut().map(Instance::look))).await;
-        std::iter::once(own).chain(others).collect()
+        let (mut own, seen) = join(own, join_all(others.iter_mut().map(Instance::look))).await;
+        // A list for all instances has this one, too, under the name that it is known by.
+        if let Some(myself) = others.iter().find(|other| other.is_own()) {
+            myself.name().clone_into(&mut own.name);
+        }
+        let of_others = seen.into_iter().zip(&*others).filter(|(_, other)| !other.is_own());
+        std::iter::once(own).chain(of_others.map(|(seen, _)| seen)).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -121,6 +122,12 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     runtime.context("cannot start")?.block_on(run(args))
 }
 
+/// Makes the data folder, for this user's eyes alone; one that is there stays as it is.
+fn make_folder(data: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.with_context(|| format!("{}: cannot make the data folder", data.display()))
+}
+
 async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config {
         data: args.data.clone(),
@@ -141,6 +148,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         },
         audit: Pace::HERE,
     };
+    let trace_url = args.traces.trace_url()?;
     // Nothing is made in a folder that could not be served from.
     let socket = args.data.join(shop::admin::SOCKET);
     std::os::unix::net::SocketAddr::from_pathname(&socket).with_context(|| {
@@ -154,6 +162,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // The port first: whoever can't have it should hear so before a long recovery.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    make_folder(&args.data)?;
     let (shop, found) = tokio::select! {
         opened = Shop::open(config) => opened.map_err(unopened)?,
         // Whatever recovery has done stands, and the next start goes on from there.
@@ -162,7 +171,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let admin = bind_admin(&args.data)?;
     let (watch, watching) = dashboard::of_process(
-        About { chaos: args.chaos, production: args.production, ..dashboard::about("settle serve") },
+        About { chaos: args.chaos, production: args.production, trace_url, ..dashboard::about("settle serve") },
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
     )?;
     tell(&greeting(address, &args, &found));

@@ -17,6 +17,8 @@ pub(crate) const DEFAULT_RATIO: f64 = 0.01;
 pub(crate) const DEFAULT_SLOW_MS: u64 = 1_000;
 /// How long a stop waits for the last spans.
 const LAST: Duration = Duration::from_secs(2);
+/// What stands for the id of a trace in where it is shown.
+const TRACE_ID: &str = "{trace_id}";
 pub(crate) const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
 /// What `settle serve` can be told of traces.
@@ -34,6 +36,37 @@ pub(crate) struct TracesArgs {
     /// What takes so long is kept in any case. Milliseconds.
     #[arg(long, env = "SETTLE_TELEMETRY__SLOW_MS", value_name = "MS")]
     trace_slow_ms: Option<u64>,
+    /// Where the back end shows a trace, for the page to link to, such as `http://127.0.0.1:16686/trace/{trace_id}`.
+    #[arg(long, env = "SETTLE_TELEMETRY__TRACE_URL", value_name = "URL")]
+    trace_url: Option<String>,
+}
+
+/// Where traces are shown is an address that a page may link to, with a place for the id.
+///
+/// # Errors
+/// In words that go behind its key, if it is none.
+pub(crate) fn check_trace_url(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let strange = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '\\' | '`');
+    let is_one =
+        rest.is_some_and(|rest| rest.find('/').is_some_and(|host| host > 0 && rest[host..].contains(TRACE_ID)));
+    if is_one && !url.contains(strange) {
+        return Ok(());
+    }
+    Err(format!(
+        "is `{url}`: it is an address such as http://127.0.0.1:16686/trace/{TRACE_ID}, of http or https, with {TRACE_ID} behind the host"
+    ))
+}
+
+/// Where `settle up` has traces shown, if the environment that its services inherit says so.
+pub(crate) fn trace_url_of_environment() -> anyhow::Result<Option<String>> {
+    let traced = variable("SETTLE_TELEMETRY__ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let args = TracesArgs {
+        otlp_endpoint: traced,
+        trace_url: variable("SETTLE_TELEMETRY__TRACE_URL"),
+        ..TracesArgs::default()
+    };
+    args.trace_url()
 }
 
 /// How a process traces, as it was told.
@@ -52,6 +85,18 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl TracesArgs {
+    /// Where traces are shown, if there are any.
+    ///
+    /// # Errors
+    /// If that is no address with a place for the id.
+    pub(crate) fn trace_url(&self) -> anyhow::Result<Option<String>> {
+        let Some(url) = self.trace_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
+        if let Err(what) = check_trace_url(&url) {
+            bail!("--trace-url {what}");
+        }
+        Ok(self.told()?.map(|_| url))
+    }
+
     /// What it comes to, with what the environment says; `None` if nothing is to be traced.
     ///
     /// # Errors

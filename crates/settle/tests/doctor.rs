@@ -188,6 +188,19 @@ fn two_services_in_one_database() {
 }
 
 #[test]
+fn links_to_traces_that_nobody_makes() {
+    let healthy = Healthy::start();
+    let url = "trace_url = \"http://127.0.0.1:16686/trace/{trace_id}\"";
+    let linked = |endpoint: &str| healthy.configuration("") + &format!("\n[telemetry]\n{endpoint}{url}\n");
+    assert_finds("warning", healthy.doctor(&linked("")), "the page links to none, since nothing is traced");
+    let (_, text) = healthy.doctor(&linked("endpoint = \"http://127.0.0.1:9\"\n"));
+    assert!(
+        text.contains("ok       traces: they go to http://127.0.0.1:9, and the page links to http://127"),
+        "{text}"
+    );
+}
+
+#[test]
 fn faults_for_everybody() {
     let healthy = Healthy::start();
     let open = format!("listen = \"0.0.0.0:8001\"\nchaos = true\n{}", healthy.configuration(""));
@@ -233,4 +246,14 @@ fn findings_as_json() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &report["wrong"]), (0, &serde_json::json!(0)), "{text}");
     assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["about"] == "disk"), "{text}");
+}
+
+#[test]
+fn what_is_well_is_told_too() {
+    let healthy = Healthy::start();
+    let (code, text) = healthy.doctor(&healthy.configuration(""));
+    assert_eq!(code, 0, "{text}");
+    for line in ["ok       stock database: its clock and this machine's agree to within ", "ok       disk: "] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{text}");
+    }
 }

@@ -145,6 +145,28 @@ fn a_filter_that_cannot_be_used_is_told_and_a_failure_is_a_line_too() {
     assert!(String::from_utf8(pretty.stderr).unwrap().starts_with("settle: "));
 }
 
+/// Has the first order's commit not be acknowledged, and gives the line that says so.
+fn line_of_a_stuck_order(told: &Told) -> Value {
+    told.server.seed();
+    told.server.must("/payment/fault/set?point=before_commit&action=error");
+    told.server.must("/orders/checkout/0");
+    told.wait_for("the branch is stuck")
+}
+
+#[test]
+fn an_error_about_a_transaction_names_its_order_and_its_trace_where_there_is_one() {
+    let line = line_of_a_stuck_order(&Told::start("info", &["--chaos", "--attempts", "2"]));
+    assert_eq!((line["level"].as_str(), line["order"].as_str()), (Some("error"), Some("0")), "{line}");
+    assert!(line["transaction"].is_string() && line["trace_id"].is_null() && line["span_id"].is_null(), "{line}");
+
+    let traced = ["--chaos", "--attempts", "2", "--otlp-endpoint", "http://127.0.0.1:9"];
+    let told = Told::start("info", &traced);
+    let line = line_of_a_stuck_order(&told);
+    let trace = line["transaction"].as_str().unwrap().replace('-', "");
+    assert_eq!((line["order"].as_str(), line["trace_id"].as_str()), (Some("0"), Some(&*trace)), "{line}");
+    assert!(line["span_id"].is_string(), "{line}");
+}
+
 #[test]
 fn passwords_and_amounts_are_in_no_line_of_a_service() {
     let redis = servers::redis::Server::start(servers::redis::Persistence::Always).unwrap();

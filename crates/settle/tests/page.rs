@@ -112,7 +112,7 @@ fn a_running_shop_shows_itself_second_by_second() {
         (&"settle serve".into(), &true.into(), &"shop".into())
     );
     let members: Vec<&String> = snapshot.as_object().unwrap().keys().collect();
-    assert_eq!(members.len(), 24, "{members:?}");
+    assert_eq!(members.len(), 25, "{members:?}");
     assert_eq!(snapshot["stores"].as_array().unwrap().len(), 3);
     let late = Events::listen(&server.address).next();
     assert!(late.2["points"].as_array().unwrap().len() >= 4, "whoever comes late is told of before: {}", late.2);
@@ -334,4 +334,26 @@ fn the_page_of_a_system_shows_a_kill_a_freeze_and_the_recovery_within_two_second
     // An order instance shows itself.
     let own = format!("127.0.0.1:{}", component(&now, "order-1")["port"]);
     assert!(get(&own, "/dashboard/snapshot").contains("\"title\":\"order-1\""));
+}
+
+#[test]
+fn where_traces_are_shown_is_told_if_there_are_any_and_is_an_address() {
+    let shown = |flags: &[&str]| {
+        let folder = Folder::new();
+        let server = folder.serve(flags);
+        let answer = get(&server.address, "/dashboard/snapshot");
+        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert!(body.as_object().unwrap().contains_key("trace_url"), "{body}");
+        body["trace_url"].clone()
+    };
+    let url = "https://traces.example/trace/{trace_id}";
+    assert_eq!(shown(&["--trace-url", url, "--otlp-endpoint", "http://127.0.0.1:9"]), url);
+    assert_eq!(shown(&["--trace-url", url]), Value::Null, "nothing is traced");
+    for wrong in ["javascript:alert('{trace_id}')", "http://traces.example/trace", "http://{trace_id}/"] {
+        let folder = Folder::new();
+        common::unusable(
+            &folder.tool(&["serve", "--listen", "127.0.0.1:0", "--trace-url", wrong]),
+            &[&format!("--trace-url is `{wrong}`: it is an address such as http://127.0.0.1:16686/trace/{{trace_id}}")],
+        );
+    }
 }

@@ -138,7 +138,7 @@ fn it_says_what_is_not_installed() {
 /// What the server at this port answers to a GET, as JSON.
 fn get(port: u64, path: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: settle\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
@@ -169,4 +169,41 @@ fn prometheus_sees_every_instance_and_judges_by_the_rules() {
     assert!(rules.contains("TransactionsStuck") && rules.contains("settle:checkouts:rate1m"), "{rules}");
     kill_process(pid(&now, "payment-1").unwrap(), Signal::KILL).unwrap();
     wait_until("it is missed", || health("payment-1").as_deref() == Some("down"));
+}
+
+#[test]
+fn the_page_of_each_order_instance_shows_everybody_and_what_the_leader_knows() {
+    let data = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
+    command.args(["up", "--small", "--port", &free.to_string(), "--data"]).arg(data.path());
+    let _up = Up(command.stdout(Stdio::null()).spawn().unwrap());
+    wait_until("everything is ready", || {
+        let ready = |state: &Value| components(state).iter().all(|it| it["ready"] == true);
+        state(data.path()).is_some_and(|state| ready(&state))
+    });
+    let now = state(data.path()).unwrap();
+    for order in ["order-1", "order-2"] {
+        let port = now["ports"][order].as_u64().unwrap();
+        let mut seen = Value::Null;
+        wait_until("its page knows what the leader knows", || {
+            seen = get(port, "/dashboard/snapshot").unwrap_or_default();
+            seen["verdict"]["level"] == "good" && seen["stuck"] == 0 && seen["audit"].is_object()
+        });
+        let mut names: Vec<&str> =
+            seen["instances"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["order-1", "order-2", "payment-1", "payment-2", "stock-1", "stock-2"], "at {order}");
+        assert!(seen["leader"].as_str().unwrap().starts_with("order-"), "{seen}");
+        // Services in Redis know how long a batch takes there.
+        wait_until("a batch was timed", || {
+            let seen = get(port, "/dashboard/snapshot").unwrap_or_default();
+            let stores = seen["stores"].as_array().cloned().unwrap_or_default();
+            stores.iter().any(|store| store["service"] == "orders" && store["flush_p99_ms"].is_number())
+        });
+    }
+    // The API is described wherever the shop is reached.
+    for port in [now["ports"]["gateway"].as_u64().unwrap(), now["ports"]["dashboard"].as_u64().unwrap()] {
+        assert_eq!(get(port, "/openapi.json").unwrap()["openapi"], "3.1.0");
+    }
 }

@@ -253,9 +253,11 @@ impl Auditor {
             if before.is_none() {
                 let named = transactions.first();
                 let (transaction, branch) = (named.map(|it| it.transaction), named.map(Named::place));
+                let order = named.and_then(|it| it.order);
                 tracing::error!(
                     %text,
                     transaction = transaction.map(tracing::field::display),
+                    order = order.map(tracing::field::display),
                     branch,
                     "the audit found something that is off: see `GET /admin/audit` and docs/operating.md, conservation broken"
                 );

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use ledger::{EntityId, Entry, entries};
 use orchestrator::{Choice, Definition};
 use protocol::record::{self, RecordError};
-use protocol::{Name, Payload, Refusal, Step};
+use protocol::{Name, Payload, Refusal, Step, Transaction};
+use telemetry::Scope;
 
 use crate::orders::Order;
 
@@ -67,4 +68,11 @@ impl Claim {
     pub fn decode(context: &Payload) -> Result<Self, Refusal> {
         record::decode(context.as_slice()).map_err(|error| Refusal::new(entries::MALFORMED, &error.to_string()))
     }
+}
+
+/// Does something as a part of a checkout: what is logged in it names the order.
+pub(crate) fn within(transaction: &Transaction, work: &mut dyn FnMut()) {
+    let order = Claim::decode(&transaction.context).ok().map(|claim| claim.order);
+    // Not in the thread's own scope, which may be that of another checkout.
+    Scope { order, ..Scope::default() }.within(work);
 }

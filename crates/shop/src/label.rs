@@ -14,6 +14,20 @@ const MOST_BYTES: u64 = 64;
 /// # Errors
 /// What is wrong, and what to do.
 pub(crate) fn check(folder: &Path, service: &str) -> Result<(), String> {
+    if is_of(folder, service)? {
+        return Ok(());
+    }
+    let path = folder.join(FILE);
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = File::create(&path).map_err(failed)?;
+    writeln!(file, "{service}").and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// Whether `folder` is that of `service`; not, if nobody has labelled it.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(crate) fn is_of(folder: &Path, service: &str) -> Result<bool, String> {
     let path = folder.join(FILE);
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut label = String::new();
@@ -23,12 +37,9 @@ pub(crate) fn check(folder: &Path, service: &str) -> Result<(), String> {
         Err(error) => return Err(failed(error)),
     }
     match label.trim() {
-        whose if whose == service => Ok(()),
+        whose if whose == service => Ok(true),
         // An earlier build wrote none, and a power cut may have left an empty one.
-        "" => {
-            let mut file = File::create(&path).map_err(failed)?;
-            writeln!(file, "{service}").and_then(|()| file.sync_all()).map_err(failed)
-        }
+        "" => Ok(false),
         whose => Err(format!(
             "{} is the database of {whose}, as the file {FILE} in it says: put each folder back into its own place",
             folder.display()

@@ -131,7 +131,7 @@ impl OrderService {
                 _ => None,
             }
         } else {
-            Some(0)
+            None
         };
         let engine = self.orchestrator().engine();
         let (in_flight, queued) = engine.load();

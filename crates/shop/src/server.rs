@@ -161,6 +161,17 @@ pub fn open_store<M: embedded::Machine>(
     Ok((store, Found { service, opened }))
 }
 
+/// Looks at one of the databases while no shop runs, and changes nothing: what would be found, or why it would not open.
+///
+/// # Errors
+/// [`OpenShopError::Store`], [`OpenShopError::Label`].
+pub fn examine_store<M: embedded::Machine>(data: &Path, service: &'static str) -> Result<Found, OpenShopError> {
+    let folder = data.join(service);
+    let opened = embedded::examine::<M>(&folder).map_err(|error| OpenShopError::Store(service, error))?;
+    label::is_of(&folder, service).map_err(|why| OpenShopError::Label(service, why))?;
+    Ok(Found { service, opened })
+}
+
 impl Shop {
     /// Opens the databases, recovers what a crash left behind, and returns when checkouts can be served.
     ///
@@ -368,6 +379,7 @@ fn store_figures<M: embedded::Machine>(store: &Store<M>) -> StoreFigures {
         flushes: statistics.flushes,
         commands: statistics.commands,
         unknown: None,
+        failovers: None,
         disk_bytes: store.size_on_disk().ok(),
         batches: Some(Batches {
             commands: statistics.batch_commands.to_vec(),

@@ -89,6 +89,8 @@ fn body_for(operation: &Value) -> BoxedStrategy<Option<String>> {
         Just(Some("{\"point\":7}".to_owned())),
         Just(Some("[]".to_owned())),
         "[ -~]{0,60}".prop_map(Some),
+        // More than anybody has to say.
+        Just(Some("x".repeat(3 << 20))),
     ]
     .boxed()
 }
@@ -124,7 +126,8 @@ fn request_for(operation: &Operation<'_>) -> impl Strategy<Value = (Request<Body
         if body.is_some() {
             builder = builder.header("content-type", kind);
         }
-        let shown = format!("{method} {target} {body:?}");
+        let said = body.as_ref().map(|body| body.get(..100).unwrap_or(body));
+        let shown = format!("{method} {target} {said:?}");
         let request = builder.uri(&target).body(Body::from(body.unwrap_or_default()));
         (request.unwrap_or_else(|error| panic!("{shown}: {error}")), shown)
     })

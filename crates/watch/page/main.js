@@ -90,7 +90,7 @@ function head({ snapshot, lost, lastWord }) {
   }
   document.title = `${lost ? "? " : { good: "", warning: "! ", bad: "!! " }[level] ?? ""}${shown} · Settle`;
   const stuckCount = document.getElementById("stuck-count");
-  stuckCount.hidden = snapshot.stuck === 0;
+  stuckCount.hidden = !snapshot.stuck;
   say(stuckCount, String(snapshot.stuck));
   const chaosTab = document.getElementById("tab-chaos");
   if (chaosTab.hidden === snapshot.chaos) chaosTab.hidden = !snapshot.chaos;

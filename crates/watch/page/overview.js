@@ -103,7 +103,7 @@ export function overview(panel) {
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
     tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
-    tiles.stuck.set(count(snapshot.stuck), `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck > 0 ? "bad" : "good");
+    tiles.stuck.set(count(snapshot.stuck), snapshot.stuck === null ? "the leader knows" : `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck === null ? "" : snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;

@@ -109,7 +109,7 @@ function one(panel, id) {
   }
   function shown(view) {
     const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
-    const link = live.snapshot?.trace_url?.replace("{id}", encodeURIComponent(view.id));
+    const link = live.snapshot?.trace_url?.replace("{trace_id}", view.id.replaceAll("-", ""));
     return [
       el("dl", { class: "facts" },
         fact("State", standing(view)), fact("Decision", decision(view)), fact("Protocol", protocol(view)),

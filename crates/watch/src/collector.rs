@@ -53,6 +53,8 @@ pub struct Titles {
     pub chaos: bool,
     /// See [`Snapshot::production`].
     pub production: bool,
+    /// See [`Snapshot::trace_url`].
+    pub trace_url: Option<String>,
 }
 
 /// What is remembered of one instance.
@@ -88,17 +90,17 @@ impl Collector {
 
     /// What is known before anything was seen.
     pub fn blank(&self, at: u64) -> Snapshot {
-        let Titles { title, version, chaos, production } = self.titles.clone();
+        let Titles { title, version, chaos, production, trace_url } = self.titles.clone();
         let operators = Operators::no("nobody has asked");
         let verdict = Verdict { level: Level::Warning, text: "Nothing was seen yet".to_owned() };
         let (rates, latency_ms) = (Rates::default(), Latency::default());
-        let [in_flight, queued, unsettled, in_doubt, stuck, dead_letters, violations, repairs] = [0; 8];
+        let [in_flight, queued, unsettled, in_doubt, dead_letters, violations, repairs] = [0; 7];
         let (definitions, breakers, instances, stores, marks) = (vec![], vec![], vec![], vec![], vec![]);
-        let (audit, leader) = (None, None);
+        let (audit, leader, stuck) = (None, None, None);
         #[rustfmt::skip]
         let snapshot = Snapshot {
             at, title, version, verdict, audit, rates, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
-            violations, repairs, breakers, leader, instances, stores, marks, operators, chaos, production,
+            violations, repairs, breakers, leader, instances, stores, marks, operators, chaos, production, trace_url,
         };
         snapshot
     }
@@ -190,7 +192,7 @@ impl Collector {
         now.unsettled = up().map(|it| it.unsettled).sum();
         now.in_doubt = up().map(|it| it.in_doubt).sum();
         // The leader counts them for all.
-        now.stuck = up().map(|it| it.stuck).max().unwrap_or_default();
+        now.stuck = up().filter_map(|it| it.stuck).max();
         now.dead_letters = total(Counter::DeadLetters);
         now.violations = total(Counter::Violations);
         now.repairs = total(Counter::Repairs);

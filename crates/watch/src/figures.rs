@@ -5,10 +5,10 @@
 //! | `settle_transactions_total`, `…_turned_away`  | outcomes a second                           |
 //! | `settle_transaction_duration_seconds_bucket`  | percentiles                                 |
 //! | `settle_http_requests_total`                  | requests and errors a second, without those of whoever watches |
-//! | `settle_transactions_…` (gauges)              | in flight, queued, unsettled, in doubt, stuck |
+//! | `settle_transactions_…` (gauges)              | in flight, queued, unsettled, in doubt; of the leader: stuck |
 //! | `settle_store_…`                              | stores                                      |
 //! | `settle_breaker_…`, `settle_protocol…`        | breakers, definitions                       |
-//! | `settle_audit_…`                              | the continuous auditor's last word          |
+//! | `settle_audit_…`                              | the continuous auditor's last word, of the leader |
 //! | `process_…`                                   | processor, memory, and whether it began anew |
 
 use std::collections::BTreeMap;
@@ -98,8 +98,8 @@ pub struct Figures {
     pub unsettled: u64,
     /// Taken up by recovery and not decided.
     pub in_doubt: u64,
-    /// With a dead letter, as this one knows.
-    pub stuck: u64,
+    /// With a dead letter, in the whole system; known by whoever leads.
+    pub stuck: Option<u64>,
     /// Whether it leads.
     pub leads: bool,
     /// Resident memory.
@@ -112,7 +112,7 @@ pub struct Figures {
     pub abort_percents: BTreeMap<String, u64>,
     /// Whether each store can be reached.
     pub stores: BTreeMap<String, bool>,
-    /// What the auditor said last, if there is one.
+    /// What the auditor said last, if there is one; known by whoever leads.
     pub audit: Option<AuditFigures>,
 }
 
@@ -139,6 +139,10 @@ impl Figures {
         let mut figures = Self::default();
         for sample in &exposition.samples {
             figures.take(sample);
+        }
+        if !figures.leads {
+            // Its business no longer, or never: a 0 would be no answer.
+            (figures.stuck, figures.audit) = (None, None);
         }
         figures
     }
@@ -177,7 +181,7 @@ impl Figures {
             "settle_transactions_queued" => self.queued = whole(value),
             "settle_transactions_unsettled" => self.unsettled = whole(value),
             "settle_transactions_in_doubt" => self.in_doubt = whole(value),
-            "settle_transactions_stuck" => self.stuck = whole(value),
+            "settle_transactions_stuck" => self.stuck = Some(whole(value)),
             "settle_barrier_violations_total" => self.add(Counter::Violations, value),
             "settle_barrier_repairs_total" => self.add(Counter::Repairs, value),
             "settle_dead_letters_total" => self.add(Counter::DeadLetters, value),

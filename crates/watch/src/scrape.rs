@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 
 use crate::collector::Seen;
 use crate::figures::Figures;
-use crate::limits::{MAX_TEXT_BYTES, PATIENCE_MS};
+use crate::limits::{MAX_TEXT_BYTES, MAX_WORD_BYTES, PATIENCE_MS};
 use crate::openmetrics::parse;
 use crate::snapshot::{Kind, State};
 
@@ -33,6 +33,10 @@ pub struct Instance {
     /// What its paths begin with; empty or such as `/stock`.
     prefix: String,
     connection: Option<SendRequest<Empty<Bytes>>>,
+    /// Where whoever asks listens itself, if that is known.
+    own_port: Option<u16>,
+    /// Whether whoever asks was found to ask itself.
+    own: bool,
 }
 
 /// Where a process answers: `http://HOST:PORT`, with a path or without.
@@ -71,16 +75,42 @@ impl Instance {
     /// One at an address, `HOST:PORT`, whose paths begin with `prefix`.
     pub fn new(name: impl Into<String>, kind: Kind, address: impl Into<String>, prefix: impl Into<String>) -> Self {
         let (name, address, prefix) = (name.into(), address.into(), prefix.into());
-        Self { name, kind, guessed: false, address, prefix, connection: None }
+        Self { name, kind, guessed: false, address, prefix, connection: None, own_port: None, own: false }
     }
 
-    /// One at a base URL, by whose address it is called. What it is, it tells by the databases that it has.
+    /// One at a base URL, by whose address it is called, unless a name stands before it: `order-2=http://10.0.0.7:8001`. What it is, it tells by
+    /// the databases that it has.
     ///
     /// # Errors
     /// See [`base_url`].
     pub fn at(url: &str) -> Result<Self, String> {
+        let is_name = |word: &str| {
+            let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !word.is_empty() && word.len() <= MAX_WORD_BYTES && word.chars().all(usual)
+        };
+        let (name, url) = match url.split_once('=') {
+            Some((name, url)) if is_name(name) => (Some(name), url),
+            _ => (None, url),
+        };
         let (address, prefix) = base_url(url)?;
-        Ok(Self { guessed: true, ..Self::new(address.clone(), Kind::Order, address, prefix) })
+        let name = name.unwrap_or(&address).to_owned();
+        Ok(Self { guessed: true, ..Self::new(name, Kind::Order, address, prefix) })
+    }
+
+    /// The same, asked by a process that listens at this port, and may be the one at that address: all instances can be given one list.
+    #[must_use]
+    pub fn asked_from(self, own_port: u16) -> Self {
+        Self { own_port: Some(own_port), ..self }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is the process that asks, as was found with the first connection.
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// Asks how it is, and what it counts; the answer comes within [`PATIENCE_MS`], whatever it does.
@@ -126,6 +156,10 @@ impl Instance {
             None => {
                 let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
                 _ = stream.set_nodelay(true);
+                if let (Ok(from), Ok(to), Some(own)) = (stream.local_addr(), stream.peer_addr(), self.own_port) {
+                    // Who speaks to an address of its own machine does so from that address.
+                    self.own = from.ip() == to.ip() && to.port() == own;
+                }
                 let shaken = http1::handshake(TokioIo::new(stream)).await;
                 let (requests, connection) = shaken.map_err(|error| format!("{address}: {error}"))?;
                 // Its failure is also that of the request under way.
@@ -182,6 +216,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_may_be_given_a_name() {
+        let named = |text: &str| Instance::at(text).map(|it| (it.name, it.address));
+        let at = |name: &str| Ok((name.to_owned(), "10.0.0.7:8001".to_owned()));
+        assert_eq!(named("order-2=http://10.0.0.7:8001"), at("order-2"));
+        assert_eq!(named("http://10.0.0.7:8001"), at("10.0.0.7:8001"));
+        for wrong in ["=http://10.0.0.7:8001", "order 2=http://10.0.0.7:8001", "order-2=10.0.0.7:8001", "order-2"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+
     /// A process whose metrics say that it keeps stock, with a health of its own; how many connections it was asked on.
     async fn process(status: StatusCode, health: &'static str) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -218,6 +263,18 @@ mod tests {
             assert_eq!(seen.figures.unwrap().queued, 3);
         }
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn who_asks_itself_finds_out() {
+        let (address, _) = process(StatusCode::OK, "ok").await;
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        for (own_port, is_own) in [(port, true), (port ^ 1, false)] {
+            let mut instance = Instance::at(&format!("http://{address}")).unwrap().asked_from(own_port);
+            assert!(!instance.is_own());
+            instance.look().await;
+            assert_eq!(instance.is_own(), is_own);
+        }
     }
 
     #[tokio::test]

@@ -31,8 +31,8 @@ pub struct Snapshot {
     pub unsettled: u64,
     /// Taken up by recovery and not decided yet.
     pub in_doubt: u64,
-    /// With a dead letter.
-    pub stuck: u64,
+    /// With a dead letter; `None` if no leader is seen: it alone knows.
+    pub stuck: Option<u64>,
     /// Branches that would not acknowledge, ever.
     pub dead_letters: u64,
     /// Commands that contradicted their branch, ever.
@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub chaos: bool,
     /// Whether seeding and faults are refused.
     pub production: bool,
+    /// Where the back end shows a trace, with `{trace_id}` for its id; `None` if nothing is traced, or nobody said where.
+    pub trace_url: Option<String>,
 }
 
 /// Whether all is well, and why not.

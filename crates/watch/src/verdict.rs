@@ -10,6 +10,7 @@
 //! | warning | transactions are stuck                                       | `1 transaction is stuck`                               |
 //! | warning | a breaker is open                                            | `Checkouts are turned away: stock does not answer`     |
 //! | warning | an instance is down or frozen                                | `redis-stock-1 is down`                                |
+//! | warning | no leader is seen, though somebody serves orders              | `No leader is seen: what is stuck is not known`        |
 //! | warning | an instance does not reach its database                      | `order-1 does not reach the orders database`           |
 //! | warning | one checkout in a hundred takes more than a second           | `Slow: p99 1.5 s`                                      |
 //! | warning | recovery left transactions undecided for ten seconds         | `1 transaction is in doubt`                            |
@@ -42,7 +43,8 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
     let audited =
         if snapshot.audit.is_some_and(|audit| audit.complete) { "Money and stock agree" } else { "Not audited yet" };
     let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
-    Verdict { level: Level::Good, text: format!("{audited} · {} stuck · {latency}", snapshot.stuck) }
+    let stuck = snapshot.stuck.map_or("nobody here knows what is stuck".to_owned(), |stuck| format!("{stuck} stuck"));
+    Verdict { level: Level::Good, text: format!("{audited} · {stuck} · {latency}") }
 }
 
 fn told(mut reasons: Vec<String>) -> Option<String> {
@@ -84,8 +86,8 @@ fn bad(snapshot: &Snapshot) -> Vec<String> {
 
 fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
     let mut reasons = vec![];
-    if snapshot.stuck > 0 {
-        reasons.push(are(snapshot.stuck, "stuck"));
+    if let Some(stuck) = snapshot.stuck.filter(|stuck| *stuck > 0) {
+        reasons.push(are(stuck, "stuck"));
     }
     for breaker in snapshot.breakers.iter().filter(|breaker| breaker.open) {
         reasons.push(format!("Checkouts are turned away: {} does not answer", breaker.service));
@@ -94,6 +96,10 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
         if matches!(it.state, State::Down | State::Frozen) {
             reasons.push(format!("{} is {}", it.name, it.state.words()));
         }
+    }
+    let leads_or_could = |it: &Instance| matches!(it.kind, Kind::Shop | Kind::Order) && it.state == State::Up;
+    if snapshot.stuck.is_none() && snapshot.instances.iter().any(leads_or_could) {
+        reasons.push("No leader is seen: what is stuck is not known".to_owned());
     }
     for service in services(snapshot) {
         for store in stores(snapshot, service).filter(|store| !store.up) {
@@ -196,6 +202,7 @@ mod tests {
         snapshot.breakers = vec![Breaker { service: "stock".to_owned(), open: false, trips: 3 }];
         snapshot.audit = audit(NOW - 1_000, 0, true);
         snapshot.latency_ms.p99 = Some(12.3);
+        snapshot.stuck = Some(0);
         snapshot
     }
 
@@ -231,8 +238,9 @@ mod tests {
             (|it| of(it, Kind::Gateway, State::Down), Bad, "Nobody serves at the gateway"),
             (|it| it.instances = vec![instance("shop", Kind::Shop, State::Down)], Bad, "Nobody serves the shop"),
             (|it| it.stores.iter_mut().for_each(|it| it.up = false), Bad, "Nobody reaches the orders database"),
-            (|it| it.stuck = 1, Warning, "1 transaction is stuck"),
-            (|it| it.stuck = 3, Warning, "3 transactions are stuck"),
+            (|it| it.stuck = Some(1), Warning, "1 transaction is stuck"),
+            (|it| it.stuck = Some(3), Warning, "3 transactions are stuck"),
+            (|it| it.stuck = None, Warning, "No leader is seen: what is stuck is not known"),
             (|it| it.breakers[0].open = true, Warning, "Checkouts are turned away: stock does not answer"),
             (|it| it.instances[0].state = State::Down, Warning, "order-1 is down"),
             (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),
@@ -266,7 +274,7 @@ mod tests {
     #[test]
     fn the_worst_is_told_and_no_more_reasons_than_people_read() {
         let change = |it: &mut Snapshot| {
-            (it.violations, it.stuck) = (1, 1);
+            (it.violations, it.stuck) = (1, Some(1));
             of(it, Kind::Order, State::Down);
         };
         assert_eq!(judged(change, 0), (Level::Bad, "1 barrier violation · Nobody serves orders".to_owned()));
@@ -274,7 +282,7 @@ mod tests {
         let (level, text) = judged(change, 0);
         assert_eq!((level, text.as_str()), (Level::Bad, "Nobody serves at the gateway"));
         let change = |it: &mut Snapshot| {
-            it.stuck = 1;
+            it.stuck = Some(1);
             for at in [0, 2, 4, 7] {
                 it.instances[at].state = State::Down;
             }

@@ -44,7 +44,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::{OpenError, StoreError};
-pub use recovery::Opened;
+pub use recovery::{Opened, examine};
 pub use statistics::{BUCKETS, Statistics};
 pub use store::Store;
 

@@ -3,7 +3,7 @@
 //! as earlier builds have it, which says who holds it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 use crate::error::{OpenError, io_error};
@@ -33,12 +33,8 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // Who holds it is a courtesy: an unreadable answer is no reason for another error.
-                let holder = match file.read_to_string(&mut pid) {
-                    Ok(_) if pid.trim().parse::<u32>().is_ok() => format!("process {}", pid.trim()),
-                    _ => "another process".to_owned(),
-                };
-                return Err(OpenError::InUse { folder: folder.to_owned(), holder });
+                _ = file.read_to_string(&mut pid);
+                return Err(OpenError::InUse { folder: folder.to_owned(), holder: holder(&pid) });
             }
             Err(TryLockError::Error(source)) => {
                 return Err(io_error(&path, "lock the lock file")(source));
@@ -49,5 +45,35 @@ impl FolderLock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io_error(&path, "write the process id to the lock file"))?;
         Ok(FolderLock { _folder: own, _file: file })
+    }
+}
+
+/// Keeps the folder from being opened while it is looked at, without a trace in it. Whoever else looks may do so.
+pub(crate) fn glance(folder: &Path) -> Result<Vec<File>, OpenError> {
+    let path = folder.join(FILE);
+    let mut held = vec![File::open(folder).map_err(io_error(folder, "open the folder"))?];
+    match File::open(&path) {
+        Ok(file) => held.push(file),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error(&path, "open the lock file")(error)),
+    }
+    for file in &held {
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = std::fs::read_to_string(&path).unwrap_or_default();
+                return Err(OpenError::InUse { folder: folder.to_owned(), holder: holder(&pid) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(&path, "lock the folder")(source)),
+        }
+    }
+    Ok(held)
+}
+
+/// Who holds the lock, by what stands in its file. It is a courtesy: what cannot be read is no reason for another error.
+fn holder(text: &str) -> String {
+    match text.trim().parse::<u32>() {
+        Ok(pid) => format!("process {pid}"),
+        Err(_) => "another process".to_owned(),
     }
 }

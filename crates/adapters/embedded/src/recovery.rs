@@ -12,6 +12,7 @@ use crate::journal::format::{self, SECTOR};
 use crate::journal::reader::{Batch, End, Segment, Step};
 use crate::journal::writer::{Place, Writer};
 use crate::journal::{self, Listing, segment_file};
+use crate::lock::glance;
 use crate::snapshot::{self, snapshot_file};
 use crate::{Durability, Machine, Options};
 
@@ -48,8 +49,28 @@ struct Tail {
     last: Option<Batch>,
 }
 
-pub(crate) fn recover<M: Machine>(folder: &Path, options: &Options) -> Result<Recovered<M>, OpenError> {
+/// What a folder holds, read and judged whole.
+struct Whole<M> {
+    listing: Listing,
+    machine: M,
+    opened: Opened,
+    tail: Option<Tail>,
+}
+
+/// Reads the store in a folder as [`Store::open`](crate::Store::open) would, and changes nothing: what would be found, or why it would not open.
+///
+/// # Errors
+/// [`OpenError`]: the folder is in use, foreign or damaged, or the operating system refuses something.
+pub fn examine<M: Machine>(folder: &Path) -> Result<Opened, OpenError> {
     let began = Instant::now();
+    let _nobody_writes = glance(folder)?;
+    let Whole { mut opened, tail, .. } = read::<M>(folder)?;
+    opened.torn_bytes = tail.map_or(0, |tail| tail.end.torn);
+    opened.took = began.elapsed();
+    Ok(opened)
+}
+
+fn read<M: Machine>(folder: &Path) -> Result<Whole<M>, OpenError> {
     let listing = Listing::read(folder).map_err(io_error(folder, "list the folder"))?;
     let mut opened = Opened {
         snapshot: listing.snapshots.last().copied(),
@@ -65,6 +86,12 @@ pub(crate) fn recover<M: Machine>(folder: &Path, options: &Options) -> Result<Re
     };
     opened.sequence = opened.snapshot.unwrap_or(0);
     let tail = replay(folder, &listing, &mut machine, &mut opened)?;
+    Ok(Whole { listing, machine, opened, tail })
+}
+
+pub(crate) fn recover<M: Machine>(folder: &Path, options: &Options) -> Result<Recovered<M>, OpenError> {
+    let began = Instant::now();
+    let Whole { listing, machine, mut opened, tail } = read::<M>(folder)?;
 
     // Nothing is damaged: from here on the folder may be changed.
     let disk = &*options.disk;

@@ -26,6 +26,8 @@ pub struct Examined {
     pub warnings: Vec<String>,
     /// By how much the server's clock is ahead of this machine's, in milliseconds; negative: behind.
     pub ahead: Option<i64>,
+    /// The server's folder, if it runs on this machine and says so.
+    pub folder: Option<String>,
 }
 
 /// Looks at a database. Changes nothing.
@@ -111,6 +113,14 @@ impl Examined {
                 link.address
             ));
         }
+        if is_here(&link.address) {
+            self.folder = match link.ask(Words::new().word("CONFIG").word("GET").word("dir"))? {
+                Value::Array(parts) => parts.get(1).map(shown),
+                Value::Map(pairs) => pairs.first().map(|(_, folder)| shown(folder)),
+                // It may be renamed, or forbidden.
+                _ => None,
+            };
+        }
         if let Value::Array(parts) = link.ask(Words::new().word("TIME"))?
             && let [seconds, micros] = &*parts
             && let (Ok(seconds), Ok(micros)) = (shown(seconds).parse::<i64>(), shown(micros).parse::<i64>())
@@ -120,4 +130,10 @@ impl Examined {
         }
         Ok(())
     }
+}
+
+/// Whether `HOST:PORT` is on this machine.
+fn is_here(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
 }

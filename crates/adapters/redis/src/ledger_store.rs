@@ -11,7 +11,7 @@ use redis::Value;
 use crate::answers::only;
 use crate::error::OpenError;
 use crate::options::Options;
-use crate::queue::Statistics;
+use crate::statistics::Statistics;
 use crate::store::ScriptStore;
 
 mod audit;

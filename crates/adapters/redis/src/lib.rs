@@ -121,6 +121,7 @@ mod options;
 mod queue;
 mod script;
 mod sentinel;
+mod statistics;
 mod store;
 mod writer;
 
@@ -129,7 +130,8 @@ pub use examine::{Examined, examine};
 pub use ledger_store::RedisLedger;
 pub use log_store::{ClaimWords, EndedPage, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};
-pub use queue::{Answers, Statistics};
+pub use queue::Answers;
 pub use redis::Value;
 pub use script::{Script, Words};
+pub use statistics::{BUCKETS, Statistics};
 pub use store::{ScriptStore, not_done};

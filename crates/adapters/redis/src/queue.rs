@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestrator::{Done, StoreFailure};
@@ -10,6 +12,7 @@ use protocol::limits::{MAX_STORE_BATCH_BYTES, MAX_STORE_QUEUE};
 use redis::Value;
 
 use crate::script::Words;
+use crate::statistics::Statistics;
 
 /// How long the next batch behind a crowd waits for company. A lone caller never waits.
 const GATHER: Duration = Duration::from_micros(300);
@@ -33,19 +36,6 @@ impl Job {
     }
 }
 
-/// What a store has done since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Statistics {
-    /// Batches sent.
-    pub batches: u64,
-    /// Scripts in them.
-    pub scripts: u64,
-    /// Scripts whose outcome nobody knows.
-    pub unknown: u64,
-    /// Connections made, the first included.
-    pub connections: u64,
-}
-
 enum Phase {
     Open,
     Closing,
@@ -65,14 +55,16 @@ struct Queue {
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    /// Counted by whoever listens to the Sentinels.
+    failovers: Arc<AtomicU64>,
 }
 
 impl Shared {
-    /// An empty queue, of a store that is connected.
-    pub(crate) fn new() -> Self {
+    /// An empty queue, of a store that is connected, and whose failovers are counted there.
+    pub(crate) fn new(failovers: Arc<AtomicU64>) -> Self {
         let statistics = Statistics { connections: 1, ..Statistics::default() };
         let queue = Queue { jobs: VecDeque::new(), scripts: 0, phase: Phase::Open, statistics, trouble: None };
-        Self { queue: Mutex::new(queue), work: Condvar::new() }
+        Self { queue: Mutex::new(queue), work: Condvar::new(), failovers }
     }
 
     /// Takes no more jobs in; those that wait are still to be done.
@@ -153,7 +145,8 @@ impl Shared {
     }
 
     pub(crate) fn statistics(&self) -> Statistics {
-        self.queue.lock().statistics
+        let failovers = self.failovers.load(Ordering::Relaxed);
+        Statistics { failovers, ..self.queue.lock().statistics }
     }
 
     /// Waits for jobs and takes up to `most` scripts' worth; none when the store is to be closed. Behind a `crowd` it waits a moment longer: those

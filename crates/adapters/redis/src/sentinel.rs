@@ -9,7 +9,7 @@
 //! the highest one that any Sentinel has told is believed, and never an older one again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,14 @@ impl Compass {
                     why: "none has answered yet".to_owned(),
                 })
             }
+        }
+    }
+
+    /// Where it is counted how often the master came to be at another address; never, if there are no Sentinels to say so.
+    pub(crate) fn failovers(&self) -> Arc<AtomicU64> {
+        match self {
+            Self::Fixed(_) => Arc::default(),
+            Self::Sentinel(watch) => Arc::clone(&watch.shared.failovers),
         }
     }
 
@@ -120,6 +128,8 @@ pub(crate) fn word(address: &str, master: &str, patience: Duration) -> Result<Wo
 struct Shared {
     master: String,
     seat: Mutex<Option<Seat>>,
+    /// How often that was at another address than before.
+    failovers: Arc<AtomicU64>,
     /// How many replicas there are, as each of the Sentinels said last.
     replicas: Mutex<Vec<u32>>,
     ended: AtomicBool,
@@ -134,7 +144,8 @@ impl Shared {
         let mut known = self.seat.lock();
         let newer = known.as_ref().is_none_or(|known| seat.epoch > known.epoch);
         if newer {
-            if let Some(before) = &*known {
+            if let Some(before) = known.as_ref().filter(|before| before.address != seat.address) {
+                self.failovers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     master = self.master,
                     from = &*before.address,
@@ -163,6 +174,7 @@ impl Watch {
         let shared = Arc::new(Shared {
             master: master.to_owned(),
             seat: Mutex::new(None),
+            failovers: Arc::default(),
             replicas: Mutex::new(vec![0; sentinels.len()]),
             ended: AtomicBool::new(false),
         });
@@ -329,6 +341,7 @@ mod tests {
         let shared = Shared {
             master: "shop".to_owned(),
             seat: Mutex::new(None),
+            failovers: Arc::default(),
             replicas: Mutex::new(vec![0; 2]),
             ended: AtomicBool::new(false),
         };
@@ -339,5 +352,8 @@ mod tests {
         shared.learn(1, (seat("b:1", 4), 1));
         assert_eq!(*shared.seat.lock(), Some(seat("b:1", 4)));
         assert_eq!(*shared.replicas.lock(), [2, 1]);
+        assert_eq!(shared.failovers.load(Ordering::Relaxed), 1, "the first is no failover, and one is told by many");
+        shared.learn(0, (seat("b:1", 5), 2));
+        assert_eq!(shared.failovers.load(Ordering::Relaxed), 1, "and of a failed one, only the epoch is left");
     }
 }

@@ -11,8 +11,9 @@ use redis::Value;
 use crate::answers::{Unreadable, only, wants_more, words};
 use crate::error::OpenError;
 use crate::options::Options;
-use crate::queue::{Answers, Job, Shared, Statistics};
+use crate::queue::{Answers, Job, Shared};
 use crate::script::{Script, Words, call};
+use crate::statistics::Statistics;
 use crate::writer::{Names, Writer};
 
 /// What the server's clock says, in milliseconds.

@@ -86,7 +86,7 @@ impl Writer {
             Some(identity) => identity,
             None => baptise(&mut link, names, options)?,
         };
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(compass.failovers()));
         let name = names.service.as_str();
         tracing::info!(store = name, address = link.address, run_id = link.run_id, "opened a store in Redis");
         let talk = Talk {
@@ -315,6 +315,7 @@ impl Talk {
                 .write(&mut bytes);
             Words::new().word("WAIT").number(i64::from(replicas)).number(millis(self.options.wait)).write(&mut bytes);
         }
+        let began = Instant::now();
         let sent = link.send(&bytes);
         self.bytes = bytes;
         let mut values = Vec::with_capacity(scripts);
@@ -343,10 +344,8 @@ impl Talk {
             Err(Broken(why)) => return Exchange::Unknown(format!("{} gave no answer: {why}", link.address)),
         };
         self.spoke = Instant::now();
-        self.shared.count(|statistics| {
-            statistics.batches += 1;
-            statistics.scripts += scripts as u64;
-        });
+        let took = self.spoke - began;
+        self.shared.count(|statistics| statistics.answered(scripts as u64, took));
         if self.compass.seat().ok().as_ref() != Some(&seat) {
             return Exchange::Unknown(format!("{} is no longer the master", link.address));
         }
@@ -402,7 +401,11 @@ impl Talk {
                 if for_good {
                     tracing::error!(store = self.name, why, "the store is gone: nothing more is written");
                 }
-                tracing::warn!(store = self.name, why, "no connection");
+                tracing::warn!(
+                    store = self.name,
+                    why,
+                    "no connection to the database: nothing of what waits for it was sent, its callers are told so, and the next one tries again"
+                );
                 self.failed = Some((Instant::now(), why.clone()));
                 Err(why)
             }

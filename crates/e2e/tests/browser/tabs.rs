@@ -75,6 +75,23 @@ fn transactions_are_found_and_one_is_told_as_a_timeline() {
 }
 
 #[test]
+fn a_transaction_that_is_traced_links_to_its_trace() {
+    let traced =
+        ["--otlp-endpoint", "http://127.0.0.1:9", "--trace-url", "http://127.0.0.1:16686/trace/{trace_id}?embed=1"];
+    let mut visit = Visit::to(e2e::Server::start(&traced), "#/transactions");
+    let paid = visit.order(100);
+    visit.client.done(&format!("/orders/checkout/{paid}"));
+    let page = &mut visit.page;
+    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    page.click("tbody th a");
+    page.wait_for("document.querySelector('dl.facts a[href^=\"http:\"]')");
+    let id = page.eval("location.hash.split('/')[2]").as_str().unwrap().replace('-', "");
+    let link = page.eval("document.querySelector('dl.facts a[href^=\"http:\"]').href");
+    assert_eq!(link, format!("http://127.0.0.1:16686/trace/{id}?embed=1"));
+    page.is_sound();
+}
+
+#[test]
 fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
     let mut visit = Visit::with_chaos("#/stuck");
     visit.page.wait_for_text("#panel", "Nothing is stuck.");

@@ -22,6 +22,10 @@ const HAPROXY: &str = "haproxy:2.6.18-alpine";
 const PROMETHEUS: &str = "prom/prometheus:v2.55.1";
 const GRAFANA: &str = "grafana/grafana:11.3.1";
 const JAEGER: &str = "jaegertracing/all-in-one:1.62.0";
+/// What the containers' names begin with: `settle-order-1`. Whoever watches asks each container by its name.
+const PROJECT: &str = "settle";
+/// Where this machine finds the page of the first order instance; those of the others are at the ports behind it.
+const PAGE_PORT: u32 = 8001;
 /// Servers of each database: a master and two replicas.
 const SERVERS: u32 = 3;
 const SENTINELS: u32 = 3;
@@ -60,8 +64,11 @@ impl Profile {
 #
 #   OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4317 docker compose -f deploy/compose/{name}.yml --profile observability up --build --wait
 #
-# The shop is at http://127.0.0.1:8000. SETTLE_PRODUCTION=true refuses batch_init and fault injection. The servers inside have no passwords
-# and no TLS: the network between them must be theirs alone.
+# The shop is at http://127.0.0.1:8000, and described at http://127.0.0.1:8000/api. What it does is shown at http://127.0.0.1:{PAGE_PORT}, by an order instance, to
+# whoever is at this machine; operators need SETTLE_ADMIN__PASSWORD there. SETTLE_PRODUCTION=true refuses batch_init and fault injection. The
+# servers inside have no passwords and no TLS: the network between them must be theirs alone.
+
+name: {PROJECT}
 
 x-common: &common
   restart: unless-stopped
@@ -203,6 +210,15 @@ services:
         let waits = waits.iter().map(|name| format!("{name}: {{ condition: service_healthy }}")).collect::<Vec<_>>();
         let waits = waits.join(", ");
         let brokers_kept = self.brokers();
+        let page = if service == Service::Orders { self.page() } else { String::new() };
+        let ports = match (service, replicas) {
+            (Service::Stock | Service::Payment, _) => String::new(),
+            (Service::Orders, 1) => format!("    ports: [\"127.0.0.1:{PAGE_PORT}:{PORT_IN_CONTAINER}\"]\n"),
+            (Service::Orders, many) => {
+                let last = PAGE_PORT + many - 1;
+                format!("    ports: [\"127.0.0.1:{PAGE_PORT}-{last}:{PORT_IN_CONTAINER}\"]\n")
+            }
+        };
         _ = write!(
             text,
             "  {name}:
@@ -218,7 +234,7 @@ services:
       OTEL_TRACES_SAMPLER_ARG: ${{OTEL_TRACES_SAMPLER_ARG:-0.01}}
       SETTLE_NATS__URL: {brokers}
       SETTLE_NATS__REPLICAS: \"{brokers_kept}\"
-{database}    depends_on: {{ {waits} }}
+{database}{page}{ports}    depends_on: {{ {waits} }}
     read_only: true
     stop_grace_period: 45s
     ulimits: {{ nofile: 65536 }}
@@ -233,6 +249,20 @@ services:
 
 "
         );
+    }
+
+    /// What the page of an order instance shows: everybody, each under the name of its container. An instance knows itself.
+    fn page(self) -> String {
+        let named = |service: Service| {
+            let name = program(service);
+            (1..=self.instances(service))
+                .map(move |n| format!("{name}-{n}=http://{PROJECT}-{name}-{n}:{PORT_IN_CONTAINER}"))
+        };
+        let all: Vec<String> = Service::ALL.into_iter().flat_map(named).collect();
+        format!(
+            "      # Jaeger's, with the profile observability.\n      SETTLE_TELEMETRY__TRACE_URL: \"http://127.0.0.1:16686/trace/{{trace_id}}\"\n      SETTLE_WATCH__INSTANCES: {}\n      SETTLE_ADMIN__PASSWORD: ${{SETTLE_ADMIN__PASSWORD:-}}\n",
+            all.join(",")
+        )
     }
 
     fn write_gateway(self, text: &mut String) {

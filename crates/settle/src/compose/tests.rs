@@ -49,6 +49,9 @@ fn every_service_would_start_with_its_environment() {
             let config = read_variables(&environment).unwrap_or_else(|error| panic!("{}: {error}", profile.name()));
             assert_eq!(config.listen.port(), PORT_IN_CONTAINER);
             assert!(config.listen.ip().is_unspecified(), "others must reach it");
+            if service == Service::Orders {
+                assert_eq!(config.trace_url(), Some("http://127.0.0.1:16686/trace/{trace_id}"));
+            }
             let options = config.redis(service).unwrap();
             let places: Vec<String> = match options.place {
                 redis_store::Place::Standalone { address } => vec![address],
@@ -87,6 +90,32 @@ fn the_gateway_knows_as_many_instances_as_there_are() {
         }
         assert_eq!(known, Service::ALL.len());
         assert!(configuration.contains("bind *:8000") && configuration.contains("bind *:8404"));
+    }
+}
+
+/// The page is for this machine, knows everybody by the name that the engine gives the container, and lets operators in by a password alone.
+#[test]
+fn the_page_of_an_order_instance_is_reached_from_this_machine_and_shows_everybody() {
+    for profile in Profile::ALL {
+        let file = parsed(profile);
+        let services = services(&file);
+        assert_eq!(file["name"], PROJECT, "an engine names containers by it");
+        let many = profile.instances(Service::Orders);
+        let host = if many == 1 { "8001".to_owned() } else { format!("8001-{}", 8000 + many) };
+        assert_eq!(services["order"]["ports"], serde_json::json!([format!("127.0.0.1:{host}:{PORT_IN_CONTAINER}")]));
+        let environment = services["order"]["environment"].as_object().unwrap();
+        assert_eq!(substituted(environment["SETTLE_ADMIN__PASSWORD"].as_str().unwrap()), "");
+        let shown: Vec<&str> = environment["SETTLE_WATCH__INSTANCES"].as_str().unwrap().split(',').collect();
+        let mut containers = vec![];
+        for name in Service::ALL.map(program) {
+            let replicas = services[name]["deploy"]["replicas"].as_u64().unwrap();
+            containers
+                .extend((1..=replicas).map(|n| format!("{name}-{n}=http://settle-{name}-{n}:{PORT_IN_CONTAINER}")));
+        }
+        assert_eq!(shown, containers);
+        for name in ["stock", "payment"] {
+            assert!(services[name]["ports"].is_null(), "{name} is reached through the gateway alone");
+        }
     }
 }
 

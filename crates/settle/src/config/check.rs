@@ -48,7 +48,7 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     if config.watched().len() > MAX_INSTANCES {
         problems.bounds("watch.instances", config.watched().len());
     }
-    for url in config.watched().iter().filter(|url| watch::scrape::base_url(url).is_err()) {
+    for url in config.watched().iter().filter(|url| watch::scrape::Instance::at(url).is_err()) {
         problems.bounds("watch.instances", url);
     }
     for service in Service::ALL {
@@ -61,7 +61,8 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
 
 /// What is wrong with where traces go.
 pub(super) fn traces(config: &Config, figment: &Figment) -> Option<String> {
-    let (key, what) = config.traces()?.problem()?;
+    let of_url = || Some(("trace_url", crate::traces::check_trace_url(config.trace_url()?).err()?));
+    let (key, what) = config.traces().and_then(|told| told.problem()).or_else(of_url)?;
     let path = format!("telemetry.{key}");
     let source = figment.find_metadata(&path).map_or_else(String::new, |from| format!(" in {}", from.name));
     Some(format!("`{path}`{source}: {what}"))

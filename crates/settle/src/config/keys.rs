@@ -65,7 +65,7 @@ pub(super) const WATCH: &[Key] = &[key(
     "instances",
     Kind::List,
     "",
-    "base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them",
+    "base URLs of other processes such as http://10.0.0.7:8001, or order-2=http://10.0.0.7:8001 to give one a name, at most 64 of them",
 )];
 
 /// The keys of `[telemetry]`.
@@ -74,6 +74,12 @@ pub(super) const TELEMETRY: &[Key] = &[
     key("protocol", Kind::Text, "grpc", "grpc or http"),
     key("sample_ratio", Kind::Number, "0.01", "0 to 1"),
     key("slow_ms", Kind::Whole, "1000", "a number of milliseconds"),
+    key(
+        "trace_url",
+        Kind::Text,
+        "",
+        "where the back end shows a trace, such as http://127.0.0.1:16686/trace/{trace_id}; the page links there",
+    ),
     key(
         "service",
         Kind::Text,

@@ -183,6 +183,7 @@ struct Telemetry {
     protocol: String,
     sample_ratio: f64,
     slow_ms: u64,
+    trace_url: Option<String>,
     service: Option<String>,
     #[serde(skip)]
     headers: Secret,
@@ -430,6 +431,11 @@ impl Config {
             service: telemetry.service.clone(),
             headers: telemetry.headers.0.clone(),
         })
+    }
+
+    /// Where traces are shown, if somebody said so.
+    pub(crate) fn trace_url(&self) -> Option<&str> {
+        self.telemetry.as_ref()?.trace_url.as_deref().filter(|url| !url.is_empty())
     }
 
     /// The files that passwords are read from.

@@ -321,8 +321,20 @@ fn whom_a_page_shows_are_base_urls() {
     let said = of("[\"127.0.0.1:8002\"]").unwrap_err();
     assert_eq!(
         said,
-        "`watch.instances` in FILE: is `127.0.0.1:8002`; allowed: base URLs of other processes such as http://10.0.0.7:8001, at most 64 of them"
+        "`watch.instances` in FILE: is `127.0.0.1:8002`; allowed: base URLs of other processes such as http://10.0.0.7:8001, or order-2=http://10.0.0.7:8001 to give one a name, at most 64 of them"
     );
     let many = format!("{:?}", vec!["http://a:1"; 65]);
     assert!(of(&many).unwrap_err().contains("is `65`; allowed"));
+}
+
+#[test]
+fn where_traces_are_shown_is_an_address_with_a_place_for_the_id() {
+    let of = |url: &str| load(&format!("{STOCK}[telemetry]\ntrace_url = \"{url}\""), &[], &[]);
+    let config = of("https://traces.example/{trace_id}").unwrap();
+    assert_eq!(config.trace_url(), Some("https://traces.example/{trace_id}"));
+    assert_eq!(of("").unwrap().trace_url(), None);
+    for wrong in ["ftp://traces.example/{trace_id}", "https://traces.example/", "traces.example/{trace_id}"] {
+        let said = of(wrong).unwrap_err();
+        assert!(said.starts_with("`telemetry.trace_url` in FILE: is `") && said.contains("such as http://"), "{said}");
+    }
 }

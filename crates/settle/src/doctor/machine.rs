@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
 
-use super::Findings;
+use super::{Findings, databases};
 
 /// Fewer open files are soon used up: two for every checkout at the gateway, one at a service.
 const OPEN_FILES: u64 = 4_096;
@@ -58,6 +58,14 @@ pub(super) fn data(folder: &Path, findings: &mut Findings) {
     } else {
         findings.ok(about, format!("{shown} will be made at the first start"));
     }
+    disk(nearest, findings);
+    if folder.is_dir() {
+        databases::examine(folder, findings);
+    }
+}
+
+/// The disk that a folder is on, which something is written to for good.
+pub(super) fn disk(nearest: &Path, findings: &mut Findings) {
     match statfs(nearest) {
         Ok(found) => {
             #[allow(
@@ -85,7 +93,7 @@ pub(super) fn data(folder: &Path, findings: &mut Findings) {
             if free < FREE_BYTES {
                 findings.wrong(
                     "disk",
-                    format!("{mib} MiB are free under {}; a shop needs 1024 to begin with", nearest.display()),
+                    format!("{mib} MiB are free under {}; a database needs 1024 to begin with", nearest.display()),
                 );
             } else {
                 findings.ok("disk", format!("{mib} MiB are free under {}", nearest.display()));

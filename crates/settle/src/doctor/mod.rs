@@ -4,9 +4,11 @@
 //! |---------------|--------------------------------------------------------------------------------------------------|
 //! | `services.rs` | the configuration of distributed services, their databases, Sentinels and broker, and their clocks |
 //! | `machine.rs`  | the data folder of the single process, its disk, and this machine                                  |
+//! | `databases.rs` | the databases in that folder                                                                      |
 //!
 //! It changes nothing.
 
+mod databases;
 mod machine;
 mod services;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis_store::{Examined, examine as examine_database};
 
 use super::Findings;
+use super::machine::disk;
 use crate::config::{Config, ConfigArgs, Service};
 use crate::service::connect_once;
 
@@ -27,6 +28,7 @@ pub(super) fn examine(file: &Path, findings: &mut Findings) {
     };
     findings.ok("configuration", format!("{} can be read", file.display()));
     exposure(&config, findings);
+    traces(&config, findings);
     for file in config.password_files() {
         secrecy(file, findings);
     }
@@ -66,6 +68,23 @@ fn exposure(config: &Config, findings: &mut Findings) {
     }
 }
 
+fn traces(config: &Config, findings: &mut Findings) {
+    match (config.traces(), config.trace_url()) {
+        (Some(told), Some(url)) => {
+            findings.ok("traces", format!("they go to {}, and the page links to {url}", told.endpoint));
+        }
+        (Some(told), None) => findings.ok(
+            "traces",
+            format!("they go to {}; set `telemetry.trace_url` for the page to link to them", told.endpoint),
+        ),
+        (None, Some(_)) => findings.warning(
+            "traces",
+            "the page links to none, since nothing is traced: set `telemetry.endpoint`, or remove `telemetry.trace_url`",
+        ),
+        (None, None) => {}
+    }
+}
+
 fn secrecy(file: &Path, findings: &mut Findings) {
     let shown = file.display();
     match std::fs::metadata(file) {
@@ -84,6 +103,10 @@ fn database(about: &str, examined: &Examined, findings: &mut Findings) {
     if let Some(ahead) = examined.ahead {
         clock(about, ahead, findings);
     }
+    match &examined.folder {
+        Some(folder) if Path::new(folder).is_dir() => disk(Path::new(folder), findings),
+        _ => findings.ok("disk", format!("that of the {about} is not seen from here: look at it on its own machine")),
+    }
 }
 
 fn clock(about: &str, ahead: i64, findings: &mut Findings) {
@@ -96,6 +119,8 @@ fn clock(about: &str, ahead: i64, findings: &mut Findings) {
                 ahead.abs()
             ),
         );
+    } else {
+        findings.ok(about, format!("its clock and this machine's agree to within {} ms", ahead.abs().max(1)));
     }
 }
 
@@ -114,6 +139,7 @@ fn broker(config: &Config, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Verdict;
 
     #[test]
     fn a_clock_that_is_off_is_named_with_its_direction() {
@@ -122,7 +148,8 @@ mod tests {
         {
             let mut findings = Findings::default();
             clock("stock database", ahead, &mut findings);
-            let said = findings.0.first().map(|finding| finding.what.as_str());
+            let said = findings.0.iter().find(|finding| finding.verdict == Verdict::Wrong);
+            let said = said.map(|finding| finding.what.as_str());
             assert_eq!(said.is_some(), expected.is_some());
             assert!(said.is_none_or(|said| said.contains(expected.unwrap_or_default())), "{said:?}");
         }

@@ -1,12 +1,12 @@
 //! The gateway: HAProxy in front of the services, its configuration made from one source.
 //!
 //! ```text
-//!   client ──► bind ──► first segment of the path ─┬─ /orders, /health, /metrics ─► order instances     by the order's id
+//!   client ──► bind ──► first segment of the path ─┬─ /orders and the like* ───────► order instances     by the order's id
 //!               │  ▲                               ├─ /stock ─────────────────────► stock instances     least connections
 //!      a change │  │ a fresh connection            └─ /payment ───────────────────► payment instances   least connections
 //!               └──┘
 //!
-//!   before each: a check of health, a bounded queue
+//!   before each: a check of health, a bounded queue               * /health, /metrics; the API described: /openapi.json, /api
 //! ```
 //!
 //! **A change goes through the gateway twice**, the second time on a connection of its own. If an instance goes away with a request that is not the
@@ -254,7 +254,7 @@ const KIND: &str = "    http-request set-var(txn.reads) bool(true) if METH_GET
 /// Which service it is for.
 const ROUTES: &str = "    use_backend stock if { path,field(2,/) -m str stock }
     use_backend payment if { path,field(2,/) -m str payment }
-    use_backend orders if { path,field(2,/) -m str orders health metrics }
+    use_backend orders if { path,field(2,/) -m str orders health metrics openapi.json api }
     default_backend nothing
 ";
 

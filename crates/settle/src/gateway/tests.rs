@@ -229,11 +229,15 @@ fn the_first_segment_of_the_path_says_which_service() {
         ("/health", "orders /health"),
         ("/health/deep", "orders /health/deep"),
         ("/metrics", "orders /metrics"),
+        ("/openapi.json", "orders /openapi.json"),
+        ("/api", "orders /api"),
     ] {
         let said = front.ask_until(path, 200);
         assert_eq!((said.status, said.body.as_str()), (200, body));
     }
-    for path in ["/", "/stocks/find/1", "/ordersx", "/x/orders/find/1"] {
+    for path in
+        ["/", "/admin/transactions", "/dashboard/snapshot", "/apis", "/stocks/find/1", "/ordersx", "/x/orders/find/1"]
+    {
         front.ask("GET", path).is_problem(404, "no_such_route");
     }
     // What an instance says itself is passed on, whatever it is.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nats::Nats;
 use redis_store::Statistics;
-use shop::metrics::{Metrics, StoreFigures};
+use shop::metrics::{Batches, Metrics, StoreFigures};
 
 pub(super) fn database(statistics: Statistics, up: bool) -> StoreFigures {
     StoreFigures {
@@ -13,8 +13,13 @@ pub(super) fn database(statistics: Statistics, up: bool) -> StoreFigures {
         flushes: statistics.batches,
         commands: statistics.scripts,
         unknown: Some(statistics.unknown),
+        failovers: Some(statistics.failovers),
         disk_bytes: None,
-        batches: None,
+        batches: Some(Batches {
+            commands: statistics.batch_scripts.to_vec(),
+            microseconds: statistics.batch_microseconds.to_vec(),
+            seconds: statistics.batch_nanoseconds as f64 / 1e9,
+        }),
     }
 }
 

@@ -157,7 +157,7 @@ async fn run<R: Running>(
     }
     let watching = match running.vitals() {
         Some(vitals) => {
-            let (watch, watching) = dashboard::of_order(config, vitals)?;
+            let (watch, watching) = dashboard::of_order(config, address.port(), vitals)?;
             front = front.beside(watch.routes(dashboard::operators_at(public)));
             tell(&format!("What it does: http://{address}/ in a browser, or settle top --url http://{address}"));
             Some(watching)

@@ -9,7 +9,7 @@ use anyhow::bail;
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, StoreFailure, SystemClock};
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
-use protocol::{Pacing, Timestamp};
+use protocol::{Pacing, Timestamp, Transaction};
 use serde_json::json;
 use shop::Front;
 use shop::auditor::{Auditor, Books, Pace};
@@ -57,6 +57,10 @@ impl Observer for Watch {
         if let Observation::TookOver { .. } = observation {
             self.others.tell_of_orphans();
         }
+    }
+
+    fn within(&self, transaction: &Transaction, work: &mut dyn FnMut()) {
+        self.metrics.within(transaction, work);
     }
 }
 

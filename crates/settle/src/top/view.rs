@@ -118,16 +118,16 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
         "now",
         columns,
         [
-            ("in flight", snapshot.in_flight),
-            ("queued", snapshot.queued),
-            ("unsettled", snapshot.unsettled),
-            ("in doubt", snapshot.in_doubt),
+            ("in flight", Some(snapshot.in_flight)),
+            ("queued", Some(snapshot.queued)),
+            ("unsettled", Some(snapshot.unsettled)),
+            ("in doubt", Some(snapshot.in_doubt)),
             ("stuck", snapshot.stuck),
-            ("dead letters", snapshot.dead_letters),
-            ("violations", snapshot.violations),
-            ("repairs", snapshot.repairs),
+            ("dead letters", Some(snapshot.dead_letters)),
+            ("violations", Some(snapshot.violations)),
+            ("repairs", Some(snapshot.repairs)),
         ]
-        .map(|(name, count)| format!("{name} {count}")),
+        .map(|(name, count)| format!("{name} {}", count.map_or("–".to_owned(), |count| count.to_string()))),
     ));
     for it in &snapshot.definitions {
         let parts = [
@@ -268,7 +268,7 @@ mod tests {
     /// Twenty instances, of which two are not well, after a minute of traffic.
     fn seen() -> Seen {
         let titles =
-            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, production: false };
+            Titles { title: "settle up".to_owned(), version: "0.1.0".to_owned(), chaos: true, ..Titles::default() };
         let mut collector = Collector::new(titles);
         let state = |n: u64, second: u64| match n {
             17 if second > 0 => State::Down,

@@ -3,7 +3,7 @@
 //! ```text
 //!   System ──publish──► Told (name, process, where in its life) ──► Everybody: looks at all of them at once ──► crate watch ──► /, /dashboard/…
 //!                                                                      /metrics, ROLE, PING, /proc
-//!   /orders/… /stock/… /payment/… ──guard──► the gateway
+//!   /orders/… /stock/… /payment/… /api ──guard──► the gateway
 //!   /admin/…                      ──guard──► the operators' socket of an order instance
 //! ```
 //!
@@ -27,6 +27,7 @@ use super::member::{is_frozen, usage};
 use super::pass::{self, Ways};
 use super::plan::Kind;
 use crate::dashboard;
+use crate::traces::trace_url_of_environment;
 
 /// When nobody looks, what has no metrics is asked only every so many looks: its end is known without.
 const SELDOM: u32 = 5;
@@ -81,7 +82,7 @@ impl Page {
             .with_context(|| format!("port {port}, which is for the page, is not free"))?;
         listener.set_nonblocking(true)?;
         let (told, components) = channel::channel(vec![]);
-        let about = About { chaos, ..dashboard::about("settle up") };
+        let about = About { chaos, trace_url: trace_url_of_environment()?, ..dashboard::about("settle up") };
         let everybody = Everybody { told: components.clone(), known: vec![], looks: 0 };
         let (watch, watching) = dashboard::of_process(about, everybody)?;
         let routes = routes(&watch, Ways { gateway, components, data });

@@ -64,6 +64,7 @@ type Of = Arc<(Ways, Semaphore)>;
 pub(super) fn routes(ways: Ways) -> Router {
     let customers = ["/orders/{*rest}", "/stock/{*rest}", "/payment/{*rest}"];
     let router = customers.into_iter().fold(Router::new(), |router, path| router.route(path, any(to_gateway)));
+    let router = router.route("/openapi.json", any(to_gateway)).route("/api", any(to_gateway));
     router.route("/admin/{*rest}", any(to_operators)).with_state(Arc::new((ways, Semaphore::new(AT_A_TIME))))
 }
 

@@ -141,6 +141,12 @@ impl Plan<'_> {
         format!("127.0.0.1:{}", self.port(name))
     }
 
+    /// The instances of all services.
+    fn services(&self) -> impl Iterator<Item = String> {
+        let named = |service| (1..=self.options.instances).map(move |n| format!("{}-{n}", program(service)));
+        Service::ALL.into_iter().flat_map(named)
+    }
+
     fn path(&self, name: &str, file: &str) -> String {
         self.data.join(name).join(file).display().to_string()
     }
@@ -154,7 +160,7 @@ impl Plan<'_> {
             Kind::Prometheus => ("prometheus", "prometheus.yml", self.prometheus(), false),
             // No plan has a shop: it is a system by itself.
             Kind::Order | Kind::Stock | Kind::Payment | Kind::Shop => {
-                ("settle", "settle.toml", self.service(name), false)
+                ("settle", "settle.toml", self.service(name, kind), false)
             }
         };
         let told = self.path(name, file);
@@ -228,7 +234,7 @@ impl Plan<'_> {
         text
     }
 
-    fn service(&self, name: &str) -> String {
+    fn service(&self, name: &str, kind: Kind) -> String {
         let options = self.options;
         let mut text = format!(
             "# Written by `settle up` at every start.\ninstance = \"{name}\"\nlisten = \"{}\"\nprotocol = \"{}\"\nchaos = {}\n\n\
@@ -240,6 +246,11 @@ impl Plan<'_> {
         );
         // Beside this file, where it is started: a path that holds however deep the folder is.
         text.push_str(&format!("\n[admin]\nlisten = \"{}\"\n", shop::admin::SOCKET));
+        if kind == Kind::Order {
+            let others = self.services().filter(|other| other != name);
+            let others: Vec<_> = others.map(|other| format!("\"{other}=http://{}\"", self.at(&other))).collect();
+            text.push_str(&format!("\n[watch]\ninstances = [{}]\n", others.join(", ")));
+        }
         for service in Service::ALL {
             let section = service.section();
             text.push_str(&format!("\n[{section}]\ndurability = \"{}\"\n", options.durability.word()));
@@ -265,14 +276,11 @@ impl Plan<'_> {
             "# Written by `settle up` at every start.\nglobal: { scrape_interval: 2s, evaluation_interval: 2s }\n\
                         rule_files: [rules.yml]\nscrape_configs:\n  - job_name: settle\n    static_configs:\n"
                 .to_owned();
-        for service in Service::ALL {
-            for n in 1..=self.options.instances {
-                let name = format!("{}-{n}", program(service));
-                text.push_str(&format!(
-                    "      - {{ targets: [\"{}\"], labels: {{ instance: {name} }} }}\n",
-                    self.at(&name)
-                ));
-            }
+        for name in self.services() {
+            text.push_str(&format!(
+                "      - {{ targets: [\"{}\"], labels: {{ instance: {name} }} }}\n",
+                self.at(&name)
+            ));
         }
         text.push_str(&format!(
             "  - job_name: gateway\n    static_configs: [{{ targets: [\"{}\"] }}]\n",

@@ -36,7 +36,8 @@ impl Exemplars {
     /// Remembers a trace that took so long, under labels as the text has them.
     pub(super) fn keep(&self, metric: &'static str, labels: String, seconds: f64, trace: TraceId, at: SystemTime) {
         let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-        self.0.lock().entry((metric, labels)).or_default()[bucket] = Some(Exemplar { trace, seconds, at });
+        self.0.lock().entry((metric, labels)).or_insert([None; BUCKETS.len() + 1])[bucket] =
+            Some(Exemplar { trace, seconds, at });
     }
 
     /// Puts each behind the line of its bucket.
@@ -95,7 +96,7 @@ mod tests {
 
     fn text() -> String {
         let line = |bound: &str, series: &str| format!("settle_x_seconds_bucket{{le=\"{bound}\",{series}}} 3\n");
-        let bounds = ["0.0001", "0.00025", "0.001", "1.0", "30.0", "+Inf"];
+        let bounds = ["0.0001", "0.00024", "0.001", "1.0", "30.0", "+Inf"];
         let lines: String = bounds.map(|bound| line(bound, "a=\"b\"") + &line(bound, "a=\"bc\"")).concat();
         format!("# TYPE settle_x_seconds histogram\nsettle_x_seconds_sum{{a=\"b\"}} 3\n{lines}# EOF\n")
     }
@@ -104,7 +105,7 @@ mod tests {
     fn an_exemplar_stands_beside_its_own_bucket_and_is_the_last() {
         let exemplars = Exemplars::default();
         assert_eq!(exemplars.put_into(text()), text());
-        keep(&exemplars, 0.0007, 1);
+        keep(&exemplars, 0.0008, 1);
         keep(&exemplars, 0.001, 2);
         keep(&exemplars, 0.00101, 3);
         keep(&exemplars, 31.0, 4);

@@ -81,6 +81,44 @@ impl EncodeMetric for Told {
     }
 }
 
+/// A gauge of what the leader alone knows: elsewhere it is not exported, so that nobody takes a 0 for an answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OfLeader(Arc<Mutex<Option<i64>>>);
+
+impl OfLeader {
+    pub(crate) fn know(&self, value: i64) {
+        *self.0.lock() = Some(value);
+    }
+
+    /// Knows it, unless it is known better already.
+    pub(crate) fn begin_with(&self, value: i64) {
+        self.0.lock().get_or_insert(value);
+    }
+
+    pub(crate) fn know_no_longer(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl TypedMetric for OfLeader {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl EncodeMetric for OfLeader {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
+        // It may have been forgotten since somebody looked whether it is there.
+        (*self.0.lock()).map_or(Ok(()), |value| encoder.encode_gauge(&value))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_none()
+    }
+}
+
 /// Seconds that somebody else counts: it is told where that one stands.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ToldSeconds(Arc<AtomicU64>);

@@ -63,6 +63,10 @@ impl Observer for Observing {
         Some(request as Arc<dyn Any + Send + Sync>)
     }
 
+    fn within(&self, transaction: &Transaction, work: &mut dyn FnMut()) {
+        self.inner.within(transaction, work);
+    }
+
     fn follow(&self, followed: &Followed<'_>, origin: Origin) -> Option<Arc<dyn Follower>> {
         let request = origin.and_then(|origin| origin.downcast::<Request>().ok());
         Some(Arc::new(Following::begin(&self.tracer, &self.listener, *followed, request)))
@@ -424,7 +428,9 @@ impl Follower for Following {
             return work();
         }
         let span = command.map_or(self.span, |(step, verb, attempt)| self.of_command((step, verb, short(attempt))));
-        let scope = Scope { trace: Some(self.context(span)), request: self.request.clone(), order: None };
+        // Of what recovery took up there is no request that knows the order; whoever has it told knows.
+        let order = command.map_or_else(|| Scope::current()?.order(), |_| None);
+        let scope = Scope { trace: Some(self.context(span)), request: self.request.clone(), order };
         scope.within(work);
     }
 }
@@ -433,5 +439,46 @@ impl Drop for Following {
     fn drop(&mut self) {
         // Of one that is not let go of, as when the process stops, what is known is told.
         self.let_go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ledger::EntityId;
+    use protocol::{Payload, Timestamp, TransactionId};
+
+    use super::*;
+    use crate::logs::Origin;
+    use crate::traces::{Endpoint, Settings};
+
+    /// Nobody listens there: nothing is exported.
+    fn tracing_to_nobody() -> Arc<Tracer> {
+        let endpoint = Endpoint::new(crate::traces::Protocol::Grpc, "http://127.0.0.1:9").unwrap();
+        let origin = Origin { service: "settle-order".to_owned(), instance: "order-1".to_owned() };
+        let (headers, slow) = (vec![], Duration::from_secs(1));
+        Tracer::start(Settings { endpoint, headers, ratio: 0.0, slow, origin, remote: false }).unwrap()
+    }
+
+    #[test]
+    fn what_recovery_took_up_is_told_with_its_trace_and_with_the_order_that_the_observer_knows() {
+        let transaction = Arc::new(Transaction {
+            id: TransactionId::new(Timestamp(1), [7; 16]),
+            definition: Name::literal("checkout"),
+            protocol: Protocol::TwoPhase,
+            order: protocol::transaction::Order::Parallel,
+            recovery: protocol::transaction::Recovery::Backward,
+            steps: vec![],
+            context: Payload::from(vec![]),
+        });
+        let followed = Followed { transaction: &transaction, recovered: true };
+        let following = Following::begin(&tracing_to_nobody(), &(Arc::new(|_: &Kept| {}) as Listener), followed, None);
+        let told = Scope { order: Some(EntityId::number(17)), ..Scope::default() };
+        let mut seen = None;
+        told.within(|| following.within(None, &mut || seen = Scope::current()));
+        let seen = seen.unwrap();
+        assert_eq!(seen.order(), Some(EntityId::number(17)));
+        assert_eq!(seen.context().unwrap().trace.0, *transaction.id.as_bytes());
     }
 }

@@ -9,6 +9,9 @@ struct History {
     at: u64,
 }
 
+/// It leads, and nothing is stuck.
+const LEADS: &str = "settle_leader 1\nsettle_transactions_stuck 0\n";
+
 const BEGIN: u64 = 1_763_750_000_000;
 
 impl History {
@@ -120,7 +123,7 @@ fn what_overlaps_is_told_apart() {
     let one = history.second(vec![gone("order-1"), gone("order-2")]);
     assert_eq!(one.verdict.text, "Nobody serves orders");
     let both = history.second(vec![committed("order-1", 5, 7), gone("order-2")]);
-    assert_eq!(both.verdict.text, "order-2 is down");
+    assert_eq!(both.verdict.text, "order-2 is down · No leader is seen: what is stuck is not known");
     let well = history.second(vec![committed("order-1", 5, 17), committed("order-2", 6, 3)]);
     assert_eq!(whats(&well), ["order-1 is down", "order-2 is down", "order-1 is back", "order-2 is back"]);
     assert_eq!(well.instances[0].since, BEGIN + 4_000);
@@ -163,15 +166,17 @@ fn the_leader_is_told_and_news_if_it_is_another() {
         says(
             name,
             1,
-            &format!("settle_leader {}\nsettle_transactions_stuck {}", u8::from(leads), if leads { 2 } else { 0 }),
+            &format!("settle_leader {}\nsettle_transactions_stuck {}", u8::from(leads), if leads { 40 } else { 0 }),
         )
     };
     let mut history = History::new();
     let first = history.second(vec![says("order-1", true), says("order-2", false)]);
-    assert_eq!((first.leader.as_deref(), first.stuck, whats(&first).len()), (Some("order-1"), 2, 0));
+    assert_eq!((first.leader.as_deref(), first.stuck, whats(&first).len()), (Some("order-1"), Some(40), 0));
     assert_eq!(first.instances[0].role.as_deref(), Some("leader"));
     let nobody = history.second(vec![gone("order-1"), says("order-2", false)]);
-    assert_eq!((nobody.leader, nobody.stuck), (None, 0));
+    assert_eq!((nobody.leader, nobody.stuck), (None, None));
+    assert_eq!(nobody.verdict.level, Level::Warning, "{}", nobody.verdict.text);
+    assert!(nobody.verdict.text.contains("No leader is seen"), "{}", nobody.verdict.text);
     let other = history.second(vec![gone("order-1"), says("order-2", true)]);
     assert_eq!(whats(&other), ["order-1 is down", "order-2 leads"]);
     // The old one comes back, and has not heard yet that it leads no more.
@@ -219,7 +224,7 @@ fn the_audits_latest_word_counts_even_if_its_instance_is_gone() {
             name,
             1,
             &format!(
-                "settle_audit_findings {findings}\nsettle_audit_runs_total {runs}\nsettle_audit_last_timestamp_seconds {at}\nsettle_audit_checked_total 50"
+                "settle_leader 1\nsettle_audit_findings {findings}\nsettle_audit_runs_total {runs}\nsettle_audit_last_timestamp_seconds {at}\nsettle_audit_checked_total 50"
             ),
         )
     };
@@ -264,7 +269,7 @@ fn stores_and_breakers_are_told_by_who_sees_them() {
 
 #[test]
 fn doubt_lasts_from_when_it_was_first_seen() {
-    let doubts = |count: u64| vec![says("order-1", 1, &format!("settle_transactions_in_doubt {count}"))];
+    let doubts = |count: u64| vec![says("order-1", 1, &format!("{LEADS}settle_transactions_in_doubt {count}"))];
     let mut history = History::new();
     let levels: Vec<Level> = (0..12).map(|_| history.second(doubts(1)).verdict.level).collect();
     assert_eq!(levels.iter().position(|level| *level == Level::Warning), Some(10));

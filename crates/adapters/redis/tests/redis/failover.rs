@@ -118,6 +118,13 @@ fn a_killed_master_costs_nothing_that_was_acknowledged() {
         let before = store.statistics().scripts;
         assert!(wait_until(FAILOVER, || store.statistics().scripts > before + 200), "{:?}", store.trouble());
     });
+    let statistics = store.statistics();
+    assert_eq!(statistics.failovers, 1);
+    // Every batch is in both distributions, and none took longer than whoever waits for replicas may.
+    for counted in [statistics.batch_scripts, statistics.batch_microseconds] {
+        assert_eq!(counted.iter().sum::<u64>(), statistics.batches);
+    }
+    assert!(statistics.batch_nanoseconds > 0 && statistics.batch_scripts[0] > 0, "{statistics:?}");
     assert!(store.statistics().connections >= 2);
     check(&store, branches);
     // Who wants every replica to have it waits until there are as many again.

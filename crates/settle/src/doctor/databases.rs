@@ -1,0 +1,73 @@
+//! The three databases in a data folder, read as a start would read them, and not changed.
+
+use std::path::Path;
+
+use embedded::{Machine, OpenError};
+use ledger::Ledger;
+use shop::OpenShopError;
+use shop::orders::OrderBook;
+use shop::server::{Found, examine_store};
+
+use super::Findings;
+
+/// The databases of a shop in one process.
+const ALL: [&str; 3] = ["orders", "stock", "payment"];
+/// Where the handbook says what to do about a damaged one.
+const DAMAGED: &str = "docs/operating.md#a-damaged-journal";
+
+/// Looks at what is in a data folder that is there.
+pub(super) fn examine(data: &Path, findings: &mut Findings) {
+    let about = "databases";
+    let shown = data.display();
+    if data.join("up.json").is_file() {
+        return findings.wrong(
+            about,
+            format!(
+                "{shown} is the data folder of a `settle up`, not of a `settle serve`: look at it with `settle doctor --config \
+                 {shown}/order-1/settle.toml` while it runs, and at its books with `settle audit --up {shown}`"
+            ),
+        );
+    }
+    let missing: Vec<&str> = ALL.into_iter().filter(|service| !data.join(service).is_dir()).collect();
+    if missing.len() == ALL.len() {
+        return findings.ok(about, format!("there are none in {shown} yet: the first start makes them"));
+    }
+    for service in &missing {
+        findings.wrong(
+            &format!("{service} database"),
+            format!(
+                "{shown}/{service} is missing, and the others are there: a start would begin a new, empty one that contradicts them. Put the \
+                 whole data folder back from a backup"
+            ),
+        );
+    }
+    for service in ALL.into_iter().filter(|service| !missing.contains(service)) {
+        match service {
+            "orders" => one::<OrderBook>(data, service, findings),
+            _ => one::<Ledger>(data, service, findings),
+        }
+    }
+}
+
+fn one<M: Machine>(data: &Path, service: &'static str, findings: &mut Findings) {
+    let about = format!("{service} database");
+    match examine_store::<M>(data, service) {
+        Ok(Found { opened, .. }) => {
+            let torn = match opened.torn_bytes {
+                0 => String::new(),
+                torn => format!("; {torn} bytes behind them were never acknowledged, and the next start cuts them off"),
+            };
+            findings
+                .ok(&about, format!("whole: it opens with {} commands of its journal replayed{torn}", opened.replayed));
+        }
+        Err(OpenShopError::Store(_, OpenError::InUse { holder, .. })) => {
+            findings.ok(&about, format!("in use by {holder}, and so not looked at: ask the shop, `/health/deep`"));
+        }
+        Err(OpenShopError::Store(_, error @ OpenError::Damaged { .. })) => {
+            findings.wrong(&about, format!("{error}. See {DAMAGED}"));
+        }
+        Err(OpenShopError::Store(_, error)) => findings.wrong(&about, error.to_string()),
+        Err(OpenShopError::Label(_, why)) => findings.wrong(&about, why),
+        Err(error) => findings.wrong(&about, error.to_string()),
+    }
+}
