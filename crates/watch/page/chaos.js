@@ -86,6 +86,6 @@ export function chaos(panel) {
       el("td", {}, el("button", { class: "quiet small", "data-act": "clear", "aria-label": `Clear ${point} at ${service}`, onclick: () => act(() => post(`/${service}/fault/clear?point=${point}`), `Cleared at ${service}, ${point}.`) }, "Clear"))));
   }
   const polled = poll(look);
-  const ended = listen(({ snapshot, points }) => charts.forEach((it) => it.update(points, snapshot.marks)));
+  const ended = listen(({ points, marks }) => charts.forEach((it) => it.update(points, marks)));
   return () => { polled.end(); ended(); };
 }

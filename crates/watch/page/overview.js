@@ -78,8 +78,8 @@ export function overview(panel) {
   };
   const charts = [throughput(), latency(), aborts(), load()];
   const news = el("ol", { class: "news" });
-  const nothing = el("p", { class: "quiet" }, "No switch of protocol, nothing went down or came back in the last ten minutes.");
-  const instances = table("Instances", ["Name", "State", "Role", "Since", "#CPU", "#Memory", "Detail"]);
+  const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
+  const instances = table("Instances", ["Name", "State", "Role", "Since", "Started at", "#CPU", "#Memory", "Detail"]);
   const stores = table("Databases", ["Service", "Seen from", "State", "#Flushes/s", "#Commands/s", "#Flush p99", "#Batch"]);
   const breakers = table("Breakers", ["Service", "State", "#Opened"]);
   const alarms = el("p", { class: "notice", "data-level": "bad", hidden: true });
@@ -93,7 +93,7 @@ export function overview(panel) {
       el("section", { class: "card" }, el("h2", {}, "Databases"), stores.element),
       el("section", { class: "card" }, el("h2", {}, "Breakers"), breakers.element)));
 
-  return listen(({ snapshot, points }) => {
+  return listen(({ snapshot, points, marks: happened, lost }) => {
     const { rates, latency_ms: l, definitions } = snapshot;
     tiles.committed.set(rate(rates.committed), `${rate(rates.requests)} requests a second`);
     tiles.refused.set(rate(rates.refused + rates.conflict), rates.rolled_back > 0 ? `${rate(rates.rolled_back)} rolled back` : "business answers", rates.rolled_back > 0 ? "warning" : "");
@@ -108,29 +108,31 @@ export function overview(panel) {
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;
     say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));
-    for (const it of charts) it.update(points, snapshot.marks);
-    const marks = snapshot.marks.toReversed();
+    for (const it of charts) it.update(points, happened);
+    const marks = happened.toReversed();
+    const seen = (level, text) => (lost ? badge("unknown", "not known") : badge(level, text));
     nothing.hidden = marks.length > 0;
     rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, clock(it.at)), " ", it.what));
-    rows(instances.body, snapshot.instances.map((it) => ({ ...it, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
+    rows(instances.body, snapshot.instances.map((it) => ({ ...it, lost, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
       el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
-      el("td", {}, badge(STATES[it.state] ?? "warning", it.state)),
+      el("td", {}, seen(STATES[it.state] ?? "warning", it.state)),
       el("td", {}, it.role ?? ""),
       el("td", { title: clock(it.since) }, it.ago),
+      el("td", {}, it.started ? clock(it.started) : "–"),
       el("td", { class: "number" }, it.cpu_percent === null ? "–" : `${it.cpu_percent} %`),
       el("td", { class: "number" }, bytes(it.memory_bytes)),
       el("td", {}, it.detail ?? "")));
-    rows(stores.body, snapshot.stores, (it) => `${it.service} ${it.instance}`, (it) => el("tr", {},
+    rows(stores.body, snapshot.stores.map((it) => ({ ...it, lost })), (it) => `${it.service} ${it.instance}`, (it) => el("tr", {},
       el("th", { scope: "row" }, it.service),
       el("td", {}, it.instance),
-      el("td", {}, badge(it.up ? "good" : "bad", it.up ? "up" : "down")),
+      el("td", {}, seen(it.up ? "good" : "bad", it.up ? "up" : "down")),
       el("td", { class: "number" }, rate(it.flushes)),
       el("td", { class: "number" }, rate(it.commands)),
       el("td", { class: "number" }, ms(it.flush_p99_ms)),
       el("td", { class: "number" }, it.batch_mean === null ? "–" : it.batch_mean.toFixed(1))));
-    rows(breakers.body, snapshot.breakers, (it) => it.service, (it) => el("tr", {},
+    rows(breakers.body, snapshot.breakers.map((it) => ({ ...it, lost })), (it) => it.service, (it) => el("tr", {},
       el("th", { scope: "row" }, it.service),
-      el("td", {}, badge(it.open ? "bad" : "good", it.open ? "open" : "closed")),
+      el("td", {}, seen(it.open ? "bad" : "good", it.open ? "open" : "closed")),
       el("td", { class: "number" }, count(it.trips))));
   });
 }

@@ -154,8 +154,10 @@ impl Collector {
             }),
         };
         let memory_bytes = memory_bytes.or_else(|| told.and_then(|told| told.memory_bytes));
+        let began = memory.figures.as_ref().map(|said| (said.started * 1e3) as u64);
         Instance {
             since: memory.since,
+            started: began.filter(|began| *began > 0),
             cpu_percent: cpu_percent.map(tidy),
             name,
             kind,

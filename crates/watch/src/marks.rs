@@ -5,6 +5,7 @@
 //! | an instance that was up is down          | `order-1 is down`            |
 //! | … is frozen, draining                    | `order-1 is frozen`          |
 //! | one that was not is up                   | `order-1 is back`            |
+//! | its process is another one, or a young one at the first look | `order-1 started`, at the time that it tells |
 //! | another instance leads                   | `order-2 leads`              |
 //! | a replica is master                      | `redis-stock-2 is master`    |
 //! | the protocol of a definition             | `checkout: 2pc → saga`       |
@@ -12,7 +13,7 @@
 //!
 //! An instance that was never seen up is not "back" when it comes up, and whoever leads at first is no news.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::{MARK_AGE_MS, MAX_MARKS};
 use crate::snapshot::{Mark, Snapshot, State};
@@ -23,6 +24,8 @@ pub struct Marks {
     kept: VecDeque<Mark>,
     /// Instances that were seen up.
     seen_up: BTreeSet<String>,
+    /// When the process of each instance began, as far as it was told.
+    started: BTreeMap<String, u64>,
     /// Who led last; it may be nobody for a moment.
     leader: Option<String>,
 }
@@ -32,6 +35,7 @@ impl Marks {
     pub fn follow(&mut self, before: Option<&Snapshot>, now: &Snapshot) -> Vec<Mark> {
         let at = now.at;
         let mut news = vec![];
+        self.starts(now);
         if let Some(before) = before {
             self.instances(before, now, &mut news);
             for it in &now.definitions {
@@ -63,6 +67,22 @@ impl Marks {
             self.kept.pop_front();
         }
         self.kept.iter().cloned().collect()
+    }
+
+    /// A process that is younger than the marks which are kept has its start among them: whoever opens the page behind a restart is told of it.
+    fn starts(&mut self, now: &Snapshot) {
+        for it in &now.instances {
+            let Some(started) = it.started.filter(|started| self.started.get(&it.name) != Some(started)) else {
+                continue;
+            };
+            self.started.insert(it.name.clone(), started);
+            let started = started.min(now.at);
+            if started.saturating_add(MARK_AGE_MS) >= now.at {
+                let place = self.kept.partition_point(|mark| mark.at <= started);
+                self.kept.insert(place, Mark { at: started, what: format!("{} started", it.name) });
+            }
+        }
+        self.started.retain(|name, _| now.instances.iter().any(|it| it.name == *name));
     }
 
     fn instances(&self, before: &Snapshot, now: &Snapshot, news: &mut Vec<String>) {

@@ -160,6 +160,8 @@ pub struct Instance {
     pub state: State,
     /// Since when, in milliseconds since 1970, as far as was watched.
     pub since: u64,
+    /// When its process began, in milliseconds since 1970, if it says so.
+    pub started: Option<u64>,
     /// `leader`, `master` or `replica`.
     pub role: Option<String>,
     /// Why it is not up, in a sentence.

@@ -13,9 +13,7 @@ fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
     page.wait_for_text("#verdict-text", "0 stuck");
     page.wait_for("/[1-9]/.test(document.querySelector('.tile dd').innerText)");
     let shown = page.text("#panel");
-    for expected in
-        ["Committed a second", "p99", "2PC", "shop\nshop", "UP", "orders", "closed", "No switch of protocol"]
-    {
+    for expected in ["Committed a second", "p99", "2PC", "shop\nshop", "UP", "orders", "closed", "shop started"] {
         assert!(
             shown.to_lowercase().contains(&expected.to_lowercase().replace("shop\nshop", "shop shop")),
             "{expected}: {shown}"

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::openmetrics::parse;
+use crate::snapshot::Mark;
 
 /// One second after the other.
 struct History {
@@ -313,6 +314,22 @@ fn what_comes_up_for_the_first_time_is_not_back() {
     // Marks are kept for ten minutes.
     history.at += 596_000;
     assert_eq!(whats(&history.second(is(State::Up))), expected[2..]);
+}
+
+#[test]
+fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew() {
+    let begin = BEGIN / 1_000;
+    let mut history = History::new();
+    let first = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin - 3_600, 1)]);
+    assert_eq!(first.instances[0].started, Some(BEGIN - 60_000));
+    assert_eq!(first.marks, [Mark { at: BEGIN - 60_000, what: "order-1 started".to_owned() }], "the other is old");
+    // The other is killed and started again within a second: nobody saw it down.
+    let last = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)]);
+    assert_eq!(whats(&last), ["order-1 started", "order-2 started"]);
+    assert_eq!(last.marks[1].at, BEGIN + 1_000);
+    history.at += 600_000;
+    let later = vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)];
+    assert_eq!(whats(&history.second(later)), [""; 0], "once each");
 }
 
 #[test]
