@@ -2,7 +2,7 @@
 
 import { audit } from "./audit.js";
 import { chaos } from "./chaos.js";
-import { clock, el, lasting, say } from "./dom.js";
+import { clock, el, lasting, say, stuckText, words } from "./dom.js";
 import { startGate } from "./gate.js";
 import { listen, live, start } from "./live.js";
 import { overview } from "./overview.js";
@@ -97,9 +97,12 @@ function head({ snapshot, lost, lastWord }) {
     say(document.getElementById("verdict-news"), `${LEVELS[level]}: ${now.text}`);
   }
   document.title = `${{ good: "", warning: "! ", bad: "!! ", unknown: "? " }[level] ?? ""}${shown} · Settle`;
+  const faults = document.getElementById("faults");
+  faults.hidden = snapshot.faults.length === 0;
+  say(faults, `Faults are injected: ${snapshot.faults.map((it) => `${it.service} ${words(it.point)}`).join(", ")}`);
   const stuckCount = document.getElementById("stuck-count");
   stuckCount.hidden = snapshot.stuck === 0;
-  say(stuckCount, String(snapshot.stuck));
+  say(stuckCount, stuckText(snapshot.stuck));
   const chaosTab = document.getElementById("tab-chaos");
   if (chaosTab.hidden === snapshot.chaos) chaosTab.hidden = !snapshot.chaos;
 }

@@ -1,7 +1,7 @@
 // How it goes: the figures of now, ten minutes of them, what happened, and who is there.
 
 import { chart } from "./chart.js";
-import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, table } from "./dom.js";
+import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, stuckText, table } from "./dom.js";
 import { listen } from "./live.js";
 
 const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
@@ -65,6 +65,23 @@ function tile(label) {
   } };
 }
 
+/** What services answer, and do not; the chaos tab has it, too. */
+export function services() {
+  const whole = table("Services", ["Service", "Breaker", "#Opened", "#Commands/s", "#No answer/s", "#Sent again/s"]);
+  return { element: whole.element, update(snapshot, lost) {
+    const names = new Set([...snapshot.breakers, ...snapshot.services].map((it) => it.service));
+    const of = (list, name) => list.find((it) => it.service === name);
+    const all = [...names].sort().map((name) => ({ name, lost, breaker: of(snapshot.breakers, name), asked: of(snapshot.services, name) }));
+    rows(whole.body, all, (it) => it.name, ({ name, breaker, asked }) => el("tr", {},
+      el("th", { scope: "row" }, name),
+      el("td", {}, lost ? badge("unknown", "not known") : breaker ? badge(breaker.open ? "bad" : "good", breaker.open ? "open" : "closed") : "–"),
+      el("td", { class: "number" }, count(breaker?.trips)),
+      el("td", { class: "number" }, rate(asked?.commands)),
+      el("td", { class: "number" }, asked?.unanswered > 0 ? badge("warning", rate(asked.unanswered)) : rate(asked?.unanswered)),
+      el("td", { class: "number" }, asked?.retries > 0 ? badge("warning", rate(asked.retries)) : rate(asked?.retries))));
+  } };
+}
+
 export function overview(panel) {
   const tiles = {
     committed: tile("Committed a second"),
@@ -81,7 +98,7 @@ export function overview(panel) {
   const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
   const instances = table("Instances", ["Name", "State", "Role", "Since", "Started at", "#CPU", "#Memory", "Detail"]);
   const stores = table("Databases", ["Service", "Seen from", "State", "#Flushes/s", "#Commands/s", "#Flush p99", "#Batch"]);
-  const breakers = table("Breakers", ["Service", "State", "#Opened"]);
+  const participants = services();
   const alarms = el("p", { class: "notice", "data-level": "bad", hidden: true });
   panel.append(
     alarms,
@@ -91,7 +108,7 @@ export function overview(panel) {
     el("section", { class: "card" }, el("h2", {}, "Instances"), instances.element),
     el("div", { class: "pair" },
       el("section", { class: "card" }, el("h2", {}, "Databases"), stores.element),
-      el("section", { class: "card" }, el("h2", {}, "Breakers"), breakers.element)));
+      el("section", { class: "card" }, el("h2", {}, "Services"), participants.element)));
 
   return listen(({ snapshot, points, marks: happened, lost }) => {
     const { rates, latency_ms: l, definitions } = snapshot;
@@ -103,7 +120,7 @@ export function overview(panel) {
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
     tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
-    tiles.stuck.set(count(snapshot.stuck), `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck > 0 ? "bad" : "good");
+    tiles.stuck.set(stuckText(snapshot.stuck), `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;
@@ -130,9 +147,6 @@ export function overview(panel) {
       el("td", { class: "number" }, rate(it.commands)),
       el("td", { class: "number" }, ms(it.flush_p99_ms)),
       el("td", { class: "number" }, it.batch_mean === null ? "–" : it.batch_mean.toFixed(1))));
-    rows(breakers.body, snapshot.breakers.map((it) => ({ ...it, lost })), (it) => it.service, (it) => el("tr", {},
-      el("th", { scope: "row" }, it.service),
-      el("td", {}, seen(it.open ? "bad" : "good", it.open ? "open" : "closed")),
-      el("td", { class: "number" }, count(it.trips))));
+    participants.update(snapshot, lost);
   });
 }

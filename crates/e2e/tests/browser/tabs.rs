@@ -165,7 +165,7 @@ fn faults_are_set_watched_and_cleared() {
     assert_eq!((&rules["before_prepare"]["percent"], &rules["before_prepare"]["times"]), (&20.into(), &7.into()));
     let page = &mut visit.page;
     page.click("[data-act=clear]");
-    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    page.wait_for("document.querySelector('tbody').children.length === 1");
     page.click("#clear-all");
     page.wait_for_text("#panel", "No fault is set.");
     // The effect is on the same page: a checkout that is slow, and one that is not.
@@ -174,6 +174,32 @@ fn faults_are_set_watched_and_cleared() {
     let order = visit.order(100);
     visit.client.done(&format!("/orders/checkout/{order}"));
     visit.page.wait_for("/[23]\\d\\d ms/.test(document.querySelectorAll('figure.chart > .unseen')[1].textContent)");
+    visit.page.is_sound();
+}
+
+#[test]
+fn the_story_of_a_fault_is_told_from_its_begin_to_its_end() {
+    let mut visit = Visit::with_chaos("");
+    visit.stuck();
+    let page = &mut visit.page;
+    page.wait_for_text("#faults", "Faults are injected: payment before commit");
+    page.wait_for_text(".news", "faults set: payment before commit");
+    page.wait_for_text(".news", "1 transaction became stuck");
+    page.wait_for("document.querySelectorAll('table')[2].querySelector('tr:first-child .number .badge')");
+    visit.client.done("/payment/fault/clear");
+    let page = &mut visit.page;
+    page.wait_for_text(".news", "faults cleared: payment before commit");
+    page.wait_for("document.getElementById('faults').hidden");
+    page.wait_for_text(".news", "0 stuck again, after 1 at most");
+    // One that only slows checkouts down is seen where it is set.
+    visit.go("#/chaos");
+    visit.page.click("#panel .actions button");
+    visit.page.wait_for_text("tbody", "in 20 % of cases");
+    for _ in 0..40 {
+        let order = visit.order(100);
+        visit.client.check_out(&order);
+    }
+    visit.page.wait_for("document.querySelectorAll('table')[1].querySelector('tr:first-child .number .badge')");
     visit.page.is_sound();
 }
 
