@@ -460,7 +460,7 @@ impl Engine {
         }
         let (engine, of, branch) = (Arc::clone(self), Arc::clone(live), command.branch);
         let replied = move |reply: Reply| {
-            engine.observer.observe(&Observation::Replied { branch, service, verb, reply: &reply });
+            engine.observer.observe(&Observation::Replied { branch, service, verb, attempt, reply: &reply });
             of.mark(&Mark::Replied { step, service, verb, attempt, reply: &reply });
             engine.tell_breaker(&service, (verb, attempt), &reply);
             engine.handle(&of, Event::Replied { step, verb, reply });

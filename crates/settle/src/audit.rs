@@ -184,7 +184,7 @@ fn audit_folder(folder: &Folder) -> anyhow::Result<AuditReport> {
 }
 
 fn text(report: &AuditReport) -> String {
-    let AuditReport { off, findings, paid_orders, paid_cost, items, users, open_transactions, compared } = report;
+    let AuditReport { off, findings, paid_orders, paid_cost, items, users, open_transactions, compared, .. } = report;
     let checked = format!("{items} items and {users} users add up");
     if report.is_clean() && *compared {
         return format!(

@@ -113,6 +113,9 @@ pub struct AuditReport {
     pub off: usize,
     /// The first of them.
     pub findings: Vec<Finding>,
+    /// The same in words, in the same order.
+    #[serde(default)]
+    pub texts: Vec<String>,
     /// Orders that are paid, those replaced since included.
     pub paid_orders: u64,
     /// What they cost.
@@ -171,6 +174,7 @@ pub fn compare(orders: OrdersAudit, stock: LedgerAudit, payment: LedgerAudit, st
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     AuditReport {
         off,
+        texts: findings.iter().map(Finding::to_string).collect(),
         findings,
         paid_orders: paid.orders,
         paid_cost,

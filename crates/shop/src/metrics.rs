@@ -3,6 +3,7 @@
 
 mod exemplars;
 mod figures;
+mod observed;
 mod process;
 
 use std::fmt::Debug;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::StatusCode;
-use orchestrator::{Observation, Observer, outcome_word};
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -19,15 +19,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use protocol::{Name, Protocol, Reply, Timestamp, Transaction, Verb};
+use protocol::{Name, Protocol, Timestamp, Verb};
 use telemetry::TraceId;
 use telemetry::traces::{Kept, Listener};
+
+use crate::faults::{Faults, Point};
 
 pub use figures::Known;
 
 use exemplars::Exemplars;
 pub use exemplars::without_exemplars;
 use figures::{Cached, Distribution, OfLeader, Register, Told};
+use observed::protocol_word;
 use process::Process;
 
 /// Upper bounds of the duration buckets in seconds: 100 µs to 30 s, eight a decade, so that a percentile is off by less than a fifth. To find the one of
@@ -144,6 +147,7 @@ pub struct Metrics {
 
     commands: Cached<(Name, Verb, &'static str), Counter>,
     command_counts: Family<Labels, Counter>,
+    retries: Family<Labels, Counter>,
     violations: Family<Labels, Counter>,
     repairs: Family<Labels, Counter>,
     dead_letters: Family<Labels, Counter>,
@@ -153,6 +157,7 @@ pub struct Metrics {
     protocol_switches: Family<Labels, Counter>,
     breaker_open: Family<Labels, Gauge>,
     breaker_trips: Family<Labels, Counter>,
+    faults_set: Family<Labels, Gauge>,
 
     leader: Gauge,
     epoch: Gauge,
@@ -252,6 +257,12 @@ impl Default for Metrics {
                 &["service", "verb", "result"],
                 "Commands to participants answered: done, refused, violation or unknown"
             ),
+            retries: add!(
+                Family::default(),
+                "participant_retries",
+                SERVICE,
+                "Of these commands, those that had been sent before and not been answered"
+            ),
             violations: add!(
                 Family::default(),
                 "barrier_violations",
@@ -290,6 +301,12 @@ impl Default for Metrics {
                 "Whether a service's breaker keeps transactions away"
             ),
             breaker_trips: add!(Family::default(), "breaker_trips", SERVICE, "Times a service's breaker opened"),
+            faults_set: add!(
+                Family::default(),
+                "faults_active",
+                &["service", "point"],
+                "1 where a fault is set to be injected, 0 where none is; nothing without `--chaos`"
+            ),
             leader: add!(Gauge::default(), "leader", &[], "Whether this instance looks after the log on behalf of all"),
             epoch: add!(Gauge::default(), "epoch", &[], "The epoch under which this instance appends to the log"),
             recoveries: add!(
@@ -499,6 +516,18 @@ impl Metrics {
         }
     }
 
+    /// Takes in which faults are set at a service, if any may be.
+    pub fn faults(&self, service: &Name, faults: &Faults) {
+        if !faults.enabled() {
+            return;
+        }
+        let rules = faults.rules();
+        for point in Point::all().map(|point| point.to_string()) {
+            let of = labels([("service", service.as_str()), ("point", &point)]);
+            self.faults_set.get_or_create(&of).set(rules.contains_key(&point).into());
+        }
+    }
+
     /// Takes in how the connection to a broker fares, and how often what happened.
     pub fn broker(&self, broker: &str, up: bool, events: &[(&'static str, u64)]) {
         self.broker_up.get_or_create(&labels([("broker", broker)])).set(up.into());
@@ -537,83 +566,6 @@ impl Metrics {
             Ok(()) => self.exemplars.put_into(text),
             Err(_) => String::new(),
         }
-    }
-}
-
-fn result_word(reply: &Reply) -> &'static str {
-    match reply {
-        Reply::Done(_) => "done",
-        Reply::Refused(_) => "refused",
-        Reply::Violation(_) => "violation",
-        Reply::Unknown(_) => "unknown",
-    }
-}
-
-fn protocol_word(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::TwoPhase => "2pc",
-        Protocol::Saga => "saga",
-    }
-}
-
-fn away_word(why: &orchestrator::TurnedAway) -> &'static str {
-    match why {
-        orchestrator::TurnedAway::Overloaded => "overloaded",
-        orchestrator::TurnedAway::Unavailable(_) => "unavailable",
-        orchestrator::TurnedAway::NotReady => "not_ready",
-        _ => "other",
-    }
-}
-
-impl Observer for Metrics {
-    fn observe(&self, observation: &Observation<'_>) {
-        match observation {
-            Observation::Answered { definition, protocol, outcome, micros, .. } => {
-                let outcome = outcome_word(outcome);
-                let make = || {
-                    let protocol = protocol_word(*protocol);
-                    let of = [("definition", definition.as_str()), ("protocol", protocol), ("outcome", outcome)];
-                    let of = labels(of);
-                    (
-                        self.transaction_counts.get_or_create_owned(&of),
-                        self.transaction_durations.get_or_create_owned(&of),
-                    )
-                };
-                self.transactions.with((*definition, *protocol, outcome), make, |(counter, durations)| {
-                    counter.inc();
-                    durations.observe(*micros as f64 / 1e6);
-                });
-            }
-            Observation::Replied { service, verb, reply, .. } => {
-                let result = result_word(reply);
-                let make = || {
-                    let of = [("service", service.as_str()), ("verb", verb.as_str()), ("result", result)];
-                    self.command_counts.get_or_create_owned(&labels(of))
-                };
-                self.commands.with((*service, *verb, result), make, |counter| _ = counter.inc());
-            }
-            Observation::TurnedAway { definition, why } => {
-                let of = labels([("definition", definition.as_str()), ("why", away_word(why))]);
-                self.turned_away.get_or_create(&of).inc();
-            }
-            Observation::Violation { service, .. } => _ = self.violations.get_or_create(&by_service(service)).inc(),
-            Observation::DeadLetter { service, .. } => _ = self.dead_letters.get_or_create(&by_service(service)).inc(),
-            Observation::BreakerOpened { service } => _ = self.breaker_trips.get_or_create(&by_service(service)).inc(),
-            Observation::Switched { definition, .. } => {
-                self.protocol_switches.get_or_create(&labels([("definition", definition.as_str())])).inc();
-            }
-            Observation::Recovering { transactions } => {
-                self.recoveries.inc();
-                self.recovered.inc_by(*transactions as u64);
-            }
-            Observation::TookOver { .. } => _ = self.takeovers.inc(),
-            Observation::Fenced => _ = self.fenced.inc(),
-            _ => {}
-        }
-    }
-
-    fn within(&self, transaction: &Transaction, work: &mut dyn FnMut()) {
-        crate::checkout::within(transaction, work);
     }
 }
 

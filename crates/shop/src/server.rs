@@ -431,6 +431,9 @@ impl Vitals for Shop {
             metrics.store("orders", &store_figures(orders));
             metrics.store("stock", &store_figures(stock));
             metrics.store("payment", &store_figures(payment));
+            for service in [self.stock(), self.payment()] {
+                metrics.faults(&service.name(), service.faults());
+            }
             metrics.orchestrator(&self.order_service().measure(HEALTH_PATIENCE).await);
             metrics.text()
         })

@@ -241,7 +241,8 @@ fn every_answer_of_the_shop_is_described() {
         let mut met = ask_everything(shop.front(), &["batch_init"]).await;
         assert!(met["post /orders/checkout/{order}"].is_superset(&[200, 404].into()), "{met:?}");
         assert!(met["post /stock/subtract/{item}/{amount}"].is_superset(&[200, 400, 404, 422].into()), "{met:?}");
-        assert_eq!(met["post /stock/fault/set"], [403].into(), "{met:?}");
+        let refused = &met["post /stock/fault/set"];
+        assert!(refused.contains(&403) && !refused.contains(&200), "{met:?}");
         met.extend(ask_everything(shop.front(), &["fault"]).await);
         let never = |(operation, statuses): (&String, &BTreeSet<u16>)| {
             (!statuses.contains(&200) && !operation.contains("fault")).then(|| operation.clone())

@@ -1,68 +1,142 @@
-// Whether money and stock agree: what the audit found last, and an audit now.
+// Whether money and stock agree: what the continuous audit says, and an audit now.
 
 import { get, post } from "./api.js";
-import { badge, clock, count, el, lasting, replace, say, words } from "./dom.js";
+import { badge, clock, count, el, lasting, replace, say, table, words } from "./dom.js";
 import { closed, isOpen, onGate } from "./gate.js";
-import { listen } from "./live.js";
+import { listen, live } from "./live.js";
+import { poll } from "./transactions.js";
+
+/** So often it looks for a moment at which nothing is under way; the server itself waits two seconds each time. */
+const TRIES = 4;
+const BETWEEN = 500;
+
+const NAMES = {
+  by: "Whose word it is", runs: "Full passes", at: "The last ended at", checked: "Looked at", postponed: "Comparisons put off in the last pass",
+  trouble: "Why a pass was given up", paid_orders: "Paid orders", paid_cost: "What they cost", items: "Items", users: "Users", open_transactions: "Transactions under way",
+};
+
+const things = (n, thing) => `${count(n)} ${thing}${n === 1 ? "" : "s"}`;
+const are = (n, thing) => `${things(n, thing)} ${n === 1 ? "is" : "are"}`;
 
 export function audit(panel) {
   const shut = el("div", {});
   const continuous = el("p", {}, "");
+  const word = el("div", { id: "audit-continuous" });
   const result = el("div", { id: "audit-result", "aria-live": "polite" });
   const button = el("button", { id: "audit-now", onclick: run }, "Run the audit now");
   const whole = el("div", {}, el("div", { class: "actions" }, button), result);
   panel.append(el("h2", {}, "Audit"),
     el("p", { class: "quiet" }, "What was charged must be what paid orders cost; what was sold must be what stands in them; no account may contradict itself, and no order the log."),
-    el("section", { class: "card" }, el("h3", {}, "Continuously"), continuous),
+    el("section", { class: "card" }, el("h3", {}, "Continuously"), continuous, word),
     el("section", { class: "card" }, el("h3", {}, "Now"), shut, whole));
+  let over = false;
+  let last = null;
   async function run() {
     button.disabled = true;
     replace(result, el("p", { class: "quiet" }, "Looking at every account and every order…"));
     try {
       const began = performance.now();
-      const report = await post("/admin/audit");
-      replace(result, shown(report, performance.now() - began));
+      for (let left = TRIES - 1; !over; left -= 1) {
+        const report = await post("/admin/audit");
+        const again = !report.compared && report.off === 0 && left > 0;
+        replace(result, ofNow(report, performance.now() - began, again, last));
+        if (!again) break;
+        await new Promise((done) => { setTimeout(done, BETWEEN); });
+      }
     } catch (problem) {
       const why = problem.status === 404 ? "this server audits nothing by itself: use `settle audit`" : problem.message;
       replace(result, el("p", { class: "notice", "data-level": "warning" }, why));
     }
     button.disabled = false;
   }
+  let print = "";
+  async function look() {
+    if (isOpen() !== "yes") return;
+    try {
+      last = await get("/admin/audit");
+    } catch {
+      // Nobody leads, or this server has no auditor: the figures above say as much.
+      last = null;
+    }
+    // What is being read is left alone unless something else is off.
+    const fresh = JSON.stringify(last?.findings ?? null) + (last?.at ? "" : "none") + (last?.trouble ?? "");
+    if (fresh === print) return tell(last);
+    print = fresh;
+    replace(word, last?.at ? [facts(last), findings(last.findings, last.off)] : null);
+  }
+  function tell(report) {
+    for (const [name, value] of Object.entries(report ?? {})) {
+      const shown = word.querySelector(`[data-name="${CSS.escape(name)}"]`);
+      if (shown) say(shown, fact(value));
+    }
+  }
+  const polled = poll(look);
   const enter = () => {
     const open = isOpen() === "yes";
     replace(shut, open ? null : closed());
     whole.hidden = !open;
-    // What the last audit found stands there until the next.
-    if (open) get("/admin/audit").then((report) => report.at && result.childElementCount === 0 && replace(result, shown(report)), () => {});
+    polled.now();
   };
   enter();
   const ended = [onGate(enter), listen(({ snapshot }) => {
-    const last = snapshot.audit;
-    say(continuous, !last ? "No auditor runs continuously here, or it has not said anything yet."
-      : `Last at ${clock(last.at)}${last.at ? ` (${lasting(snapshot.at - last.at)} ago)` : ""}: ${last.findings === 0 ? "nothing is off" : `${count(last.findings)} findings`}. ${count(last.checked)} accounts and orders looked at so far${last.complete ? "" : "; the first round is not complete"}.`);
+    const said = snapshot.audit;
+    say(continuous, !said ? "No auditor runs continuously here, or it has not said anything yet."
+      : `Last at ${clock(said.at)}${said.at ? ` (${lasting(snapshot.at - said.at)} ago)` : ""}: ${said.findings === 0 ? "nothing is off" : `${are(said.findings, "thing")} off`}. ${count(said.checked)} accounts and orders looked at so far${said.complete ? "" : "; the first round is not complete"}.`);
   })];
-  return () => ended.forEach((end) => end());
+  return () => {
+    over = true;
+    polled.end();
+    ended.forEach((end) => end());
+  };
 }
 
-/** A finding, as one line: `{ "charged": { "user": "7", "off_by": -5 } }`. */
-function line(finding) {
-  if (typeof finding === "string") return finding;
-  const [[kind, about]] = Object.entries(finding);
-  const told = (value) => (value !== null && typeof value === "object" ? Object.entries(value).map(([name, it]) => `${words(name)} ${told(it)}`).join(", ") : String(value));
-  return `${words(kind)}: ${told(about)}`;
+const fact = (value) => (typeof value === "number" ? (value > 1e12 ? clock(value) : count(value)) : value);
+
+function facts(report) {
+  const told = Object.entries(report).filter(([name, value]) => name in NAMES && value !== null);
+  return el("dl", { class: "facts" }, told.map(([name, value]) => el("div", {}, el("dt", {}, NAMES[name]), el("dd", { "data-name": name }, fact(value)))));
 }
 
-function shown(report, millis) {
-  const findings = report.findings ?? [];
-  const total = report.off ?? findings.length;
-  // While something is under way, one side has what the other has not yet.
-  const verdict = total > 0 ? badge("bad", `${count(total)} findings`)
-    : report.compared === false ? badge("warning", `Nothing is off; money and stock cannot be compared while transactions are open: ${count(report.open_transactions)}`)
-      : badge("good", "Money and stock agree");
-  const numbers = Object.entries(report).filter(([, value]) => typeof value === "number" || typeof value === "string");
+/** What is off, in words; since when, and the transactions that it may go back to, where that is known. */
+function findings(list, all) {
+  if (list.length === 0) return null;
+  return el("div", { class: "findings" },
+    list.map((it) => el("article", { class: "finding" },
+      el("h4", {}, it.text),
+      el("p", { class: "quiet" }, it.since ? `Since ${clock(it.since)}. ` : "The continuous audit has not met it yet. ",
+        it.transactions?.length ? "It may go back to these, the likeliest first:" : it.since ? "No transaction is remembered that it may go back to." : "It says which transactions it may go back to."),
+      it.transactions?.length > 0 && named(it))),
+    all > list.length && el("p", {}, `The first ${count(list.length)} of ${count(all)} are shown.`));
+}
+
+function named(found) {
+  const whole = table(`Transactions: ${found.text}`, ["Transaction", "Order", "Step", "Branch", "Caused it"]);
+  whole.body.append(...found.transactions.map((it) => el("tr", {},
+    el("th", { scope: "row" }, el("a", { class: "id", href: `#/transactions/${it.transaction}` }, it.transaction)),
+    el("td", {}, it.order ? el("a", { class: "id short", href: `#/shop/order/${it.order}` }, it.order) : "–"),
+    el("td", {}, `${it.step}, ${it.service}`),
+    el("td", {}, words(it.branch) || "–"),
+    el("td", {}, it.caused ? badge("bad", "yes") : "perhaps"))));
+  return whole.element;
+}
+
+function ofNow(report, millis, again, continuous) {
+  // The continuous audit knows more of what both have found.
+  const known = new Map((continuous?.findings ?? []).map((it) => [JSON.stringify(it.finding), it]));
+  const found = report.findings.map((it, at) => known.get(JSON.stringify(it)) ?? { text: report.texts[at] });
+  const when = ` at ${clock(Date.now())}, after ${millis < 1000 ? `${millis.toFixed(0)} ms` : `${(millis / 1000).toFixed(1)} s`}`;
+  const verdict = report.off > 0 ? badge("bad", `${are(report.off, "thing")} off`) : report.compared ? badge("good", "Money and stock agree") : badge("warning", "Not compared");
   return [
-    el("p", {}, verdict, millis === undefined ? "" : ` at ${clock(Date.now())}, after ${millis.toFixed(0)} ms`),
-    el("dl", { class: "facts" }, numbers.map(([name, value]) => el("div", {}, el("dt", {}, words(name)), el("dd", {}, typeof value === "number" && value > 1e12 ? clock(value) : typeof value === "number" ? count(value) : value)))),
-    total > 0 && el("ul", { class: "findings" }, findings.map((it) => el("li", {}, line(it)))),
+    el("p", {}, verdict, when),
+    report.off === 0 && !report.compared && el("p", {}, unseen(report, again)),
+    facts(report),
+    findings(found, report.off),
   ];
+}
+
+/** Why orders were not compared with accounts, and what comes of it. */
+function unseen({ open_transactions: open }, again) {
+  const why = open > 0 ? `${are(open, "transaction")} under way` : "transactions came and went while it looked";
+  return `Every account adds up. Whether money and stock agree with the orders could not be compared, since ${why}. ${again ? "It is tried again…"
+    : live.snapshot?.audit ? "It was tried several times; the continuous audit above compares account by account, and needs no such moment." : "It was tried several times: run it again when less is going on."}`;
 }

@@ -3,7 +3,7 @@
 import { get, post, query } from "./api.js";
 import { badge, el, rows, say, table } from "./dom.js";
 import { listen } from "./live.js";
-import { latency, throughput } from "./overview.js";
+import { latency, services, throughput } from "./overview.js";
 import { poll } from "./transactions.js";
 
 const SERVICES = ["stock", "payment"];
@@ -52,11 +52,13 @@ export function chaos(panel) {
   const set = table("Faults that are set", ["Service", "Point", "What happens", ""]);
   const none = el("p", { class: "quiet" }, "No fault is set.");
   const charts = [throughput(), latency()];
+  const effect = services();
   panel.append(el("h2", {}, "Chaos"),
     el("p", { class: "quiet" }, "Faults at the participants, in every instance of a service at once. Whatever you set, no cent and no item may be lost: run the audit afterwards."),
     el("section", { class: "card" }, el("h3", {}, "Set a fault"), presets, form, word),
     el("section", { class: "card" }, el("h3", {}, "Faults that are set"), none, set.element,
       el("div", { class: "actions" }, el("button", { class: "quiet", id: "clear-all", onclick: () => act(() => Promise.all(SERVICES.map((it) => post(`/${it}/fault/clear`))), "All cleared.") }, "Clear all"))),
+    el("section", { class: "card" }, el("h3", {}, "What services answer"), effect.element),
     el("section", { class: "charts", "aria-label": "The effect" }, charts.map((it) => it.element)));
   async function act(how, done) {
     try {
@@ -86,6 +88,9 @@ export function chaos(panel) {
       el("td", {}, el("button", { class: "quiet small", "data-act": "clear", "aria-label": `Clear ${point} at ${service}`, onclick: () => act(() => post(`/${service}/fault/clear?point=${point}`), `Cleared at ${service}, ${point}.`) }, "Clear"))));
   }
   const polled = poll(look);
-  const ended = listen(({ snapshot, points }) => charts.forEach((it) => it.update(points, snapshot.marks)));
+  const ended = listen(({ snapshot, points, marks, lost }) => {
+    charts.forEach((it) => it.update(points, marks));
+    effect.update(snapshot, lost);
+  });
   return () => { polled.end(); ended(); };
 }

@@ -83,6 +83,9 @@ const counting = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export const count = (n) => (n === null || n === undefined ? "–" : counting.format(n));
 
+/** A number of stuck transactions: no more than a thousand are counted. */
+export const stuckText = (n) => (n >= 1000 ? `${count(n)} or more` : count(n));
+
 /** A rate: small ones with a decimal. */
 export const rate = (n) => (n === null || n === undefined ? "–" : n > 0 && n < 10 ? n.toFixed(1) : counting.format(n));
 

@@ -1,11 +1,14 @@
-// What the server says of itself once a second; and that it says nothing.
+// What the server says of itself once a second; and that it says nothing, which is news, too.
+
+import { lasting } from "./dom.js";
 
 const KEPT = 600;
 /** Longer than this without a word means that nobody is there. Milliseconds. */
 const SILENCE = 4000;
 const AGAIN = 1000;
 
-export const live = { snapshot: null, points: [], lastWord: 0, lost: false };
+/** `marks`: what happened, as any server of the last ten minutes told it, and what only this page can know. */
+export const live = { snapshot: null, points: [], marks: [], lastWord: 0, lost: false };
 
 const listeners = new Set();
 
@@ -41,6 +44,14 @@ function add(points) {
   live.points = [...live.points.filter((it) => it.at < first), ...points].slice(-KEPT);
 }
 
+/** Takes marks in that are not known yet. A server that was started again forgot what happened before; this page did not. */
+function mark(news) {
+  const known = new Map([...live.marks, ...news].map((it) => [`${it.at} ${it.what}`, it]));
+  const newest = Math.max(0, ...[...known.values()].map((it) => it.at));
+  const since = (live.snapshot?.at ?? newest) - KEPT * 1000;
+  live.marks = [...known.values()].filter((it) => it.at >= since).sort((a, b) => a.at - b.at);
+}
+
 let source = null;
 let timer = 0;
 
@@ -50,8 +61,10 @@ function connect() {
   source.addEventListener("history", (event) => add(JSON.parse(event.data).points));
   source.addEventListener("snapshot", (event) => {
     const snapshot = JSON.parse(event.data);
+    const before = live.snapshot;
     live.snapshot = snapshot;
     live.lastWord = Date.now();
+    mark(live.lost && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${lasting(snapshot.at - before.at)}` }] : snapshot.marks);
     live.lost = false;
     const last = live.points.at(-1);
     if (!last || snapshot.at > last.at) add([point(snapshot)]);
@@ -62,6 +75,7 @@ function connect() {
 
 function lose() {
   source?.close();
+  if (!live.lost && live.snapshot) mark([{ at: live.snapshot.at, what: "no word from the server from here on" }]);
   live.lost = true;
   tell();
   clearTimeout(timer);

@@ -2,7 +2,7 @@
 
 import { audit } from "./audit.js";
 import { chaos } from "./chaos.js";
-import { clock, el, say } from "./dom.js";
+import { clock, el, lasting, say, stuckText, words } from "./dom.js";
 import { startGate } from "./gate.js";
 import { listen, live, start } from "./live.js";
 import { overview } from "./overview.js";
@@ -18,7 +18,7 @@ const TABS = [
   ["chaos", "Chaos", chaos],
   ["audit", "Audit", audit],
 ];
-const LEVELS = { good: "All is well", warning: "Somebody should look", bad: "Somebody must look, now" };
+const LEVELS = { good: "All is well", warning: "Somebody should look", bad: "Somebody must look, now", unknown: "Nobody knows" };
 
 const panel = document.getElementById("panel");
 const tabs = document.getElementById("tabs");
@@ -79,19 +79,30 @@ function head({ snapshot, lost, lastWord }) {
   say(connection, word);
   connection.dataset.state = lost ? "lost" : snapshot ? "live" : "waiting";
   document.body.classList.toggle("lost", lost);
-  if (!snapshot) return;
-  say(document.getElementById("title"), `${snapshot.title} ${snapshot.version}${snapshot.production ? " · production" : ""}`);
-  say(document.getElementById("verdict-text"), snapshot.verdict.text);
-  verdict.dataset.level = lost ? "unknown" : snapshot.verdict.level;
-  if (snapshot.verdict.level !== level) {
-    // Only a change is worth interrupting somebody who listens.
-    level = snapshot.verdict.level;
-    say(document.getElementById("verdict-news"), `${LEVELS[level]}: ${snapshot.verdict.text}`);
+  const stale = document.getElementById("stale");
+  stale.hidden = !lost || !snapshot;
+  if (!snapshot) {
+    if (lost) say(document.getElementById("verdict-text"), "The server does not answer: nobody knows how the shop fares");
+    return;
   }
-  document.title = `${lost ? "? " : { good: "", warning: "! ", bad: "!! " }[level] ?? ""}${shown} · Settle`;
+  say(stale, `What stands below is how it was at ${clock(snapshot.at)}. It may be otherwise by now.`);
+  say(document.getElementById("title"), `${snapshot.title} ${snapshot.version}${snapshot.production ? " · production" : ""}`);
+  // What was well when it was seen last may not be any more.
+  const now = lost ? { level: "unknown", text: `No word from the shop for ${lasting(Date.now() - lastWord)}: nobody knows how it fares` } : snapshot.verdict;
+  say(document.getElementById("verdict-text"), now.text);
+  verdict.dataset.level = now.level;
+  if (now.level !== level) {
+    // Only a change is worth interrupting somebody who listens.
+    level = now.level;
+    say(document.getElementById("verdict-news"), `${LEVELS[level]}: ${now.text}`);
+  }
+  document.title = `${{ good: "", warning: "! ", bad: "!! ", unknown: "? " }[level] ?? ""}${shown} · Settle`;
+  const faults = document.getElementById("faults");
+  faults.hidden = snapshot.faults.length === 0;
+  say(faults, `Faults are injected: ${snapshot.faults.map((it) => `${it.service} ${words(it.point)}`).join(", ")}`);
   const stuckCount = document.getElementById("stuck-count");
   stuckCount.hidden = !snapshot.stuck;
-  say(stuckCount, String(snapshot.stuck));
+  say(stuckCount, stuckText(snapshot.stuck));
   const chaosTab = document.getElementById("tab-chaos");
   if (chaosTab.hidden === snapshot.chaos) chaosTab.hidden = !snapshot.chaos;
 }

@@ -1,7 +1,7 @@
 // How it goes: the figures of now, ten minutes of them, what happened, and who is there.
 
 import { chart } from "./chart.js";
-import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, table } from "./dom.js";
+import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, stuckText, table } from "./dom.js";
 import { listen } from "./live.js";
 
 const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
@@ -65,6 +65,23 @@ function tile(label) {
   } };
 }
 
+/** What services answer, and do not; the chaos tab has it, too. */
+export function services() {
+  const whole = table("Services", ["Service", "Breaker", "#Opened", "#Commands/s", "#No answer/s", "#Sent again/s"]);
+  return { element: whole.element, update(snapshot, lost) {
+    const names = new Set([...snapshot.breakers, ...snapshot.services].map((it) => it.service));
+    const of = (list, name) => list.find((it) => it.service === name);
+    const all = [...names].sort().map((name) => ({ name, lost, breaker: of(snapshot.breakers, name), asked: of(snapshot.services, name) }));
+    rows(whole.body, all, (it) => it.name, ({ name, breaker, asked }) => el("tr", {},
+      el("th", { scope: "row" }, name),
+      el("td", {}, lost ? badge("unknown", "not known") : breaker ? badge(breaker.open ? "bad" : "good", breaker.open ? "open" : "closed") : "–"),
+      el("td", { class: "number" }, count(breaker?.trips)),
+      el("td", { class: "number" }, rate(asked?.commands)),
+      el("td", { class: "number" }, asked?.unanswered > 0 ? badge("warning", rate(asked.unanswered)) : rate(asked?.unanswered)),
+      el("td", { class: "number" }, asked?.retries > 0 ? badge("warning", rate(asked.retries)) : rate(asked?.retries))));
+  } };
+}
+
 export function overview(panel) {
   const tiles = {
     committed: tile("Committed a second"),
@@ -78,10 +95,10 @@ export function overview(panel) {
   };
   const charts = [throughput(), latency(), aborts(), load()];
   const news = el("ol", { class: "news" });
-  const nothing = el("p", { class: "quiet" }, "No switch of protocol, nothing went down or came back in the last ten minutes.");
-  const instances = table("Instances", ["Name", "State", "Role", "Since", "#CPU", "#Memory", "Detail"]);
+  const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
+  const instances = table("Instances", ["Name", "State", "Role", "Since", "Started at", "#CPU", "#Memory", "Detail"]);
   const stores = table("Databases", ["Service", "Seen from", "State", "#Flushes/s", "#Commands/s", "#Flush p99", "#Batch"]);
-  const breakers = table("Breakers", ["Service", "State", "#Opened"]);
+  const participants = services();
   const alarms = el("p", { class: "notice", "data-level": "bad", hidden: true });
   panel.append(
     alarms,
@@ -91,9 +108,9 @@ export function overview(panel) {
     el("section", { class: "card" }, el("h2", {}, "Instances"), instances.element),
     el("div", { class: "pair" },
       el("section", { class: "card" }, el("h2", {}, "Databases"), stores.element),
-      el("section", { class: "card" }, el("h2", {}, "Breakers"), breakers.element)));
+      el("section", { class: "card" }, el("h2", {}, "Services"), participants.element)));
 
-  return listen(({ snapshot, points }) => {
+  return listen(({ snapshot, points, marks: happened, lost }) => {
     const { rates, latency_ms: l, definitions } = snapshot;
     tiles.committed.set(rate(rates.committed), `${rate(rates.requests)} requests a second`);
     tiles.refused.set(rate(rates.refused + rates.conflict), rates.rolled_back > 0 ? `${rate(rates.rolled_back)} rolled back` : "business answers", rates.rolled_back > 0 ? "warning" : "");
@@ -103,34 +120,33 @@ export function overview(panel) {
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
     tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
-    tiles.stuck.set(count(snapshot.stuck), snapshot.stuck === null ? "the leader knows" : `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck === null ? "" : snapshot.stuck > 0 ? "bad" : "good");
+    tiles.stuck.set(stuckText(snapshot.stuck), snapshot.stuck === null ? "the leader knows" : `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck === null ? "" : snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;
     say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));
-    for (const it of charts) it.update(points, snapshot.marks);
-    const marks = snapshot.marks.toReversed();
+    for (const it of charts) it.update(points, happened);
+    const marks = happened.toReversed();
+    const seen = (level, text) => (lost ? badge("unknown", "not known") : badge(level, text));
     nothing.hidden = marks.length > 0;
     rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, clock(it.at)), " ", it.what));
-    rows(instances.body, snapshot.instances.map((it) => ({ ...it, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
+    rows(instances.body, snapshot.instances.map((it) => ({ ...it, lost, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
       el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
-      el("td", {}, badge(STATES[it.state] ?? "warning", it.state)),
+      el("td", {}, seen(STATES[it.state] ?? "warning", it.state)),
       el("td", {}, it.role ?? ""),
       el("td", { title: clock(it.since) }, it.ago),
+      el("td", {}, it.started ? clock(it.started) : "–"),
       el("td", { class: "number" }, it.cpu_percent === null ? "–" : `${it.cpu_percent} %`),
       el("td", { class: "number" }, bytes(it.memory_bytes)),
       el("td", {}, it.detail ?? "")));
-    rows(stores.body, snapshot.stores, (it) => `${it.service} ${it.instance}`, (it) => el("tr", {},
+    rows(stores.body, snapshot.stores.map((it) => ({ ...it, lost })), (it) => `${it.service} ${it.instance}`, (it) => el("tr", {},
       el("th", { scope: "row" }, it.service),
       el("td", {}, it.instance),
-      el("td", {}, badge(it.up ? "good" : "bad", it.up ? "up" : "down")),
+      el("td", {}, seen(it.up ? "good" : "bad", it.up ? "up" : "down")),
       el("td", { class: "number" }, rate(it.flushes)),
       el("td", { class: "number" }, rate(it.commands)),
       el("td", { class: "number" }, ms(it.flush_p99_ms)),
       el("td", { class: "number" }, it.batch_mean === null ? "–" : it.batch_mean.toFixed(1))));
-    rows(breakers.body, snapshot.breakers, (it) => it.service, (it) => el("tr", {},
-      el("th", { scope: "row" }, it.service),
-      el("td", {}, badge(it.open ? "bad" : "good", it.open ? "open" : "closed")),
-      el("td", { class: "number" }, count(it.trips))));
+    participants.update(snapshot, lost);
   });
 }

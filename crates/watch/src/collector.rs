@@ -1,6 +1,6 @@
 //! One look after the other, made into snapshots. It has no clock and asks nobody: a look is handed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::counters::{Counters, Rise};
 use crate::figures::{Bound, Counter, Figures, Outcome};
@@ -8,7 +8,8 @@ use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS};
 use crate::marks::Marks;
 use crate::percentiles::percentile;
 use crate::snapshot::{
-    Audit, Breaker, Definition, Instance, Kind, Latency, Level, Operators, Rates, Snapshot, State, Store, Verdict,
+    Audit, Breaker, Definition, Fault, Instance, Kind, Latency, Level, Operators, Rates, Service, Snapshot, State,
+    Store, Verdict,
 };
 use crate::verdict::verdict;
 
@@ -95,12 +96,14 @@ impl Collector {
         let verdict = Verdict { level: Level::Warning, text: "Nothing was seen yet".to_owned() };
         let (rates, latency_ms) = (Rates::default(), Latency::default());
         let [in_flight, queued, unsettled, in_doubt, dead_letters, violations, repairs] = [0; 7];
-        let (definitions, breakers, instances, stores, marks) = (vec![], vec![], vec![], vec![], vec![]);
+        let (definitions, breakers, services, faults) = (vec![], vec![], vec![], vec![]);
+        let (instances, stores, marks) = (vec![], vec![], vec![]);
         let (audit, leader, stuck) = (None, None, None);
         #[rustfmt::skip]
         let snapshot = Snapshot {
             at, title, version, verdict, audit, rates, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
-            violations, repairs, breakers, leader, instances, stores, marks, operators, chaos, production, trace_url,
+            violations, repairs, breakers, services, faults, leader, instances, stores, marks, operators, chaos, production,
+            trace_url,
         };
         snapshot
     }
@@ -122,6 +125,7 @@ impl Collector {
         self.traffic(&mut now);
         self.definitions(&mut now);
         self.breakers(&mut now);
+        self.services(&mut now);
         self.stores(&mut now);
         self.audited(&mut now);
         self.in_doubt_since = (now.in_doubt > 0).then(|| self.in_doubt_since.unwrap_or(at));
@@ -156,8 +160,10 @@ impl Collector {
             }),
         };
         let memory_bytes = memory_bytes.or_else(|| told.and_then(|told| told.memory_bytes));
+        let began = memory.figures.as_ref().map(|said| (said.started * 1e3) as u64);
         Instance {
             since: memory.since,
+            started: began.filter(|began| *began > 0),
             cpu_percent: cpu_percent.map(tidy),
             name,
             kind,
@@ -263,6 +269,35 @@ impl Collector {
         let breaker =
             |(service, open): (&str, bool)| Breaker { service: service.to_owned(), open, trips: trips(service) };
         now.breakers = open.into_iter().take(MAX_WORDS).map(breaker).collect();
+    }
+
+    fn services(&self, now: &mut Snapshot) {
+        let mut services: BTreeMap<&str, Service> = BTreeMap::new();
+        for rise in self.rises(now.at, RATE_WINDOW_MS) {
+            for counter in rise.all().map(|(counter, _)| counter) {
+                let (Counter::Asked(name) | Counter::Unanswered(name) | Counter::Retried(name)) = counter else {
+                    continue;
+                };
+                let of = services.entry(name).or_default();
+                match counter {
+                    Counter::Asked(_) => of.commands += rise.rate(counter),
+                    Counter::Unanswered(_) => of.unanswered += rise.rate(counter),
+                    _ => of.retries += rise.rate(counter),
+                }
+            }
+        }
+        let told = |(name, of): (&str, Service)| Service {
+            service: name.to_owned(),
+            commands: tidy(of.commands),
+            unanswered: tidy(of.unanswered),
+            retries: tidy(of.retries),
+        };
+        now.services = services.into_iter().take(MAX_WORDS).map(told).collect();
+        // Each instance of a service says the same.
+        let set: BTreeSet<&(String, String)> =
+            self.up(&now.instances).flat_map(|(_, figures)| &figures.faults).collect();
+        let fault = |(service, point): &(String, String)| Fault { service: service.clone(), point: point.clone() };
+        now.faults = set.into_iter().take(MAX_WORDS).map(fault).collect();
     }
 
     fn stores(&self, now: &mut Snapshot) {

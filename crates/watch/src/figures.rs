@@ -8,10 +8,12 @@
 //! | `settle_transactions_…` (gauges)              | in flight, queued, unsettled, in doubt; of the leader: stuck |
 //! | `settle_store_…`                              | stores                                      |
 //! | `settle_breaker_…`, `settle_protocol…`        | breakers, definitions                       |
+//! | `settle_participant_…`                        | what services were asked, did not answer, and were asked again |
+//! | `settle_faults_active`                        | faults that are set                         |
 //! | `settle_audit_…`                              | the continuous auditor's last word, of the leader |
 //! | `process_…`                                   | processor, memory, and whether it began anew |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{MAX_WORD_BYTES, MAX_WORDS};
 use crate::openmetrics::{Exposition, Sample};
@@ -52,6 +54,12 @@ pub enum Counter {
     DeadLetters,
     /// Transactions answered within so many seconds.
     Answered(Bound),
+    /// Commands to a service that were answered, or were not.
+    Asked(String),
+    /// Of these, not answered.
+    Unanswered(String),
+    /// Of these, sent before.
+    Retried(String),
     /// Times that a service's breaker opened.
     Trips(String),
     /// Changes of a definition's protocol.
@@ -112,6 +120,8 @@ pub struct Figures {
     pub abort_percents: BTreeMap<String, u64>,
     /// Whether each store can be reached.
     pub stores: BTreeMap<String, bool>,
+    /// Services and points where a fault is set.
+    pub faults: BTreeSet<(String, String)>,
     /// What the auditor said last, if there is one; known by whoever leads.
     pub audit: Option<AuditFigures>,
 }
@@ -207,6 +217,19 @@ impl Figures {
         let of = || label.to_owned();
         match name {
             "settle_breaker_open" => put(&mut self.breakers, label, value > 0.0),
+            "settle_participant_commands_total" => {
+                self.add(Counter::Asked(of()), value);
+                if sample.label("result") == "unknown" {
+                    self.add(Counter::Unanswered(of()), value);
+                }
+            }
+            "settle_participant_retries_total" => self.add(Counter::Retried(of()), value),
+            "settle_faults_active" if value > 0.0 && self.faults.len() < MAX_WORDS => {
+                let point = sample.label("point");
+                if point.len() <= MAX_WORD_BYTES {
+                    self.faults.insert((of(), point.to_owned()));
+                }
+            }
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),
             "settle_protocol" if value > 0.0 => {
                 let protocol = sample.label("protocol");

@@ -21,6 +21,7 @@
 //! | [`snapshot`]     | what is known of a system at one moment                             |
 //! | [`verdict`]      | whether all is well, in a sentence: a table, a pure function        |
 //! | [`marks`]        | what happened: an instance is gone, the protocol changed            |
+//! | [`words`]        | numbers as people read them                                         |
 //! | [`collector`]    | one look after the other, made into snapshots                       |
 //! | [`watcher`]      | the thread that looks once a second, and who listens                |
 //! | [`scrape`]       | asks another process over HTTP                                      |
@@ -41,6 +42,7 @@ pub mod scrape;
 pub mod snapshot;
 pub mod verdict;
 pub mod watcher;
+pub mod words;
 
 pub use collector::{Collector, Seen};
 pub use http::OperatorsOf;

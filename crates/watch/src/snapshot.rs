@@ -41,6 +41,10 @@ pub struct Snapshot {
     pub repairs: u64,
     /// Services that transactions may be kept away from.
     pub breakers: Vec<Breaker>,
+    /// Services that take part in transactions.
+    pub services: Vec<Service>,
+    /// Faults that are set to be injected.
+    pub faults: Vec<Fault>,
     /// Who looks after the log on behalf of all.
     pub leader: Option<String>,
     /// The processes.
@@ -151,6 +155,35 @@ pub struct Breaker {
     pub trips: u64,
 }
 
+/// A service that takes part in transactions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub service: String,
+    /// Commands to it, a second.
+    pub commands: f64,
+    /// Of these, not answered, a second.
+    pub unanswered: f64,
+    /// Of these, sent before and not answered then, a second.
+    pub retries: f64,
+}
+
+/// A fault that is set to be injected.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fault {
+    /// The service.
+    pub service: String,
+    /// Where in its work: `before_prepare`, for example.
+    pub point: String,
+}
+
+impl Fault {
+    /// In words: `payment before prepare`.
+    pub fn words(&self) -> String {
+        format!("{} {}", self.service, self.point.replace('_', " "))
+    }
+}
+
 /// A process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -162,6 +195,8 @@ pub struct Instance {
     pub state: State,
     /// Since when, in milliseconds since 1970, as far as was watched.
     pub since: u64,
+    /// When its process began, in milliseconds since 1970, if it says so.
+    pub started: Option<u64>,
     /// `leader`, `master` or `replica`.
     pub role: Option<String>,
     /// Why it is not up, in a sentence.

@@ -167,8 +167,8 @@ mod tests {
     const NOW: u64 = 10_000_000;
 
     fn instance(name: &str, kind: Kind, state: State) -> Instance {
-        let (role, detail, cpu_percent, memory_bytes) = (None, None, None, None);
-        Instance { name: name.to_owned(), kind, state, since: 0, role, detail, cpu_percent, memory_bytes }
+        let (started, role, detail, cpu_percent, memory_bytes) = (None, None, None, None, None);
+        Instance { name: name.to_owned(), kind, state, since: 0, started, role, detail, cpu_percent, memory_bytes }
     }
 
     fn store(service: &str, instance: &str, up: bool) -> Store {

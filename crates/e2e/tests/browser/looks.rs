@@ -70,7 +70,7 @@ fn wait_for_content(visit: &mut Visit, tab: &str) {
         "transactions" | "chaos" => "document.querySelector('tbody tr')",
         "stuck" => "document.querySelector('.stuck-one') && document.querySelector('tbody tr')",
         "shop" => "document.querySelector('#life .timeline')",
-        _ => "document.querySelector('#audit-result dl')",
+        _ => "document.querySelector('#audit-continuous dl')",
     });
 }
 

@@ -12,15 +12,36 @@ fn the_page_says_that_the_server_is_gone_and_finds_it_again() {
     let time = told.split("since ").nth(1).unwrap_or_default();
     assert!(time.as_bytes().get(2) == Some(&b':') && time.as_bytes().get(5) == Some(&b':'), "{told}");
     assert_eq!(visit.page.eval("document.getElementById('verdict').dataset.level"), "unknown", "nobody knows");
+    visit.page.wait_for_text("#verdict-text", "No word from the shop for ");
+    visit.page.wait_for_text("#stale", "What stands below is how it was at ");
+    assert_eq!(
+        visit.page.eval("[...document.querySelectorAll('#panel .badge')].every((it) => it.innerText === 'not known')"),
+        true
+    );
+    visit.page.wait_for_text(".news", "no word from the server from here on");
     let before =
         visit.page.eval("document.querySelectorAll('figure.chart')[0].querySelector('.area').getAttribute('d').length");
     let Visit { mut page, server, .. } = visit;
+    // When a process began is told in whole seconds.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     let server = server.restart();
     page.wait_for("document.getElementById('connection').innerText === 'live'");
     page.wait_for("document.getElementById('verdict').dataset.level !== 'unknown'");
+    let told = page.text(".news");
+    for (n, expected) in ["the server answers again, after ", "shop started", "no word from the server", "shop started"]
+        .into_iter()
+        .enumerate()
+    {
+        assert!(told.lines().nth(n).is_some_and(|line| line.contains(expected)), "{expected}: {told}");
+    }
+    assert_eq!(page.eval("document.getElementById('stale').hidden"), true);
     let after =
         page.eval("document.querySelectorAll('figure.chart')[0].querySelector('.area').getAttribute('d').length");
     assert!(after.as_u64() >= before.as_u64(), "what the page knew is kept: {before}, {after}");
+    // Whoever opens the page only now is told of the start, too.
+    page.reload();
+    page.wait_for_text(".news", "shop started");
+    page.wait_for("/\\d\\d:\\d\\d:\\d\\d/.test(document.querySelector('tbody tr').innerText)");
     // That nobody answered is known; the page itself did nothing wrong.
     let troubles = page.troubles();
     assert!(troubles.iter().all(|it| it.starts_with("request:") || it.starts_with("log:")), "{troubles:?}");

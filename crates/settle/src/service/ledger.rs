@@ -129,6 +129,7 @@ impl Vitals for LedgerVitals {
         Box::pin(async {
             let database = figures::database(self.store.statistics(), self.store.trouble().is_none());
             self.metrics.store(self.service.name().as_str(), &database);
+            self.metrics.faults(&self.service.name(), self.service.faults());
             figures::broker(&self.metrics, &self.nats);
             self.metrics.text()
         })

@@ -6,7 +6,7 @@ use std::time::Instant;
 use protocol::Timestamp;
 use watch::Snapshot;
 use watch::limits::MAX_POINTS;
-use watch::snapshot::{Instance, Level, Point, State};
+use watch::snapshot::{Fault, Instance, Level, Point, State};
 use watch::verdict::duration;
 
 use crate::output::time;
@@ -79,10 +79,14 @@ fn word(level: Level) -> &'static str {
 fn head(seen: &Seen, snapshot: &Snapshot) -> Vec<String> {
     let mut modes = vec![];
     if snapshot.chaos {
-        modes.push("  faults may be injected");
+        modes.push("  faults may be injected".to_owned());
+    }
+    if !snapshot.faults.is_empty() {
+        let set: Vec<String> = snapshot.faults.iter().map(Fault::words).collect();
+        modes.push(format!(", and are: {}", set.join(", ")));
     }
     if snapshot.production {
-        modes.push("  production");
+        modes.push("  production".to_owned());
     }
     let Snapshot { title, version, verdict, .. } = snapshot;
     let mut lines = vec![format!("{title} {version}  {}{}", time(Timestamp(snapshot.at)), modes.concat())];

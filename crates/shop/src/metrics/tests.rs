@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use orchestrator::{Outcome, TurnedAway};
-use protocol::{BranchId, BranchState, Refusal, TransactionId};
+use orchestrator::{Observation, Observer, Outcome, TurnedAway};
+use protocol::{BranchId, BranchState, Refusal, Reply, TransactionId};
 
 use super::*;
+use crate::faults::{Fault, Rule};
 
 const BEGIN: &str = "<!-- METRICS BEGIN -->\n";
 const END: &str = "<!-- METRICS END -->";
@@ -100,6 +101,9 @@ fn full() -> Metrics {
         batches: Some(batches),
     };
     metrics.store("stock", &store);
+    let faults = Faults::new(true);
+    faults.set("before_commit".parse().unwrap(), Rule::always(Fault::Error, None));
+    metrics.faults(&service, &faults);
     metrics.broker("nats", true, &[("sent", 3)]);
     let definition = Name::literal("checkout");
     metrics.orchestrator(&OrchestratorFigures {
@@ -121,6 +125,7 @@ fn full() -> Metrics {
             branch,
             service,
             verb: Verb::Prepare,
+            attempt: 2,
             reply: &Reply::Unknown(protocol::Unknown::Timeout),
         },
         Observation::Violation { branch, service, verb: Verb::Commit, state: BranchState::Aborted },

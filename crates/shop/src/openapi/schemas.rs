@@ -172,7 +172,7 @@ pub(super) fn all() -> Value {
             },
         },
         "AuditReport": object(&[
-            ("off", whole()), ("findings", list(json!({ "type": "object" }))), ("paid_orders", whole()), ("paid_cost", whole()),
+            ("off", whole()), ("findings", list(json!({ "type": "object" }))), ("texts", list(json!({ "type": "string" }))), ("paid_orders", whole()), ("paid_cost", whole()),
             ("items", whole()), ("users", whole()), ("open_transactions", whole()), ("compared", flag()),
         ]),
         "Found": found(),

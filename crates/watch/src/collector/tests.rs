@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::openmetrics::parse;
+use crate::snapshot::Mark;
 
 /// One second after the other.
 struct History {
@@ -321,10 +322,128 @@ fn what_comes_up_for_the_first_time_is_not_back() {
 }
 
 #[test]
+fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew() {
+    let begin = BEGIN / 1_000;
+    let mut history = History::new();
+    let first = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin - 3_600, 1)]);
+    assert_eq!(first.instances[0].started, Some(BEGIN - 60_000));
+    assert_eq!(first.marks, [Mark { at: BEGIN - 60_000, what: "order-1 started".to_owned() }], "the other is old");
+    // The other is killed and started again within a second: nobody saw it down.
+    let last = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)]);
+    assert_eq!(whats(&last), ["order-1 started", "order-2 started"]);
+    assert_eq!(last.marks[1].at, BEGIN + 1_000);
+    history.at += 600_000;
+    let later = vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)];
+    assert_eq!(whats(&history.second(later)), [""; 0], "once each");
+}
+
+#[test]
 fn a_replica_that_is_promoted_is_news() {
     let is = |role: &str| vec![Seen { role: Some(role.to_owned()), ..Seen::new("redis-2", Kind::Redis, State::Up) }];
     let mut history = History::new();
     history.second(is("replica"));
     assert_eq!(whats(&history.second(is("master"))), ["redis-2 is master"]);
     assert_eq!(whats(&history.second(is("replica"))).len(), 1, "that it is one no more is the other's news");
+}
+
+#[test]
+fn a_breaker_that_opened_and_closed_between_two_looks_is_news_all_the_same() {
+    let says = |started: u64, trips: u64, open: u8| {
+        let text = format!(
+            "settle_breaker_open{{service=\"stock\"}} {open}\nsettle_breaker_trips_total{{service=\"stock\"}} {trips}"
+        );
+        says("order-1", started, &text)
+    };
+    let mut history = History::new();
+    history.second(vec![Seen::new("order-1", Kind::Order, State::Down)]);
+    assert_eq!(whats(&history.second(vec![says(1, 6, 0)])), [""; 0], "what it counted before is no news");
+    assert_eq!(
+        whats(&history.second(vec![says(1, 7, 0)])),
+        ["the breaker of stock opened", "the breaker of stock closed"]
+    );
+    history.second(vec![says(1, 7, 0)]);
+    assert_eq!(whats(&history.second(vec![says(1, 10, 1)]))[2..], ["the breaker of stock opened 3 times"]);
+    assert_eq!(whats(&history.second(vec![says(1, 10, 0)]))[3..], ["the breaker of stock closed"]);
+    // Started again, its counter begins at 0: once is once.
+    assert_eq!(whats(&history.second(vec![says(2, 1, 1)]))[4..], ["the breaker of stock opened"]);
+}
+
+#[test]
+fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
+    let stuck = |count: u64| vec![says("shop", 1, &format!("settle_leader 1\nsettle_transactions_stuck {count}"))];
+    let mut history = History::new();
+    for count in [0, 1, 5, 9, 400, 1_000, 1_000, 12, 0, 0] {
+        history.second(stuck(count));
+    }
+    let last = history.second(stuck(2));
+    assert_eq!(
+        whats(&last),
+        [
+            "1 transaction became stuck",
+            "400 transactions are stuck by now",
+            "0 stuck again, after 1,000 or more at most",
+            "2 transactions became stuck"
+        ]
+    );
+    // Nobody leads: nobody counts, and nothing is said to be settled.
+    history.second(vec![says("shop", 1, "settle_leader 0\nsettle_transactions_stuck 0")]);
+    assert_eq!(history.second(stuck(2)).marks.len(), 4);
+}
+
+#[test]
+fn faults_that_are_set_are_told_once_for_all_instances() {
+    let is = |name: &str, prepare: u8, commit: u8| {
+        let of =
+            |point: &str, set: u8| format!("settle_faults_active{{service=\"payment\",point=\"{point}\"}} {set}\n");
+        says(name, 1, &(of("before_prepare", prepare) + &of("after_commit", commit)))
+    };
+    let mut history = History::new();
+    assert_eq!(history.second(vec![is("payment-1", 0, 0), is("payment-2", 0, 0)]).faults, []);
+    let set = history.second(vec![is("payment-1", 1, 1), is("payment-2", 1, 1)]);
+    let words: Vec<String> = set.faults.iter().map(crate::snapshot::Fault::words).collect();
+    assert_eq!(words, ["payment after commit", "payment before prepare"]);
+    let last = history.second(vec![is("payment-1", 1, 0), is("payment-2", 1, 0)]);
+    assert_eq!(
+        whats(&last),
+        ["faults set: payment after commit, payment before prepare", "faults cleared: payment after commit"]
+    );
+}
+
+#[test]
+fn what_services_do_not_answer_and_are_asked_again_is_told() {
+    let is = |name: &str, done: u64, unknown: u64, retried: u64| {
+        let of = |result: &str, count: u64| {
+            format!(
+                "settle_participant_commands_total{{service=\"payment\",verb=\"prepare\",result=\"{result}\"}} {count}\n"
+            )
+        };
+        let retries = format!("settle_participant_retries_total{{service=\"payment\"}} {retried}");
+        says(name, 1, &(of("done", done) + &of("unknown", unknown) + &retries))
+    };
+    let mut history = History::new();
+    history.second(vec![is("order-1", 0, 0, 0), is("order-2", 10, 10, 10)]);
+    let now = history.second(vec![is("order-1", 80, 20, 7), is("order-2", 90, 15, 11)]);
+    let expected = Service { service: "payment".to_owned(), commands: 185.0, unanswered: 25.0, retries: 8.0 };
+    assert_eq!(now.services, [expected]);
+}
+
+#[test]
+fn what_the_audit_finds_is_news_and_that_it_is_gone_too() {
+    let now = BEGIN / 1_000;
+    let found = |count: u64| {
+        let text = format!(
+            "settle_leader 1\nsettle_audit_findings {count}\nsettle_audit_runs_total 1\nsettle_audit_last_timestamp_seconds {now}"
+        );
+        vec![says("shop", 1, &text)]
+    };
+    let mut history = History::new();
+    for count in [0, 1, 1, 3, 0] {
+        history.second(found(count));
+    }
+    let expected = [
+        "the audit found 1 thing that is off",
+        "the audit: 3 things are off by now",
+        "the audit: nothing is off any more",
+    ];
+    assert_eq!(whats(&history.second(found(0))), expected);
 }
