@@ -174,6 +174,11 @@ impl Engine {
         self.log.append(LogCommand::Ask { ids, now: self.in_log(self.clock.now()) }, Box::new(answered));
     }
 
+    /// Whether a definition's transactions use the same protocol whatever their abort rate; `None` if there is no such definition.
+    pub fn is_protocol_fixed(&self, definition: &Name) -> Option<bool> {
+        self.definitions.get(definition).map(|defined| defined.definition.protocol != Choice::Auto)
+    }
+
     /// The services and whether their breakers keep transactions away now, with how often each has opened. One that waits for a probe
     /// keeps nobody away: nothing but a transaction can close it.
     pub fn breakers(&self) -> Vec<(Name, bool, u64)> {

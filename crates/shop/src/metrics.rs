@@ -120,8 +120,21 @@ pub struct OrchestratorFigures {
     pub epoch: u64,
     /// Each service, and whether its breaker is open.
     pub breakers: Vec<(Name, bool)>,
-    /// Each definition, the protocol of its next transaction, and its abort rate in percent.
-    pub definitions: Vec<(Name, Protocol, usize)>,
+    /// The kinds of transactions.
+    pub definitions: Vec<DefinitionFigures>,
+}
+
+/// How transactions of one kind fare.
+#[derive(Debug, Clone)]
+pub struct DefinitionFigures {
+    /// Its name.
+    pub definition: Name,
+    /// The protocol of the next transaction.
+    pub protocol: Protocol,
+    /// Whether it is that whatever the abort rate.
+    pub fixed: bool,
+    /// The abort rate.
+    pub abort_percent: usize,
 }
 
 /// What a process counts.
@@ -154,6 +167,7 @@ pub struct Metrics {
 
     abort_percent: Family<Labels, Gauge>,
     protocol: Family<Labels, Gauge>,
+    protocol_fixed: Family<Labels, Gauge>,
     protocol_switches: Family<Labels, Counter>,
     breaker_open: Family<Labels, Gauge>,
     breaker_trips: Family<Labels, Counter>,
@@ -287,6 +301,12 @@ impl Default for Metrics {
                 "protocol",
                 &["definition", "protocol"],
                 "1 for the protocol that the next transaction uses, 0 for the other"
+            ),
+            protocol_fixed: add!(
+                Family::default(),
+                "protocol_fixed",
+                DEFINITION,
+                "1 if the configuration says which protocol is used, 0 if the abort rate does"
             ),
             protocol_switches: add!(
                 Family::default(),
@@ -506,9 +526,10 @@ impl Metrics {
         for (service, open) in &figures.breakers {
             self.breaker_open.get_or_create(&by_service(service)).set((*open).into());
         }
-        for (definition, used, aborted) in &figures.definitions {
+        for DefinitionFigures { definition, protocol: used, fixed, abort_percent } in &figures.definitions {
             let of = labels([("definition", definition.as_str())]);
-            self.abort_percent.get_or_create(&of).set(clamp(*aborted as u64));
+            self.abort_percent.get_or_create(&of).set(clamp(*abort_percent as u64));
+            self.protocol_fixed.get_or_create(&of).set((*fixed).into());
             for protocol in [Protocol::TwoPhase, Protocol::Saga] {
                 let of = labels([("definition", definition.as_str()), ("protocol", protocol_word(protocol))]);
                 self.protocol.get_or_create(&of).set((protocol == *used).into());

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::auditor::{Auditor, http};
 use crate::checkout::CHECKOUT;
 use crate::flights::Flights;
-use crate::metrics::OrchestratorFigures;
+use crate::metrics::{DefinitionFigures, OrchestratorFigures};
 use crate::openapi::Api;
 use crate::order_store::{OrderStore, OrdersQuery};
 use crate::ports::{Peers, Prices, Told};
@@ -137,7 +137,8 @@ impl OrderService {
         let (in_flight, queued) = engine.load();
         let using = |definition| {
             let (protocol, aborted) = engine.current_protocol(&definition)?;
-            Some((definition, protocol, aborted))
+            let fixed = engine.is_protocol_fixed(&definition)?;
+            Some(DefinitionFigures { definition, protocol, fixed, abort_percent: aborted })
         };
         OrchestratorFigures {
             in_flight,

@@ -53,7 +53,7 @@ async function resolve(view) {
 const outcomes = new Map();
 const READABLE = 30_000;
 
-/** Buttons for what can be done to a transaction; `done` is called afterwards. */
+/** Buttons for what can be done to a transaction; `done` is told afterwards what came of it. */
 export function buttons(view, done) {
   if (view.standing === "finished") return null;
   const word = el("p", { class: "outcome", role: "status" });
@@ -74,7 +74,7 @@ export function buttons(view, done) {
     }
     tell();
     event.target.disabled = false;
-    done();
+    done(outcomes.get(view.id));
   };
   return el("div", { class: "acts" },
     el("div", { class: "actions" },

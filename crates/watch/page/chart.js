@@ -1,12 +1,15 @@
 // Ten minutes as a drawing: lines or stacked areas, the marks of what happened, and what each second was, under the pointer or the arrow keys.
 
-import { clock, el, replace, svg } from "./dom.js";
+import { clock, el, replace, say, svg } from "./dom.js";
 
 const HEIGHT = 168;
 const PAD = { left: 46, right: 10, top: 10, bottom: 20 };
 const SPAN = 600_000;
 /** Two points further apart than this are not joined: nobody knows what was between. */
 const GAP = 5000;
+
+/** Where a logarithmic scale begins: nothing that is drawn so is less. */
+const FLOOR = 0.1;
 
 let serial = 0;
 
@@ -18,7 +21,7 @@ function nice(n) {
 }
 
 /**
- * A chart. `series`: `{ key, label, tone }`; `stacked`; `log`: a logarithmic scale from 1; `least`: the scale reaches at least so high;
+ * A chart. `series`: `{ key, label, tone }`; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
  * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red.
  */
 export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null }) {
@@ -31,9 +34,10 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     values.set(key, value);
     return el("li", {}, el("span", { class: `swatch ${tone}`, "aria-hidden": "true" }), `${label} `, value);
   }));
+  const note = el("span", { class: "quiet" }, about);
   const tip = el("p", { class: "tip", hidden: true });
   const element = el("figure", { class: "chart" },
-    el("figcaption", {}, el("h3", { id: `${id}-title` }, title), about && el("span", { class: "quiet" }, about)),
+    el("figcaption", {}, el("h3", { id: `${id}-title` }, title), note),
     legend, el("div", { class: "canvas" }, drawing, tip), now);
 
   let state = { points: [], marks: [], until: 0 };
@@ -48,12 +52,12 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     const width = Math.max(260, drawing.parentElement?.clientWidth || 480);
     const high = top();
     const x = (at) => PAD.left + ((at - (state.until - SPAN)) / SPAN) * (width - PAD.left - PAD.right);
-    const part = (n) => (log ? Math.log10(Math.max(n, 1)) / Math.log10(Math.max(high, 10)) : n / high);
+    const part = (n) => (log ? Math.log10(Math.max(n, FLOOR) / FLOOR) / Math.log10(Math.max(high, 10) / FLOOR) : n / high);
     const y = (n) => HEIGHT - PAD.bottom - Math.min(1, part(n)) * (HEIGHT - PAD.top - PAD.bottom);
     const points = state.points.filter((it) => it.at >= state.until - SPAN);
     drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const parts = [];
-    const ticks = log ? [1, 10, 100, 1000, 10_000].filter((it) => it <= Math.max(high, 10)) : [0, high / 2, high];
+    const ticks = log ? [FLOOR, 1, 10, 100, 1000, 10_000].filter((it) => it <= Math.max(high, 10)) : [0, high / 2, high];
     for (const tick of ticks) {
       parts.push(svg("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(tick), y2: y(tick) }));
       parts.push(svg("text", { class: "axis", x: PAD.left - 6, y: y(tick) + 4, "text-anchor": "end" }, format(tick)));
@@ -164,6 +168,11 @@ export function chart({ title, about, series, stacked = false, log = false, leas
 
   return {
     element,
+    /** Sets what is said of it, and its lines. */
+    bound(to) {
+      say(note, to.about);
+      limits = to.limits;
+    },
     update(points, marks) {
       state = { points, marks, until: points.at(-1)?.at ?? Date.now() };
       draw();

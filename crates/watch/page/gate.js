@@ -34,7 +34,7 @@ async function tryPassword() {
   } catch (problem) {
     if (problem.status === 401) {
       keepPassword("");
-      set("password", problem.message);
+      set("password", "that password is wrong. Try again.");
     } else if (!(problem instanceof Problem) || problem.status !== 0) set("no", problem.message);
   }
 }
@@ -49,7 +49,7 @@ function show() {
     words.push(el("form", { class: "inline", onsubmit: (event) => {
       event.preventDefault();
       keepPassword(field.value);
-      tryPassword().then(() => gate.open === "password" && field.select());
+      tryPassword().then(() => gate.open === "password" && document.getElementById("password").select());
     } }, el("label", { for: "password" }, "Password"), field, el("button", {}, "Let me in")));
   }
   replace(bar, words);

@@ -36,13 +36,15 @@ export const latency = () => chart({
   hot: 1000,
 });
 
+/** Where the protocol changes, if it may. */
+const SWITCHES = { about: "of the last hundred; sagas from 10 %, two-phase commit from 5 %", limits: [{ at: 10, label: "saga from here" }, { at: 5, label: "" }] };
+
 const aborts = () => chart({
   title: "Abort rate",
-  about: "of the last hundred; sagas from 10 %, two-phase commit from 5 %",
+  ...SWITCHES,
   series: [{ key: "abort_percent", label: "aborted", tone: "tone-calm" }],
   least: 20,
   format: (n) => `${count(n)} %`,
-  limits: [{ at: 10, label: "saga from here" }, { at: 5, label: "" }],
 });
 
 const load = () => chart({
@@ -86,6 +88,7 @@ export function overview(panel) {
   const tiles = {
     committed: tile("Committed a second"),
     refused: tile("Refused a second"),
+    away: tile("Turned away a second"),
     p99: tile("p99"),
     aborts: tile("Aborted"),
     protocol: tile("Protocol"),
@@ -113,18 +116,21 @@ export function overview(panel) {
   return listen(({ snapshot, points, marks: happened, lost }) => {
     const { rates, latency_ms: l, definitions } = snapshot;
     tiles.committed.set(rate(rates.committed), `${rate(rates.requests)} requests a second`);
-    tiles.refused.set(rate(rates.refused + rates.conflict), rates.rolled_back > 0 ? `${rate(rates.rolled_back)} rolled back` : "business answers", rates.rolled_back > 0 ? "warning" : "");
+    tiles.refused.set(rate(rates.refused + rates.conflict), "business answers");
+    const failed = rates.turned_away + rates.rolled_back + rates.in_doubt;
+    tiles.away.set(rate(rates.turned_away), rates.rolled_back + rates.in_doubt > 0 ? `${rate(rates.rolled_back)} undone, ${rate(rates.in_doubt)} in doubt` : "before anything began", failed > 0 ? (rates.committed + rates.refused + rates.conflict > 0 ? "warning" : "bad") : "");
     tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
     const [first] = definitions;
     tiles.aborts.set(first ? `${first.abort_percent} %` : "–", "of the last hundred");
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];
-    tiles.protocol.set(protocol, first ? `${meaning}, ${first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
+    tiles.protocol.set(protocol, first ? `${meaning}, ${first.fixed ? "fixed by configuration" : first.switches === 1 ? "1 switch" : `${count(first.switches)} switches`}` : "");
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
     tiles.stuck.set(stuckText(snapshot.stuck), snapshot.stuck === null ? "the leader knows" : `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck === null ? "" : snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;
     say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));
+    charts[2].bound(first?.fixed ? { about: "of the last hundred", limits: [] } : SWITCHES);
     for (const it of charts) it.update(points, happened);
     const marks = happened.toReversed();
     const seen = (level, text) => (lost ? badge("unknown", "not known") : badge(level, text));

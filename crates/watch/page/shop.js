@@ -6,6 +6,9 @@ import { isOpen } from "./gate.js";
 import { live } from "./live.js";
 import { decision, standing, timeline } from "./timeline.js";
 
+/** How soon an order that is under way is asked for again. Milliseconds. */
+const AGAIN = 500;
+
 const KINDS = { order: ["Order", "/orders/find/"], user: ["User", "/payment/find_user/"], item: ["Item", "/stock/find/"] };
 
 export function shop(panel, kind, id) {
@@ -20,18 +23,29 @@ export function shop(panel, kind, id) {
     } }, el("label", { for: `find-${name}` }, `Find ${name === "item" ? "an" : name === "order" ? "an" : "a"} ${name}`), el("div", { class: "inline" }, field, el("button", { class: "quiet" }, "Find")));
   };
   panel.append(el("h2", {}, "Shop"), el("div", { class: "filters" }, ["order", "user", "item"].map(search)), result, testOrder((order) => { location.hash = `#/shop/order/${order}`; }));
+  let left = false;
+  let asked = 0;
   async function show(name, text) {
     const [title, path] = KINDS[name];
+    asked += 1;
+    const mine = asked;
     try {
       const found = await get(path + encodeURIComponent(text));
-      replace(result, el("section", { class: "card", id: "found" }, el("h3", {}, `${title} `, el("span", { class: "id" }, text)), SHOWN[name](found), name === "order" && el("div", { id: "life" })));
-      if (name === "order") await life(text, result.querySelector("#life"));
+      replace(result, el("section", { class: "card", id: "found" }, el("h3", {}, `${title} `, el("span", { class: "id" }, text)), el("div", { id: "facts" }, SHOWN[name](found)), name === "order" && el("div", { id: "life" })));
+      // What is under way is looked at until it is settled.
+      for (let settled = name !== "order"; !settled;) {
+        settled = await life(text, result.querySelector("#life"));
+        if (settled) break;
+        await new Promise((done) => { setTimeout(done, AGAIN); });
+        if (left || mine !== asked) break;
+        replace(result.querySelector("#facts"), SHOWN[name](await get(path + encodeURIComponent(text))));
+      }
     } catch (problem) {
       replace(result, el("p", { class: "notice", id: "found", "data-level": "warning" }, problem.message));
     }
   }
   if (KINDS[kind] && id) show(kind, id);
-  return () => {};
+  return () => { left = true; };
 }
 
 const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
@@ -43,26 +57,35 @@ const SHOWN = {
   item: (it) => el("dl", { class: "facts" }, fact("Stock", count(it.stock)), fact("Price", count(it.price))),
 };
 
-/** Every checkout of an order that the log still knows. */
+/** Every checkout of an order that the log still knows; whether all of it is settled. */
 async function life(order, place) {
-  if (isOpen() !== "yes") return replace(place, el("p", { class: "quiet" }, "Its checkouts are for operators to see."));
+  const nothing = (why) => {
+    replace(place, el("p", { class: "quiet" }, why));
+    return true;
+  };
+  if (isOpen() !== "yes") return nothing("Its checkouts are for operators to see.");
   const views = await get(`/admin/transactions?order=${encodeURIComponent(order)}`);
-  if (views.length === 0) return replace(place, el("p", { class: "quiet" }, "No checkout of it is remembered: none was begun, or it is long finished."));
+  if (views.length === 0) return nothing("No checkout of it is remembered: none was begun, or it is long finished.");
   const whole = await Promise.all(views.slice(0, 5).map((it) => get(`/admin/transactions/${it.id}`)));
   replace(place, el("h3", {}, "Its checkouts, the latest first"), whole.map((it) => el("article", { class: "checkout" },
     el("p", {}, el("a", { class: "id", href: `#/transactions/${it.id}` }, it.id), " ", standing(it), ` ${decision(it)}`), timeline(it))));
+  return whole.every((it) => it.standing === "finished");
 }
 
+/** The steps of the last test order and their times: its order is shown at once, and they stay to be read. */
+const log = el("ol", { class: "steps", "aria-live": "polite" });
+
 function testOrder(open) {
-  const log = el("ol", { class: "steps", "aria-live": "polite" });
   const number = (id, label, value) => el("div", { class: "field" }, el("label", { for: id }, label), el("input", { id, name: id, type: "number", min: 0, max: 1_000_000, value, required: true }));
   const step = async (text, work) => {
     const state = el("span", { class: "badge", "data-level": "warning" }, "…");
     log.append(el("li", {}, state, ` ${text}`));
     try {
+      const began = performance.now();
       const answer = await work();
       state.dataset.level = "good";
       say(state, "done");
+      log.lastChild.append(el("span", { class: "quiet" }, ` after ${(performance.now() - began).toFixed(0)} ms`));
       return answer;
     } catch (problem) {
       state.dataset.level = "bad";
@@ -79,11 +102,10 @@ function testOrder(open) {
     if (stock > 0) await step(`${count(stock)} in stock`, () => post(`/stock/add/${item}/${stock}`));
     const { order_id: order } = await step("an order", () => post(`/orders/create/${user}`));
     await step(`${count(units)} of the item in it`, () => post(`/orders/addItem/${order}/${item}/${units}`));
-    const began = performance.now();
     try {
       await step("checkout", () => post(`/orders/checkout/${order}`));
     } finally {
-      log.lastChild.append(el("span", { class: "quiet" }, ` after ${(performance.now() - began).toFixed(0)} ms · `), el("a", { href: `#/shop/order/${order}` }, "see the order"));
+      log.lastChild.append(" · ", el("a", { href: `#/shop/order/${order}` }, "see the order"));
     }
     open(order);
   };

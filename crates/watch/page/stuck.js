@@ -13,11 +13,13 @@ const MOST = 100;
 export function stuck(panel) {
   const shut = el("div", {});
   const word = el("p", { class: "quiet", role: "status" }, "Looking…");
+  // What came of the last act stands here, too: the card of a transaction that is stuck no more is gone.
+  const said = el("p", { class: "outcome", role: "status", id: "last-act" });
   const cards = el("div", { class: "cards" });
   const trail = table("What operators did, the latest first", ["When", "Who", "What", "Transaction", "Why", "Outcome"], { class: "wide" });
   const more = el("p", { hidden: true }, `The latest ${SHOWN} are shown. `, el("a", { href: "#/transactions" }, "Find the others"), " by their state.");
   const none = el("p", { class: "quiet" }, "Operators have done nothing yet.");
-  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, cards, more,
+  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, said, cards, more,
     el("section", { class: "card" }, el("h2", {}, "Audit trail"), el("p", { class: "quiet" }, "Every retry and every resolution by an operator is written down before it is done, and kept with the orders."), none, trail.element));
   panel.append(el("h2", {}, "Stuck and dead letters"), shut, whole);
   async function look() {
@@ -46,7 +48,12 @@ export function stuck(panel) {
           fact("Why", el("strong", {}, service(view, letter.step)), ` does not acknowledge ${words(letter.verb)}: ${letter.error}`),
           fact("Since", `${clock(letter.at)} (${lasting(Date.now() - letter.at)} ago), after ${letter.attempts} attempts`),
           fact("Next attempt", sending?.next ? `${clock(sending.next)}, number ${sending.attempts + 1}` : "when whoever drives it is back"));
-      }), buttons(view, () => polled.now()));
+      }), buttons(view, (outcome) => {
+        polled.now();
+        if (!outcome) return;
+        said.dataset.level = outcome.level;
+        replace(said, `${outcome.text} `, el("a", { class: "id", href: `#/transactions/${view.id}` }, view.id));
+      }));
   }
   const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
   const polled = poll(look);

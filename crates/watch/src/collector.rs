@@ -249,6 +249,7 @@ impl Collector {
             definitions.push(Definition {
                 name: name.to_owned(),
                 protocol: (*protocol).to_owned(),
+                fixed: self.up(&now.instances).any(|(_, figures)| figures.fixed.get(name) == Some(&true)),
                 abort_percent: aborts.iter().sum::<u64>().checked_div(aborts.len() as u64).unwrap_or_default(),
                 switches: switches.sum::<f64>() as u64,
             });

@@ -116,6 +116,8 @@ pub struct Figures {
     pub breakers: BTreeMap<String, bool>,
     /// Of each definition, the protocol of the next transaction.
     pub protocols: BTreeMap<String, String>,
+    /// Whether that is so by configuration.
+    pub fixed: BTreeMap<String, bool>,
     /// Of each definition, how many in a hundred abort.
     pub abort_percents: BTreeMap<String, u64>,
     /// Whether each store can be reached.
@@ -206,7 +208,7 @@ impl Figures {
 
     fn take_of_somebody(&mut self, sample: &Sample<'_>) {
         let (name, value) = (sample.name, sample.value);
-        let label = if matches!(name, "settle_protocol" | "settle_protocol_switches_total" | "settle_abort_percent") {
+        let label = if name == "settle_abort_percent" || name.starts_with("settle_protocol") {
             sample.label("definition")
         } else {
             sample.label("service")
@@ -237,6 +239,7 @@ impl Figures {
                     put(&mut self.protocols, label, protocol.to_owned());
                 }
             }
+            "settle_protocol_fixed" => put(&mut self.fixed, label, value > 0.0),
             "settle_protocol_switches_total" => self.add(Counter::Switches(of()), value),
             "settle_abort_percent" => put(&mut self.abort_percents, label, whole(value)),
             "settle_store_up" => put(&mut self.stores, label, value > 0.0),

@@ -36,6 +36,8 @@ pub const MAX_INSTANCES: usize = 64;
 
 /// Slower checkouts than this are worth a warning. Milliseconds, of the 99th percentile.
 pub const SLOW_MS: f64 = 1_000.0;
+/// So many checkouts a second that are turned away or undone, while none is served, are no chance: two in [`RATE_WINDOW_MS`].
+pub const UNSERVED: f64 = 0.4;
 /// Transactions that recovery took up are worth a warning if some are undecided for so long. Milliseconds.
 pub const LASTING_DOUBT_MS: u64 = 10_000;
 /// An audit that is older than this is worth a warning. Milliseconds.

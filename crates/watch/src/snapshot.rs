@@ -138,6 +138,8 @@ pub struct Definition {
     pub name: String,
     /// `2pc` or `saga`: of the next transaction, at most instances.
     pub protocol: String,
+    /// Whether it is that by configuration, whatever the abort rate.
+    pub fixed: bool,
     /// Of the last hundred, how many aborted; the mean over the instances.
     pub abort_percent: u64,
     /// How often the protocol changed, ever.

@@ -7,7 +7,8 @@
 //! | bad     | a commit found no prepared branch                            | `1 barrier repair: a database lost data`               |
 //! | bad     | no instance of shop, order, stock, payment or gateway is up  | `Nobody serves stock`                                  |
 //! | bad     | no instance that is up reaches a database                    | `Nobody reaches the stock database`                    |
-//! | warning | transactions are stuck                                       | `1 transaction is stuck`                               |
+//! | bad     | customers ask, and none gets an answer that is one           | `No checkout is served: 299 a second are turned away or undone` |
+//! | warning | transactions are stuck                                       | `1 transaction is stuck`, `1,000 or more transactions are stuck` |
 //! | warning | a breaker is open                                            | `Checkouts are turned away: stock does not answer`     |
 //! | warning | an instance is down or frozen                                | `redis-stock-1 is down`                                |
 //! | warning | no leader is seen, though somebody serves orders              | `No leader is seen: what is stuck is not known`        |
@@ -21,8 +22,9 @@
 //!
 //! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
 
-use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS};
-use crate::snapshot::{Instance, Kind, Level, Snapshot, State, Verdict};
+use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS, UNSERVED};
+use crate::snapshot::{Instance, Kind, Level, Rates, Snapshot, State, Verdict};
+use crate::words::{digits, number, stuck_are};
 
 /// What a client needs: at least one instance of each kind that there is.
 const SERVING: [(Kind, &str); 5] = [
@@ -81,13 +83,20 @@ fn bad(snapshot: &Snapshot) -> Vec<String> {
             reasons.push(format!("Nobody reaches the {service} database"));
         }
     }
+    let Rates { committed, refused, conflict, rolled_back, in_doubt, turned_away, .. } = snapshot.rates;
+    let unserved = rolled_back + in_doubt + turned_away;
+    if unserved >= UNSERVED && committed + refused + conflict <= 0.0 {
+        let count =
+            if unserved < 1.0 { "all".to_owned() } else { format!("{} a second", digits(unserved.round() as u64)) };
+        reasons.push(format!("No checkout is served: {count} are turned away or undone"));
+    }
     reasons
 }
 
 fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
     let mut reasons = vec![];
-    if let Some(stuck) = snapshot.stuck.filter(|stuck| *stuck > 0) {
-        reasons.push(are(stuck, "stuck"));
+    if let Some(count) = snapshot.stuck.filter(|count| *count > 0) {
+        reasons.push(format!("{} stuck", stuck_are(count)));
     }
     for breaker in snapshot.breakers.iter().filter(|breaker| breaker.open) {
         reasons.push(format!("Checkouts are turned away: {} does not answer", breaker.service));
@@ -139,10 +148,6 @@ fn services(snapshot: &Snapshot) -> Vec<&str> {
 
 fn stores<'a>(snapshot: &'a Snapshot, service: &'a str) -> impl Iterator<Item = &'a crate::snapshot::Store> {
     snapshot.stores.iter().filter(move |store| store.service == service)
-}
-
-fn number(count: u64, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 fn are(count: u64, what: &str) -> String {
@@ -217,6 +222,10 @@ mod tests {
         snapshot.instances.iter_mut().filter(|it| it.kind == kind).for_each(|it| it.state = state);
     }
 
+    fn nobody_is_served(snapshot: &mut Snapshot) {
+        (snapshot.rates.turned_away, snapshot.rates.rolled_back, snapshot.rates.in_doubt) = (297.0, 1.6, 0.4);
+    }
+
     fn begun_a_moment_ago(snapshot: &mut Snapshot) {
         snapshot.audit = audit(0, 0, false);
         snapshot.instances.iter_mut().for_each(|it| it.since = NOW - 5_000);
@@ -240,7 +249,17 @@ mod tests {
             (|it| it.stores.iter_mut().for_each(|it| it.up = false), Bad, "Nobody reaches the orders database"),
             (|it| it.stuck = Some(1), Warning, "1 transaction is stuck"),
             (|it| it.stuck = Some(3), Warning, "3 transactions are stuck"),
+            (|it| it.stuck = Some(1_000), Warning, "1,000 or more transactions are stuck"),
             (|it| it.stuck = None, Warning, "No leader is seen: what is stuck is not known"),
+            (|it| nobody_is_served(it), Bad, "No checkout is served: 299 a second are turned away or undone"),
+            // One that is refused is served, and one in five seconds may be chance.
+            (
+                |it| (it.rates.turned_away, it.rates.refused) = (299.0, 0.2),
+                Good,
+                "Money and stock agree · 0 stuck · p99 12 ms",
+            ),
+            (|it| it.rates.rolled_back = 0.4, Bad, "No checkout is served: all are turned away or undone"),
+            (|it| it.rates.turned_away = 0.2, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| it.breakers[0].open = true, Warning, "Checkouts are turned away: stock does not answer"),
             (|it| it.instances[0].state = State::Down, Warning, "order-1 is down"),
             (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),

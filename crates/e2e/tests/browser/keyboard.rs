@@ -27,6 +27,7 @@ fn the_page_is_walked_with_the_keys_alone() {
     assert_eq!(page.focused(), "Overview");
     page.press("End");
     assert_eq!(page.focused(), "Audit");
+    page.wait_for("document.getElementById('audit-now')");
     page.press("Tab");
     assert_eq!(page.focused(), "Run the audit now");
     page.press("Enter");

@@ -31,6 +31,7 @@ fn with_the_password_everything_is_there_and_a_wrong_one_is_told_so() {
     page.wait_for_text("#gate", "need the password");
     page.write("#password", "open");
     page.click("#gate button");
+    page.wait_for_text("#gate", "that password is wrong");
     page.wait_for("document.activeElement.id === 'password'");
     page.write("#password", "sesame");
     page.press("Enter");

@@ -112,6 +112,7 @@ fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
     page.write("#resolve-reason", "ticket 4711");
     page.click("dialog button.danger");
     page.wait_for_text("#panel", "Nothing is stuck.");
+    page.wait_for_text("#last-act", "Settled by hand. It is in the trail");
     page.wait_for_text("table", "ticket 4711");
     let trail = page.text("tbody");
     assert!(trail.contains("ann") && trail.contains("resolve step 1") && trail.contains("resolved"), "{trail}");
@@ -143,6 +144,11 @@ fn the_shop_shows_orders_users_and_items_and_takes_a_test_order() {
     page.wait_for("location.hash.startsWith('#/shop/order/')");
     page.wait_for_text("#found", "paid");
     page.wait_for_text("#life", "decided: commit");
+    // It is looked at until it is settled, and what was done for it stays to be read.
+    page.wait_for_text("#life", "finished: nothing is left to do");
+    let steps = page.text(".steps");
+    assert_eq!(steps.lines().filter(|line| line.contains("after ") && line.ends_with(" ms")).count(), 6, "{steps}");
+    assert!(steps.contains("checkout after "), "{steps}");
     let order = page.eval("decodeURIComponent(location.hash.split('/').pop())").as_str().unwrap().to_owned();
     assert!(visit.client.order(&order).paid);
     let user = visit.client.order(&order).user;
@@ -218,6 +224,37 @@ fn the_story_of_a_fault_is_told_from_its_begin_to_its_end() {
     }
     visit.page.wait_for("document.querySelectorAll('table')[1].querySelector('tr:first-child .number .badge')");
     visit.page.is_sound();
+}
+
+#[test]
+fn customers_who_are_turned_away_are_told_at_the_top() {
+    let mut visit = Visit::with_chaos("");
+    visit.client.done("/stock/fault/set?point=before_prepare&action=error");
+    let address = visit.server.address();
+    let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let customers: Vec<_> = (0..8)
+        .map(|_| {
+            let (order, enough) = (visit.order(100), std::sync::Arc::clone(&enough));
+            std::thread::spawn(move || {
+                let mut client = e2e::Client::new(address);
+                while !enough.load(std::sync::atomic::Ordering::Relaxed) {
+                    client.check_out(&order);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            })
+        })
+        .collect();
+    let page = &mut visit.page;
+    page.wait_for("document.getElementById('verdict').dataset.level === 'bad'");
+    page.wait_for_text("#verdict-text", "No checkout is served: ");
+    page.wait_for(
+        "[...document.querySelectorAll('.tile')].some((it) => /^Turned away a second\\n+(0\\.)?[1-9]/.test(it.innerText))",
+    );
+    // The protocol does not change by the abort rate here, and no line says that it did.
+    page.wait_for_text(".tiles", "fixed by configuration");
+    assert!(!page.text(".charts").contains("saga from here"));
+    enough.store(true, std::sync::atomic::Ordering::Relaxed);
+    customers.into_iter().for_each(|it| it.join().unwrap());
 }
 
 #[test]

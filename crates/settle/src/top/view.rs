@@ -8,6 +8,7 @@ use watch::Snapshot;
 use watch::limits::MAX_POINTS;
 use watch::snapshot::{Fault, Instance, Level, Point, State};
 use watch::verdict::duration;
+use watch::words::{digits, number, stuck};
 
 use crate::output::time;
 
@@ -113,38 +114,39 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
             each("turned away", rates.turned_away),
         ],
     );
-    lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), "committed/s"));
+    let committed = |highest: f64| format!("{} committed/s", rate(highest));
+    lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), committed));
     let percentiles =
         [("p50", latency_ms.p50), ("p90", latency_ms.p90), ("p99", latency_ms.p99), ("p999", latency_ms.p999)];
     lines.extend(flow("latency", columns, percentiles.map(|(name, ms)| format!("{name} {}", latency(ms)))));
-    lines.extend(history(columns, points.iter().map(|point| point.p99), "p99 ms"));
+    lines.extend(history(columns, points.iter().map(|point| point.p99), |ms| format!("p99 {}", duration(ms))));
     lines.extend(flow(
         "now",
         columns,
         [
-            ("in flight", Some(snapshot.in_flight)),
-            ("queued", Some(snapshot.queued)),
-            ("unsettled", Some(snapshot.unsettled)),
-            ("in doubt", Some(snapshot.in_doubt)),
-            ("stuck", snapshot.stuck),
-            ("dead letters", Some(snapshot.dead_letters)),
-            ("violations", Some(snapshot.violations)),
-            ("repairs", Some(snapshot.repairs)),
+            ("in flight", snapshot.in_flight),
+            ("queued", snapshot.queued),
+            ("unsettled", snapshot.unsettled),
+            ("in doubt", snapshot.in_doubt),
+            ("dead letters", snapshot.dead_letters),
+            ("violations", snapshot.violations),
+            ("repairs", snapshot.repairs),
         ]
-        .map(|(name, count)| format!("{name} {}", count.map_or("–".to_owned(), |count| count.to_string()))),
+        .map(|(name, count)| format!("{name} {}", digits(count)))
+        .into_iter()
+        .chain([format!("stuck {}", snapshot.stuck.map_or("–".to_owned(), stuck))]),
     ));
     for it in &snapshot.definitions {
         let parts = [
             it.protocol.clone(),
             format!("{} % abort", it.abort_percent),
-            format!("{} changes of protocol", it.switches),
+            if it.fixed { "fixed by configuration".to_owned() } else { number(it.switches, "change") + " of protocol" },
         ];
         lines.extend(flow(&it.name, columns, parts));
     }
-    let breakers = snapshot
-        .breakers
-        .iter()
-        .map(|it| format!("{} {} ({} times opened)", it.service, if it.open { "OPEN" } else { "closed" }, it.trips));
+    let breakers = snapshot.breakers.iter().map(|it| {
+        format!("{} {} (opened {})", it.service, if it.open { "OPEN" } else { "closed" }, number(it.trips, "time"))
+    });
     lines.extend(flow("breakers", columns, breakers));
     lines.extend(flow("leader", columns, snapshot.leader.clone()));
     lines.extend(flow("audit", columns, [audit(snapshot)]));
@@ -163,9 +165,9 @@ fn audit(snapshot: &Snapshot) -> String {
         None => "not audited yet".to_owned(),
         Some(audit) if !audit.complete => format!("{} looked at, not finished yet", audit.checked),
         Some(audit) => format!(
-            "{} findings, {} looked at, last {} s ago",
-            audit.findings,
-            audit.checked,
+            "{}, {} looked at, last {} s ago",
+            number(audit.findings, "finding"),
+            digits(audit.checked),
             snapshot.at.saturating_sub(audit.at) / 1_000
         ),
     }
@@ -235,11 +237,15 @@ fn flow(title: &str, columns: usize, parts: impl IntoIterator<Item = String>) ->
     lines
 }
 
-/// A history in little bars, the newest to the right, and how high the highest is; nothing if there was nothing.
-fn history(columns: usize, values: impl DoubleEndedIterator<Item = Option<f64>>, unit: &str) -> Vec<String> {
+/// A history in little bars, one a second, the newest to the right, and how high the highest is; nothing if there was nothing.
+fn history(
+    columns: usize,
+    values: impl DoubleEndedIterator<Item = Option<f64>>,
+    told: impl Fn(f64) -> String,
+) -> Vec<String> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     // Bars leave some columns for the words.
-    let width = columns.saturating_sub(TITLE + 24).clamp(8, 60);
+    let width = columns.saturating_sub(TITLE + 36).clamp(8, 60);
     let mut values: Vec<f64> = values.rev().take(width).map(Option::unwrap_or_default).collect();
     values.reverse();
     let highest = values.iter().copied().fold(0.0, f64::max);
@@ -248,7 +254,7 @@ fn history(columns: usize, values: impl DoubleEndedIterator<Item = Option<f64>>,
     }
     let bar = |value: &f64| BARS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1];
     let bars: String = values.iter().map(bar).collect();
-    vec![format!("{:TITLE$} {bars} {} {unit} at most", "", rate(highest))]
+    vec![format!("{:TITLE$} {bars} up to {}, last {} s", "", told(highest), values.len())]
 }
 
 fn rate(value: f64) -> String {
@@ -319,11 +325,11 @@ mod tests {
 
     #[test]
     fn a_history_is_drawn_to_the_highest_and_none_is_not_drawn() {
-        let bars = history(40, [1.0, 2.0, 4.0, 8.0].map(Some).into_iter(), "x");
-        assert_eq!(bars, ["             ▁▂▄█ 8.0 x at most"]);
-        assert!(history(40, [None, Some(0.0)].into_iter(), "x").is_empty());
-        let long = history(80, (0..600).map(|n| Some(f64::from(n))), "x");
-        assert_eq!(long[0].chars().filter(|c| !c.is_ascii()).count(), 44, "the latest, as many as fit");
+        let bars = history(40, [1.0, 2.0, 4.0, 8.0].map(Some).into_iter(), |highest| format!("{highest} x"));
+        assert_eq!(bars, ["             ▁▂▄█ up to 8 x, last 4 s"]);
+        assert!(history(40, [None, Some(0.0)].into_iter(), |_| String::new()).is_empty());
+        let long = history(80, (0..600).map(|n| Some(f64::from(n))), |highest| highest.to_string());
+        assert_eq!(long[0].chars().filter(|c| !c.is_ascii()).count(), 32, "the latest, as many as fit");
     }
 
     #[test]

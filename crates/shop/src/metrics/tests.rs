@@ -110,7 +110,7 @@ fn full() -> Metrics {
         stuck: Some(1),
         leader: true,
         breakers: vec![(service, true)],
-        definitions: vec![(definition, Protocol::Saga, 12)],
+        definitions: vec![DefinitionFigures { definition, protocol: Protocol::Saga, fixed: true, abort_percent: 12 }],
         ..OrchestratorFigures::default()
     });
     let id = TransactionId::new(protocol::Timestamp(1), [0; 16]);

@@ -203,6 +203,10 @@ fn a_change_of_protocol_is_news_once_most_have_changed() {
     let both = history.second(vec![uses("order-1", 1, 12), uses("order-2", 1, 11)]);
     assert_eq!((both.definitions[0].protocol.as_str(), both.definitions[0].switches), ("saga", 2));
     assert_eq!(whats(&both), ["checkout: 2pc → saga"]);
+    assert!(!both.definitions[0].fixed);
+    let fixed =
+        "settle_protocol{definition=\"checkout\",protocol=\"2pc\"} 1\nsettle_protocol_fixed{definition=\"checkout\"} 1";
+    assert!(History::new().second(vec![says("order-1", 1, fixed)]).definitions[0].fixed);
 }
 
 #[test]
