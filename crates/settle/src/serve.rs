@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -101,6 +102,12 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     runtime.context("cannot start")?.block_on(run(args))
 }
 
+/// Makes the data folder, for this user's eyes alone; one that is there stays as it is.
+fn make_folder(data: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.with_context(|| format!("{}: cannot make the data folder", data.display()))
+}
+
 async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config {
         data: args.data.clone(),
@@ -135,6 +142,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // The port first: whoever can't have it should hear so before a long recovery.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    make_folder(&args.data)?;
     let (shop, found) = tokio::select! {
         opened = Shop::open(config) => opened.map_err(unopened)?,
         // Whatever recovery has done stands, and the next start goes on from there.

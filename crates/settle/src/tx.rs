@@ -25,7 +25,7 @@ Examples:
   settle tx list --state stuck
   settle tx show 0190b6e2-7c1f-7c3a-8f00-000000000000
   settle tx retry 0190b6e2-7c1f-7c3a-8f00-000000000000
-  settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --reason 'ticket 4711'
+  settle tx resolve 0190b6e2-7c1f-7c3a-8f00-000000000000 --step 1 --operator alice --reason 'ticket 4711'
   settle tx trail
 Of the distributed system; any order instance will do:
   settle tx list --state stuck --up settle-up

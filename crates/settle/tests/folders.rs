@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
 use common::{Folder, stdout};
@@ -115,4 +115,15 @@ fn the_folder_of_a_system_of_many_processes_is_told_apart() {
     let (code, said) = folder.doctor();
     assert!(code == 1 && said.contains("is the data folder of a `settle up`"), "{said}");
     assert!(said.contains("settle doctor --config"), "{said}");
+}
+
+#[test]
+fn a_data_folder_is_made_for_its_owner_alone_and_one_that_is_there_stays_as_it_is() {
+    let folder = of_a_shop();
+    let mode = || fs::metadata(folder.data()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o700);
+    assert!(folder.doctor().1.contains("ok       data folder: "));
+    fs::set_permissions(folder.data(), PermissionsExt::from_mode(0o750)).unwrap();
+    folder.serve(&[]).stop();
+    assert_eq!(mode(), 0o750);
 }

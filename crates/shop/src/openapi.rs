@@ -125,7 +125,8 @@ impl Description {
     /// It takes a body.
     pub(crate) fn body(mut self, schema: Value, required: bool) -> Self {
         self.body = Some(json!({ "required": required, "content": { JSON: { "schema": schema } } }));
-        self
+        // The framework reads two megabytes at most.
+        self.fails(413, &["bad_argument"])
     }
 
     fn with(mut self, parameter: Value) -> Self {

@@ -381,13 +381,21 @@ async fn connect_options(
             }
             Event::Disconnected | Event::Closed => {
                 statistics.connected.store(false, Ordering::Relaxed);
-                tracing::warn!("the connection to NATS is lost: trying again");
+                tracing::warn!(
+                    "the connection to NATS is lost: what was under way is sent again once it is back, and until then \
+                     nothing begins that needs another service"
+                );
             }
             Event::SlowConsumer(_) => {
                 count(&statistics.dropped);
-                tracing::warn!("a message was dropped: this process does not keep up with what it is sent");
+                tracing::warn!(
+                    "a message was dropped, since this process does not keep up with what it is sent: whoever sent it sends it again"
+                );
             }
-            other => tracing::warn!(event = %other, "NATS"),
+            other => tracing::warn!(
+                event = %other,
+                "the broker has something to say: nothing is lost by that, and what is not answered is sent again"
+            ),
         }
         std::future::ready(())
     };

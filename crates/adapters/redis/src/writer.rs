@@ -401,7 +401,11 @@ impl Talk {
                 if for_good {
                     tracing::error!(store = self.name, why, "the store is gone: nothing more is written");
                 }
-                tracing::warn!(store = self.name, why, "no connection");
+                tracing::warn!(
+                    store = self.name,
+                    why,
+                    "no connection to the database: nothing of what waits for it was sent, its callers are told so, and the next one tries again"
+                );
                 self.failed = Some((Instant::now(), why.clone()));
                 Err(why)
             }
