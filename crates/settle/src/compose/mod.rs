@@ -22,7 +22,8 @@ const HAPROXY: &str = "haproxy:2.6.18-alpine";
 const PROMETHEUS: &str = "prom/prometheus:v2.55.1";
 const GRAFANA: &str = "grafana/grafana:11.3.1";
 const JAEGER: &str = "jaegertracing/all-in-one:1.62.0";
-/// What the containers' names begin with: `settle-order-1`. Whoever watches asks each container by its name.
+/// What the containers' names begin with: `settle-order-1`. Whoever watches asks each container by its name. It stands in `deploy/compose/.env`, since older
+/// engines know no `name` in the files themselves.
 const PROJECT: &str = "settle";
 /// Where this machine finds the page of the first order instance; those of the others are at the ports behind it.
 const PAGE_PORT: u32 = 8001;
@@ -67,8 +68,6 @@ impl Profile {
 # The shop is at http://127.0.0.1:8000, and described at http://127.0.0.1:8000/api. What it does is shown at http://127.0.0.1:{PAGE_PORT}, by an order instance, to
 # whoever is at this machine; operators need SETTLE_ADMIN__PASSWORD there. SETTLE_PRODUCTION=true refuses batch_init and fault injection. The
 # servers inside have no passwords and no TLS: the network between them must be theirs alone.
-
-name: {PROJECT}
 
 x-common: &common
   restart: unless-stopped
