@@ -47,7 +47,7 @@ pub enum Observation<'a> {
         service: Name,
         /// What it was asked.
         verb: Verb,
-        /// The how manieth time it was asked, from 1.
+        /// Which attempt at it was answered, from 1.
         attempt: u32,
         /// What it said.
         reply: &'a Reply,
