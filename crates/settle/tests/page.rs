@@ -112,7 +112,7 @@ fn a_running_shop_shows_itself_second_by_second() {
         (&"settle serve".into(), &true.into(), &"shop".into())
     );
     let members: Vec<&String> = snapshot.as_object().unwrap().keys().collect();
-    assert_eq!(members.len(), 25, "{members:?}");
+    assert_eq!(members.len(), 27, "{members:?}");
     assert_eq!(snapshot["stores"].as_array().unwrap().len(), 3);
     let late = Events::listen(&server.address).next();
     assert!(late.2["points"].as_array().unwrap().len() >= 4, "whoever comes late is told of before: {}", late.2);
