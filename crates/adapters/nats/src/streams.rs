@@ -218,8 +218,8 @@ fn failed(
             ErrorCode::CLUSTER_NO_PEERS | ErrorCode::INSUFFICIENT_RESOURCES if wanted.num_replicas > 1 => {
                 Ok(Attempt::NotYet(replicas(&why)))
             }
-            // Somebody else made it a moment ago, or the cluster has no leader.
-            ErrorCode::STREAM_NAME_EXIST | ErrorCode::CLUSTER_NOT_AVAILABLE => {
+            // Somebody else made it a moment ago, or is making it now: its subjects are taken before its name is. Or the cluster has no leader.
+            ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_SUBJECT_OVERLAP | ErrorCode::CLUSTER_NOT_AVAILABLE => {
                 Ok(Attempt::NotYet(shared.refused(request, why)))
             }
             ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {

@@ -123,3 +123,19 @@ fn a_server_that_takes_small_messages_only_is_refused() {
     let error = refused(options(&small, "here", CORE));
     assert!(matches!(error, StartError::SmallMessages { found: 65536, .. }), "{error}");
 }
+
+#[test]
+fn services_that_start_at_the_same_moment_do_not_refuse_each_others_streams() {
+    for _ in 0..20 {
+        let (server, runtime) = (server(), runtime());
+        let services = ["stock", "payment", "orders", "a", "b", "c"].map(Name::literal);
+        let ends = services.map(|service| connect(&runtime, options(&server, service.as_str(), MEMORY)));
+        let serving = ends.iter().zip(services).map(|(end, service)| {
+            let end = end.clone();
+            runtime.spawn(async move { end.serve(service, willing()).await.map(|_| ()) })
+        });
+        for started in serving.collect::<Vec<_>>() {
+            runtime.block_on(started).unwrap().unwrap();
+        }
+    }
+}
