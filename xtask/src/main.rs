@@ -2,7 +2,7 @@
 //!
 //! | command | what it does                                                                      | about      |
 //! |---------|-----------------------------------------------------------------------------------|------------|
-//! | `test`  | everything that must hold before a commit lands; what CI runs                     | 35 minutes |
+//! | `test`  | everything that must hold before a commit lands; what CI runs                     | 20 minutes |
 //! | `bench` | the figures of docs/benchmarks.md, as ratios within one run                       | 5 minutes  |
 //! | `soak`  | fresh seeds, deeper models, more kills, fuzzing: for as long as asked             | as asked   |
 //! | `spec`  | checks the TLA+ specification, and that the checker finds the bugs planted in it  | 3 minutes  |
