@@ -61,14 +61,12 @@ pub(crate) fn keep(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             ready: false,
         }],
     };
-    runtime.block_on(Keeper { args, state, owns: false }.run())
+    runtime.block_on(Keeper { args, state }.run())
 }
 
 struct Keeper<'a> {
     args: &'a ServeArgs,
     state: State,
-    /// Whether the data folder is its shop's.
-    owns: bool,
 }
 
 impl Keeper<'_> {
@@ -90,7 +88,7 @@ impl Keeper<'_> {
                     }
                     tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
                 }
-                Err(error) if self.owns => tracing::warn!(%error, "the shop cannot be started: it is tried again"),
+                Err(error) if self.owns() => tracing::warn!(%error, "the shop cannot be started: it is tried again"),
                 Err(error) => return Err(error),
             }
             pause = if began.elapsed() >= LONG { PAUSES[0] } else { pause };
@@ -128,12 +126,16 @@ impl Keeper<'_> {
         self.state.components[0].ready
     }
 
-    /// Notes how it is. Until its shop has served, the folder may be another's.
+    /// Whether the data folder is its shop's: another may have taken it before its shop first served, or while that was down.
+    fn owns(&self) -> bool {
+        matches!(State::read_of_shop(self.args.data()), Ok(Some(noted)) if noted.pid == self.state.pid)
+    }
+
+    /// Notes how it is, in a folder that its shop has locked, or that nobody else has taken since.
     fn is(&mut self, pid: Option<u32>, ready: bool) {
         let shop = &mut self.state.components[0];
         (shop.pid, shop.ready) = (pid, ready);
-        self.owns |= ready;
-        if self.owns
+        if (ready || self.owns())
             && let Err(error) = self.state.write_of_shop(self.args.data())
         {
             // A full disk, say. The shop is what matters.
@@ -152,7 +154,7 @@ impl Keeper<'_> {
     }
 
     fn end(&self, code: ExitCode) -> anyhow::Result<ExitCode> {
-        if self.owns {
+        if self.owns() {
             State::remove_of_shop(self.args.data());
         }
         Ok(code)
