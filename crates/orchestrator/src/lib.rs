@@ -85,6 +85,7 @@ pub use follower::{Followed, Follower, Mark, Origin, outcome_word};
 pub use ledger_store::{LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, StoreFailure, answer_ledger};
 pub use look::{AccountSeen, Look, Seen, Standing};
 pub use observe::{Observation, Observer, Unobserved};
+pub use operate::Retried;
 pub use options::Options;
 pub use orchestrator::{Builder, Orchestrator, StartError};
 pub use ports::{

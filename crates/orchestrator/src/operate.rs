@@ -20,6 +20,17 @@ impl Live {
     }
 }
 
+/// What came of [trying a transaction again](Engine::retry).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// What is left of it was sent again.
+    SentAgain,
+    /// Nothing is left of it, though the log may not have been told yet.
+    Finished,
+    /// This engine does not drive it.
+    NotDriven,
+}
+
 impl Engine {
     /// The name of this instance.
     pub fn instance(&self) -> Name {
@@ -110,13 +121,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries everything that is left of a transaction at once. Whether this engine drives it.
-    pub fn retry(self: &Arc<Self>, id: TransactionId) -> bool {
-        let live = self.live(id);
-        if let Some(live) = &live {
-            self.handle(live, Event::Retry);
+    /// Tries everything that is left of a transaction at once.
+    pub fn retry(self: &Arc<Self>, id: TransactionId) -> Retried {
+        if let Some(live) = self.live(id) {
+            self.handle(&live, Event::Retry);
+            return Retried::SentAgain;
         }
-        live.is_some()
+        if self.recovery.lock().is_finishing(id) { Retried::Finished } else { Retried::NotDriven }
     }
 
     /// Records that an operator has settled a branch by hand, and counts it as acknowledged if this engine drives the transaction. The log decides

@@ -62,6 +62,11 @@ impl Recovering {
         }
     }
 
+    /// Whether it is done here, while the log has not answered that it knows.
+    pub(crate) fn is_finishing(&self, id: TransactionId) -> bool {
+        self.finishing.contains(&id)
+    }
+
     fn answered(&mut self) {
         self.asking -= 1;
         if self.asking == 0 {

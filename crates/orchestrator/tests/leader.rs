@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orchestrator::{
     Clock, Definition, Done, Engine, Log, LogAnswer, LogError, LogQuery, Name, Observation, Observer, Options, Payload,
-    Step, Transport, memory,
+    Retried, Step, Transport, memory,
 };
 use parking_lot::Mutex;
 use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_FINISHED_TOGETHER};
@@ -304,6 +304,9 @@ fn what_the_log_has_not_been_told_of_yet_is_not_taken_up_again_unless_it_never_i
     let taken_up = || a.seen.2.load(Ordering::Relaxed);
     live_on(&clock, &[&a], 3 * LEASE_RENEWAL_MS);
     assert_eq!(taken_up(), 0, "the log will hear of it");
+    let LogAnswer::Open { records, .. } = read(&log, LogQuery::Open) else { panic!("it is asked what is open") };
+    let id = records[0].0;
+    assert_eq!(a.engine.retry(id), Retried::Finished, "an operator who asks is told so, not that nobody drives it");
     log.is_slow.store(false, Ordering::Relaxed);
     let lost = std::mem::take(&mut *log.underway.lock());
     assert_eq!(lost.len(), 1);

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use ledger::EntityId;
-use orchestrator::{Done, Engine, LedgerAnswer, LedgerQuery, LedgerStore, LogError, Look, Seen, StoreFailure};
+use orchestrator::{Done, Engine, LedgerAnswer, LedgerQuery, LedgerStore, LogError, Look, Retried, Seen, StoreFailure};
 use protocol::limits::MAX_PAGE;
 use protocol::log::Verdict;
 use protocol::{Name, Sending, TransactionId};
@@ -123,6 +123,8 @@ pub enum Operated {
     States(Vec<Option<Driven>>),
     /// To the others: whether the transaction is driven there.
     Driven(bool),
+    /// To [`Operation::Retry`]: it is driven no longer, because nothing is left of it; its log may not have been told yet.
+    Finished,
 }
 
 /// How far a transaction is, as whoever drives it says.
@@ -148,7 +150,11 @@ impl Operation {
             Self::States(ids) => {
                 Operated::States(ids.into_iter().take(MAX_PAGE).map(|id| Driven::by(engine, id)).collect())
             }
-            Self::Retry(id) => Operated::Driven(engine.retry(id)),
+            Self::Retry(id) => match engine.retry(id) {
+                Retried::SentAgain => Operated::Driven(true),
+                Retried::NotDriven => Operated::Driven(false),
+                Retried::Finished => Operated::Finished,
+            },
             Self::Resolved { id, step } => Operated::Driven(engine.resolved(id, step)),
         }
     }

@@ -90,7 +90,10 @@ fn a_stuck_transaction_is_seen_and_tried_again_from_any_order_instance() {
     assert_eq!(listed(&stuck.system, NAMES[1], "stuck").len(), 1, "the fault is still there");
     stuck.system.client().done("/payment/fault/clear");
     stuck.system.wait_for_fault(2, "before_commit", false);
-    stuck.tx(NAMES[1], &["retry", &stuck.id]);
+    let retried = stuck.system.operate(NAMES[1], &["tx", "retry", &stuck.id]);
+    let said = String::from_utf8_lossy(&retried.stderr).into_owned();
+    // What the retry before sent again may have come to payment behind the clearing: then it is done, and that is said.
+    assert!(retried.status.success() || said.contains("is finished"), "{said}");
     let record = the_one(&stuck.system, NAMES[1], "finished")["record"].clone();
     let parked_for = record["finished"].as_u64().unwrap() - record["letters"][0]["at"].as_u64().unwrap();
     assert!(parked_for < 8_000, "the retry did nothing: it took {parked_for} ms");

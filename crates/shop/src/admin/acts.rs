@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use orchestrator::LogError;
+use orchestrator::{LogError, Retried};
 use protocol::limits::{MAX_PAGE, MAX_TEXT_BYTES};
 use protocol::log::{LogReply, Resolution};
 use protocol::message::bounded;
@@ -121,13 +121,14 @@ fn outcome_of(answer: &Result<Response, Problem>, done: &str) -> String {
 
 async fn retry_now(orders: &OrderService, id: TransactionId, text: &str) -> Result<Response, Problem> {
     let engine = orders.orchestrator().engine();
-    if engine.retry(id) {
-        return Ok(Json(json!({ "status": "sent again" })).into_response());
+    match engine.retry(id) {
+        Retried::SentAgain => return Ok(Json(json!({ "status": "sent again" })).into_response()),
+        Retried::Finished => return Err(finished(text)),
+        Retried::NotDriven => {}
     }
     let record = record_of(orders, id).await?.ok_or_else(|| unknown(text))?;
     if record.finished.is_some() {
-        let detail = format!("transaction `{text}` is finished: there is nothing to try again");
-        return Err(Problem::new(StatusCode::CONFLICT, "finished", detail));
+        return Err(finished(text));
     }
     let elsewhere = record.owner.filter(|owner| *owner != engine.instance());
     let Some(owner) = elsewhere else {
@@ -137,11 +138,17 @@ async fn retry_now(orders: &OrderService, id: TransactionId, text: &str) -> Resu
     retry_at(orders, owner, id, text).await
 }
 
+fn finished(text: &str) -> Problem {
+    let detail = format!("transaction `{text}` is finished: there is nothing to try again");
+    Problem::new(StatusCode::CONFLICT, "finished", detail)
+}
+
 async fn retry_at(orders: &OrderService, owner: Name, id: TransactionId, text: &str) -> Result<Response, Problem> {
     match heard(|done| orders.peers().operate(owner, Operation::Retry(id), done)).await.flatten() {
         Some(Operated::Driven(true)) => Ok(Json(json!({ "status": "sent again", "by": owner })).into_response()),
+        Some(Operated::Finished) => Err(finished(text)),
         answer => {
-            let why = if answer.is_some() { "does not drive it yet" } else { "does not answer" };
+            let why = if answer.is_some() { "does not drive it" } else { "does not answer" };
             let detail = format!(
                 "transaction `{text}` is that of instance `{owner}`, which {why}: if that one is gone, another takes the \
                  transaction over within seconds, and tries it; look again"
