@@ -2,15 +2,21 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::{BenchArgs, Goals, Scratch, counter, figure, get, load, median};
+use crate::run::{cargo_with, root, step};
 use crate::server::Server;
 
-/// What a process counts it always counts; what can be left out is to ask it.
+/// What a process counts it always counts; what can be left out is to ask it. What counting costs is measured by itself.
 pub(super) fn telemetry(args: &BenchArgs, goals: &mut Goals) -> anyhow::Result<()> {
+    let counting_alone = ["build", "--release", "--quiet", "-p", "settle-shop", "--example", "counting"];
+    step("counting", &mut cargo_with(&counting_alone))?;
     println!("\n── telemetry: {} rounds of {} s, 64 connections, in turn", args.rounds, args.seconds);
     let sink = sink()?;
     let (duration, orders) = (format!("{}s", args.seconds), (args.seconds * 70_000).to_string());
@@ -50,6 +56,29 @@ pub(super) fn telemetry(args: &BenchArgs, goals: &mut Goals) -> anyhow::Result<(
     );
     goals.at_least("metrics scraped and 1 % traced / neither", on / off, 0.95);
     goals.at_least("spans exported", exported, 1.0);
+    counting(off, goals)
+}
+
+/// What counting takes of the processor at `rate` checkouts a second, scraped every second. Less than rounds can tell apart: measured by itself.
+fn counting(rate: f64, goals: &mut Goals) -> anyhow::Result<()> {
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        let output = Command::new(root().join("target/release/examples/counting")).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        for (line, runs) in said.lines().zip(&mut runs) {
+            let nanos = line.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+            runs.push(nanos.with_context(|| format!("the example `counting` said: {said}"))?);
+        }
+    }
+    let [checkout, scrape] = runs.map(median);
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    let share = (checkout * rate + scrape) / 1e9 / cores;
+    println!(
+        "counting       {checkout:>9.0} ns a checkout, {:.0} µs a scrape: {:.2} % of {cores} cores",
+        scrape / 1e3,
+        share * 100.0
+    );
+    goals.at_most("counting, in percent of the processor", share * 100.0, 2.0);
     Ok(())
 }
 
