@@ -27,10 +27,10 @@ use crate::up::state::{Entry, State};
 const NAME: &str = "shop";
 /// The variable that has a shop kept, which must not reach the shop itself.
 const VARIABLE: &str = "SETTLE_RESTART";
-/// How long it waits before it starts a shop again: at first, and at last if they keep ending.
+/// How long it waits before it starts a shop again: at first, and at last if they keep ending before they serve.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
-/// A shop that ran for so long ended for a reason of its own: the next pause is short again.
-const LONG: Duration = Duration::from_secs(10);
+/// A shop that served for so long ended for a reason of its own: the next pause is short again.
+const LONG: Duration = Duration::from_secs(1);
 /// How often one that starts, or is not to be started yet, is looked at.
 const BUSY: Duration = Duration::from_millis(50);
 /// How often one that serves is looked at, besides when the system says that it ended.
@@ -61,12 +61,14 @@ pub(crate) fn keep(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             ready: false,
         }],
     };
-    runtime.block_on(Keeper { args, state }.run())
+    runtime.block_on(Keeper { args, state, served_since: None }.run())
 }
 
 struct Keeper<'a> {
     args: &'a ServeArgs,
     state: State,
+    /// Since when the present shop, or the last one, has served.
+    served_since: Option<Instant>,
 }
 
 impl Keeper<'_> {
@@ -76,7 +78,7 @@ impl Keeper<'_> {
         let mut ended = signal(SignalKind::child())?;
         let mut pause = PAUSES[0];
         loop {
-            let began = Instant::now();
+            self.served_since = None;
             match start() {
                 Ok(mut shop) => {
                     let status = tokio::select! {
@@ -91,7 +93,7 @@ impl Keeper<'_> {
                 Err(error) if self.owns() => tracing::warn!(%error, "the shop cannot be started: it is tried again"),
                 Err(error) => return Err(error),
             }
-            pause = if began.elapsed() >= LONG { PAUSES[0] } else { pause };
+            pause = if self.served_since.is_some_and(|since| since.elapsed() >= LONG) { PAUSES[0] } else { pause };
             let not_before = Instant::now() + pause;
             pause = (2 * pause).min(PAUSES[1]);
             while Instant::now() < not_before || hold(self.args.data(), NAME).exists() {
@@ -114,6 +116,7 @@ impl Keeper<'_> {
             }
             if !self.is_ready() && ask_service(self.args.address().port(), "/health", GLANCE).is_some() {
                 self.is(Some(shop.id()), true);
+                self.served_since = Some(Instant::now());
             }
             tokio::select! {
                 _ = ended.recv() => {}
