@@ -26,7 +26,8 @@ function point(snapshot) {
   return {
     at: snapshot.at,
     committed: rates.committed,
-    refused: rates.refused,
+    refused: rates.refused + rates.conflict,
+    rolled_back: rates.rolled_back,
     in_doubt: rates.in_doubt,
     turned_away: rates.turned_away,
     p50: latency.p50,

@@ -14,6 +14,7 @@ export const throughput = () => chart({
     { key: "committed", label: "committed", tone: "tone-good" },
     { key: "refused", label: "refused", tone: "tone-calm" },
     { key: "turned_away", label: "turned away", tone: "tone-warning" },
+    { key: "rolled_back", label: "undone", tone: "tone-undone" },
     { key: "in_doubt", label: "in doubt", tone: "tone-bad" },
   ],
   stacked: true,

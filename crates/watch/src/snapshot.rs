@@ -330,8 +330,10 @@ pub struct Point {
     pub at: u64,
     /// A second; see [`Rates`].
     pub committed: f64,
-    /// A second.
+    /// Answers of business, a second: refused, or in conflict with another change of the order.
     pub refused: f64,
+    /// A second.
+    pub rolled_back: f64,
     /// A second.
     pub in_doubt: f64,
     /// A second.
@@ -357,7 +359,8 @@ impl Point {
         Self {
             at: snapshot.at,
             committed: rates.committed,
-            refused: rates.refused,
+            refused: rates.refused + rates.conflict,
+            rolled_back: rates.rolled_back,
             in_doubt: rates.in_doubt,
             turned_away: rates.turned_away,
             p50: latency_ms.p50,
@@ -377,4 +380,26 @@ pub struct History {
     pub every_ms: u64,
     /// The oldest first.
     pub points: Vec<Point>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::{Collector, Titles};
+
+    #[test]
+    fn every_checkout_stands_in_a_point() {
+        let mut snapshot = Collector::new(Titles::default()).blank(1);
+        snapshot.rates = Rates {
+            committed: 1.0,
+            refused: 2.0,
+            conflict: 4.0,
+            rolled_back: 8.0,
+            in_doubt: 16.0,
+            turned_away: 32.0,
+            ..Rates::default()
+        };
+        let Point { committed, refused, rolled_back, in_doubt, turned_away, .. } = Point::of(&snapshot);
+        assert_eq!([committed, refused, rolled_back, in_doubt, turned_away], [1.0, 6.0, 8.0, 16.0, 32.0]);
+    }
 }

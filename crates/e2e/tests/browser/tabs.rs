@@ -21,7 +21,7 @@ fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
     }
     assert_eq!(
         page.eval("document.querySelectorAll('figure.chart svg path.line, figure.chart svg path.area').length"),
-        10
+        11
     );
     page.wait_for("document.querySelector('.area.tone-good').getAttribute('d').length > 20");
     // Each chart says in words what it shows.
