@@ -122,9 +122,9 @@ fn what_overlaps_is_told_apart() {
     // The one is killed while the other comes back from its own end.
     history.second(vec![gone("order-1"), committed("order-2", 1, 110)]);
     let one = history.second(vec![gone("order-1"), gone("order-2")]);
-    assert_eq!(one.verdict.text, "Nobody serves orders");
+    assert_eq!(one.verdict.text, "Nobody serves orders · not audited yet");
     let both = history.second(vec![committed("order-1", 5, 7), gone("order-2")]);
-    assert_eq!(both.verdict.text, "order-2 is down · No leader is seen: what is stuck is not known");
+    assert_eq!(both.verdict.text, "order-2 is down · No leader is seen: what is stuck is not known · not audited yet");
     let well = history.second(vec![committed("order-1", 5, 17), committed("order-2", 6, 3)]);
     assert_eq!(whats(&well), ["order-1 is down", "order-2 is down", "order-1 is back", "order-2 is back"]);
     assert_eq!(well.instances[0].since, BEGIN + 4_000);
