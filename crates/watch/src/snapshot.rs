@@ -284,10 +284,21 @@ pub struct Store {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970; the last time, if it happened again and again.
     pub at: u64,
+    /// When it happened first: the same as `at` unless it happened again.
+    pub since: u64,
     /// What, in a few words.
     pub what: String,
+    /// What it is about, if that may happen again and again: a mark with `since` stands for all of its topic from then on.
+    pub topic: Option<String>,
+}
+
+impl Mark {
+    /// Of what happened once.
+    pub fn new(at: u64, what: String) -> Self {
+        Self { at, since: at, what, topic: None }
+    }
 }
 
 /// What whoever asked may do.

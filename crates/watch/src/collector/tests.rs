@@ -210,6 +210,26 @@ fn a_change_of_protocol_is_news_once_most_have_changed() {
 }
 
 #[test]
+fn a_protocol_that_changes_there_and_back_between_two_looks_is_news_all_the_same() {
+    let uses = |name: &str, protocol: &str, switches: u64| {
+        let text = format!(
+            "settle_protocol{{definition=\"checkout\",protocol=\"{protocol}\"}} 1\nsettle_protocol_switches_total{{definition=\"checkout\"}} {switches}"
+        );
+        says(name, 1, &text)
+    };
+    let mut history = History::new();
+    history.second(vec![uses("order-1", "2pc", 7)]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 9)])), ["checkout: switched 2 times, now 2pc"]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "saga", 10)])), ["checkout: switched 3 times, now saga"]);
+    // Of two, each counts its own, and one that is heard for the first time brings what it counted before.
+    let mut history = History::new();
+    history.second(vec![uses("order-1", "2pc", 0)]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 0), uses("order-2", "2pc", 9)])), [""; 0]);
+    let both = history.second(vec![uses("order-1", "saga", 3), uses("order-2", "saga", 12)]);
+    assert_eq!(whats(&both), ["checkout: switched 3 times, now saga"]);
+}
+
+#[test]
 fn what_must_not_be_forgotten_survives_the_end_of_who_said_it() {
     let violated = |started: u64, count: u64| {
         says("order-1", started, &format!("settle_barrier_violations_total{{service=\"stock\"}} {count}"))
@@ -331,7 +351,7 @@ fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew
     let mut history = History::new();
     let first = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin - 3_600, 1)]);
     assert_eq!(first.instances[0].started, Some(BEGIN - 60_000));
-    assert_eq!(first.marks, [Mark { at: BEGIN - 60_000, what: "order-1 started".to_owned() }], "the other is old");
+    assert_eq!(first.marks, [Mark::new(BEGIN - 60_000, "order-1 started".to_owned())], "the other is old");
     // The other is killed and started again within a second: nobody saw it down.
     let last = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)]);
     assert_eq!(whats(&last), ["order-1 started", "order-2 started"]);
@@ -339,6 +359,17 @@ fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew
     history.at += 600_000;
     let later = vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)];
     assert_eq!(whats(&history.second(later)), [""; 0], "once each");
+}
+
+#[test]
+fn a_process_is_not_said_to_start_before_the_one_that_it_replaces_is_down() {
+    let mut history = History { collector: Collector::new(Titles::default()), at: BEGIN + 500 };
+    history.second(vec![committed("order-1", 1, 1)]);
+    history.second(vec![gone("order-1")]);
+    // It began behind that look, and tells the whole second before it.
+    let last = history.second(vec![committed("order-1", (BEGIN + 2_000) / 1_000, 1)]);
+    assert_eq!(whats(&last), ["order-1 is down", "order-1 started", "order-1 is back"]);
+    assert!(last.marks.is_sorted_by_key(|mark| mark.at));
 }
 
 #[test]
@@ -365,11 +396,24 @@ fn a_breaker_that_opened_and_closed_between_two_looks_is_news_all_the_same() {
         whats(&history.second(vec![says(1, 7, 0)])),
         ["the breaker of stock opened", "the breaker of stock closed"]
     );
+    let opened = history.at;
+    // What happens again stands in one mark with the first time, and nothing else is pushed out.
     history.second(vec![says(1, 7, 0)]);
-    assert_eq!(whats(&history.second(vec![says(1, 10, 1)]))[2..], ["the breaker of stock opened 3 times"]);
-    assert_eq!(whats(&history.second(vec![says(1, 10, 0)]))[3..], ["the breaker of stock closed"]);
+    let often = history.second(vec![says(1, 10, 1)]);
+    assert_eq!(whats(&often), ["stock: breaker opened 4 times, now open"]);
+    assert_eq!((often.marks[0].since, often.marks[0].at), (opened, history.at));
+    assert_eq!(whats(&history.second(vec![says(1, 10, 0)])), ["stock: breaker opened 4 times, now closed"]);
     // Started again, its counter begins at 0: once is once.
-    assert_eq!(whats(&history.second(vec![says(2, 1, 1)]))[4..], ["the breaker of stock opened"]);
+    let others =
+        |snapshot: &Snapshot| whats(snapshot).into_iter().rfind(|it| it.contains("breaker")).map(str::to_owned);
+    let anew = history.second(vec![says(2, 1, 1)]);
+    assert_eq!(others(&anew).as_deref(), Some("stock: breaker opened 5 times, now open"));
+    // Long after, it is news of its own again.
+    history.at += 700_000;
+    history.second(vec![says(2, 1, 0)]);
+    history.at += 700_000;
+    history.second(vec![says(2, 1, 0)]);
+    assert_eq!(whats(&history.second(vec![says(2, 2, 1)])), ["the breaker of stock opened"]);
 }
 
 #[test]
