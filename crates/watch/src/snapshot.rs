@@ -177,12 +177,23 @@ pub struct Fault {
     pub service: String,
     /// Where in its work: `before_prepare`, for example.
     pub point: String,
+    /// What it does: `crash`, `delay`, `error` or `error_after`; empty if that is not told.
+    pub action: String,
 }
 
 impl Fault {
-    /// In words: `payment before prepare`.
+    /// In words: `payment before prepare: waits`.
     pub fn words(&self) -> String {
-        format!("{} {}", self.service, self.point.replace('_', " "))
+        let Self { service, point, action } = self;
+        let does = match action.as_str() {
+            "" => String::new(),
+            "crash" => ": crashes the process".to_owned(),
+            "delay" => ": waits".to_owned(),
+            "error" => ": fails".to_owned(),
+            "error_after" => ": does it, and fails".to_owned(),
+            other => format!(": {}", other.replace('_', " ")),
+        };
+        format!("{service} {}{does}", point.replace('_', " "))
     }
 }
 

@@ -205,13 +205,13 @@ fn the_story_of_a_fault_is_told_from_its_begin_to_its_end() {
     let mut visit = Visit::with_chaos("");
     visit.stuck();
     let page = &mut visit.page;
-    page.wait_for_text("#faults", "Faults are injected: payment before commit");
-    page.wait_for_text(".news", "faults set: payment before commit");
+    page.wait_for_text("#faults", "Faults are injected: payment before commit: fails");
+    page.wait_for_text(".news", "faults set: payment before commit: fails");
     page.wait_for_text(".news", "1 transaction became stuck");
     page.wait_for("document.querySelectorAll('table')[2].querySelector('tr:first-child .number .badge')");
     visit.client.done("/payment/fault/clear");
     let page = &mut visit.page;
-    page.wait_for_text(".news", "faults cleared: payment before commit");
+    page.wait_for_text(".news", "faults cleared: payment before commit: fails");
     page.wait_for("document.getElementById('faults').hidden");
     page.wait_for_text(".news", "0 stuck again, after 1 at most");
     // One that only slows checkouts down is seen where it is set.

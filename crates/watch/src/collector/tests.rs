@@ -441,20 +441,40 @@ fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
 #[test]
 fn faults_that_are_set_are_told_once_for_all_instances() {
     let is = |name: &str, prepare: u8, commit: u8| {
-        let of =
-            |point: &str, set: u8| format!("settle_faults_active{{service=\"payment\",point=\"{point}\"}} {set}\n");
-        says(name, 1, &(of("before_prepare", prepare) + &of("after_commit", commit)))
+        let of = |point: &str, action: &str, set: u8| {
+            format!("settle_faults_active{{service=\"payment\",point=\"{point}\",action=\"{action}\"}} {set}\n")
+        };
+        let never = of("before_prepare", "crash", 0);
+        says(name, 1, &(of("before_prepare", "delay", prepare) + &never + &of("after_commit", "error", commit)))
     };
     let mut history = History::new();
     assert_eq!(history.second(vec![is("payment-1", 0, 0), is("payment-2", 0, 0)]).faults, []);
     let set = history.second(vec![is("payment-1", 1, 1), is("payment-2", 1, 1)]);
     let words: Vec<String> = set.faults.iter().map(crate::snapshot::Fault::words).collect();
-    assert_eq!(words, ["payment after commit", "payment before prepare"]);
+    assert_eq!(words, ["payment after commit: fails", "payment before prepare: waits"]);
     let last = history.second(vec![is("payment-1", 1, 0), is("payment-2", 1, 0)]);
     assert_eq!(
         whats(&last),
-        ["faults set: payment after commit, payment before prepare", "faults cleared: payment after commit"]
+        [
+            "faults set: payment after commit: fails, payment before prepare: waits",
+            "faults cleared: payment after commit: fails"
+        ]
     );
+}
+
+#[test]
+fn a_fault_says_what_it_does() {
+    for (action, words) in [
+        ("crash", "stock before prepare: crashes the process"),
+        ("delay", "stock before prepare: waits"),
+        ("error", "stock before prepare: fails"),
+        ("error_after", "stock before prepare: does it, and fails"),
+        ("of_a_later_version", "stock before prepare: of a later version"),
+        ("", "stock before prepare"),
+    ] {
+        let [service, point, action] = ["stock", "before_prepare", action].map(str::to_owned);
+        assert_eq!(Fault { service, point, action }.words(), words);
+    }
 }
 
 #[test]
