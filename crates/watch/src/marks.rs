@@ -10,7 +10,7 @@
 //! | a replica is master                      | `redis-stock-2 is master`    |
 //! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: switched 3 times, now saga` |
 //! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
-//! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `0 stuck again` |
+//! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
 //!
@@ -161,7 +161,13 @@ impl Marks {
         match (self.stuck, counted) {
             (0, 0) => {}
             (_, 0) => {
-                news.push(format!("0 stuck again, after {} at most", stuck(self.most_stuck)));
+                let most = self.most_stuck;
+                let were = if most == 1 {
+                    "1 transaction was".to_owned()
+                } else {
+                    format!("{} transactions were", stuck(most))
+                };
+                news.push(format!("nothing is stuck any more; {were}"));
                 (self.stuck, self.most_stuck) = (0, 0);
             }
             // Whoever begins to watch does not know since when.

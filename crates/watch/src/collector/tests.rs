@@ -429,7 +429,7 @@ fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
         [
             "1 transaction became stuck",
             "400 transactions are stuck by now",
-            "0 stuck again, after 1,000 or more at most",
+            "nothing is stuck any more; 1,000 or more transactions were",
             "2 transactions became stuck"
         ]
     );
