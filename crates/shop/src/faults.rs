@@ -95,6 +95,21 @@ pub enum Fault {
     ErrorAfterwards,
 }
 
+impl Fault {
+    /// What every fault is called when it is set.
+    pub const ACTIONS: [&str; 4] = ["crash", "delay", "error", "error_after"];
+
+    /// What this one is called.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Delay { .. } => "delay",
+            Self::Error => "error",
+            Self::ErrorAfterwards => "error_after",
+        }
+    }
+}
+
 /// A fault at a point, for a number of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rule {

@@ -23,7 +23,7 @@ use protocol::{Name, Protocol, Timestamp, Verb};
 use telemetry::TraceId;
 use telemetry::traces::{Kept, Listener};
 
-use crate::faults::{Faults, Point};
+use crate::faults::{Fault, Faults, Point};
 
 pub use figures::Known;
 
@@ -324,8 +324,8 @@ impl Default for Metrics {
             faults_set: add!(
                 Family::default(),
                 "faults_active",
-                &["service", "point"],
-                "1 where a fault is set to be injected, 0 where none is; nothing without `--chaos`"
+                &["service", "point", "action"],
+                "1 where a fault is set that does this (crash, delay, error, error_after), 0 where not; nothing without `--chaos`"
             ),
             leader: add!(Gauge::default(), "leader", &[], "Whether this instance looks after the log on behalf of all"),
             epoch: add!(Gauge::default(), "epoch", &[], "The epoch under which this instance appends to the log"),
@@ -544,8 +544,11 @@ impl Metrics {
         }
         let rules = faults.rules();
         for point in Point::all().map(|point| point.to_string()) {
-            let of = labels([("service", service.as_str()), ("point", &point)]);
-            self.faults_set.get_or_create(&of).set(rules.contains_key(&point).into());
+            let set = rules.get(&point).map(|rule| rule.fault.action());
+            for action in Fault::ACTIONS {
+                let of = labels([("service", service.as_str()), ("point", &point), ("action", action)]);
+                self.faults_set.get_or_create(&of).set((set == Some(action)).into());
+            }
         }
     }
 

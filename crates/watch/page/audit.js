@@ -81,7 +81,8 @@ export function audit(panel) {
   const ended = [onGate(enter), listen(({ snapshot }) => {
     const said = snapshot.audit;
     say(continuous, !said ? "No auditor runs continuously here, or it has not said anything yet."
-      : `Last at ${clock(said.at)}${said.at ? ` (${lasting(snapshot.at - said.at)} ago)` : ""}: ${said.findings === 0 ? "nothing is off" : `${are(said.findings, "thing")} off`}. ${count(said.checked)} accounts and orders looked at so far${said.complete ? "" : "; the first round is not complete"}.`);
+      : said.complete ? `Last at ${clock(said.at)} (${lasting(snapshot.at - said.at)} ago): ${said.findings === 0 ? "nothing is off" : `${are(said.findings, "thing")} off`}. ${count(said.checked)} accounts and orders looked at so far.`
+        : `No pass has ended yet; ${said.findings === 0 ? "nothing found so far" : `${are(said.findings, "thing")} off already`}: ${count(said.checked)} accounts and orders looked at.`);
   })];
   return () => {
     over = true;

@@ -1,10 +1,12 @@
-// Ten minutes as a drawing: lines or stacked areas, the marks of what happened, and what each second was, under the pointer or the arrow keys.
+// Up to ten minutes as a drawing: lines or stacked areas, the marks of what happened, and what each second was, under the pointer or the arrow keys.
 
 import { clock, el, replace, say, svg } from "./dom.js";
 
 const HEIGHT = 168;
 const PAD = { left: 46, right: 10, top: 10, bottom: 20 };
-const SPAN = 600_000;
+const MINUTE = 60_000;
+/** From the first point on, as far as that is neither shorter nor longer. */
+const SPANS = { shortest: MINUTE, longest: 10 * MINUTE };
 /** Two points further apart than this are not joined: nobody knows what was between. */
 const GAP = 5000;
 
@@ -40,7 +42,7 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     el("figcaption", {}, el("h3", { id: `${id}-title` }, title), note),
     legend, el("div", { class: "canvas" }, drawing, tip), now);
 
-  let state = { points: [], marks: [], until: 0 };
+  let state = { points: [], marks: [], since: -SPANS.shortest, until: 0 };
   let picked = null;
 
   const top = () => {
@@ -51,10 +53,11 @@ export function chart({ title, about, series, stacked = false, log = false, leas
   function draw() {
     const width = Math.max(260, drawing.parentElement?.clientWidth || 480);
     const high = top();
-    const x = (at) => PAD.left + ((at - (state.until - SPAN)) / SPAN) * (width - PAD.left - PAD.right);
+    const span = state.until - state.since;
+    const x = (at) => PAD.left + ((at - state.since) / span) * (width - PAD.left - PAD.right);
     const part = (n) => (log ? Math.log10(Math.max(n, FLOOR) / FLOOR) / Math.log10(Math.max(high, 10) / FLOOR) : n / high);
     const y = (n) => HEIGHT - PAD.bottom - Math.min(1, part(n)) * (HEIGHT - PAD.top - PAD.bottom);
-    const points = state.points.filter((it) => it.at >= state.until - SPAN);
+    const points = state.points.filter((it) => it.at >= state.since);
     drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const parts = [];
     const ticks = log ? [FLOOR, 1, 10, 100, 1000, 10_000].filter((it) => it <= Math.max(high, 10)) : [0, high / 2, high];
@@ -62,10 +65,12 @@ export function chart({ title, about, series, stacked = false, log = false, leas
       parts.push(svg("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(tick), y2: y(tick) }));
       parts.push(svg("text", { class: "axis", x: PAD.left - 6, y: y(tick) + 4, "text-anchor": "end" }, format(tick)));
     }
-    const minutes = width < 420 ? [10, 5, 0] : [10, 8, 6, 4, 2, 0];
-    for (const ago of minutes) {
-      const at = x(state.until - ago * 60_000);
-      parts.push(svg("text", { class: "axis", x: at, y: HEIGHT - 4, "text-anchor": ago === 0 ? "end" : ago === 10 ? "start" : "middle" }, ago === 0 ? "now" : `−${ago} min`));
+    const minutes = span / MINUTE;
+    const step = width < 420 ? Math.ceil(minutes / 2) : Math.ceil(minutes / 5);
+    for (let ago = 0; ago <= minutes; ago += step) {
+      const at = x(state.until - ago * MINUTE);
+      const anchor = ago === 0 ? "end" : at < PAD.left + 20 ? "start" : "middle";
+      parts.push(svg("text", { class: "axis", x: at, y: HEIGHT - 4, "text-anchor": anchor }, ago === 0 ? "now" : `−${ago} min`));
     }
     const runs = [];
     for (const it of points) {
@@ -85,11 +90,9 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     }
     if (stacked) parts.push(...areas(runs, x, y));
     else parts.push(...lines(runs, x, y));
-    for (const { at, what } of state.marks.filter((it) => it.at >= state.until - SPAN)) {
-      const mark = svg("g", { class: "mark" }, svg("title", {}, `${clock(at)} ${what}`),
-        svg("line", { x1: x(at), x2: x(at), y1: PAD.top, y2: HEIGHT - PAD.bottom }),
-        svg("path", { d: `M${x(at) - 4} ${PAD.top - 6}h8l-4 7z` }));
-      parts.push(mark);
+    // At the edge: however much happened, the curves are seen.
+    for (const { at, what } of state.marks.filter((it) => it.at >= state.since && it.at <= state.until)) {
+      parts.push(svg("path", { class: "mark", d: `M${x(at) - 3} ${PAD.top - 8}h6l-3 7z` }, svg("title", {}, `${clock(at)} ${what}`)));
     }
     const chosen = picked === null ? null : points.reduce((best, it) => (best && Math.abs(best.at - picked) <= Math.abs(it.at - picked) ? best : it), null);
     if (chosen) parts.push(svg("line", { class: "cursor", x1: x(chosen.at), x2: x(chosen.at), y1: PAD.top, y2: HEIGHT - PAD.bottom }));
@@ -145,16 +148,16 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     const box = drawing.getBoundingClientRect();
     const width = Math.max(260, box.width);
     const share = (event.clientX - box.left - PAD.left) / (width - PAD.left - PAD.right);
-    picked = state.until - SPAN + Math.min(1, Math.max(0, share)) * SPAN;
+    picked = state.since + Math.min(1, Math.max(0, share)) * (state.until - state.since);
     draw();
   });
   drawing.addEventListener("pointerleave", () => unpick());
   drawing.addEventListener("blur", () => unpick());
   drawing.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -5000, ArrowRight: 5000, Home: -SPAN, End: SPAN }[event.key];
+    const step = { ArrowLeft: -5000, ArrowRight: 5000, Home: -SPANS.longest, End: SPANS.longest }[event.key];
     if (step) {
       event.preventDefault();
-      picked = Math.min(state.until, Math.max(state.until - SPAN, (picked ?? state.until) + step));
+      picked = Math.min(state.until, Math.max(state.since, (picked ?? state.until) + step));
       draw();
     } else if (event.key === "Escape") unpick();
   });
@@ -174,7 +177,9 @@ export function chart({ title, about, series, stacked = false, log = false, leas
       limits = to.limits;
     },
     update(points, marks) {
-      state = { points, marks, until: points.at(-1)?.at ?? Date.now() };
+      const until = points.at(-1)?.at ?? Date.now();
+      const span = Math.min(SPANS.longest, Math.max(SPANS.shortest, until - (points[0]?.at ?? until)));
+      state = { points, marks, since: until - span, until };
       draw();
     },
   };

@@ -26,7 +26,8 @@ function point(snapshot) {
   return {
     at: snapshot.at,
     committed: rates.committed,
-    refused: rates.refused,
+    refused: rates.refused + rates.conflict,
+    rolled_back: rates.rolled_back,
     in_doubt: rates.in_doubt,
     turned_away: rates.turned_away,
     p50: latency.p50,
@@ -44,9 +45,14 @@ function add(points) {
   live.points = [...live.points.filter((it) => it.at < first), ...points].slice(-KEPT);
 }
 
-/** Takes marks in that are not known yet. A server that was started again forgot what happened before; this page did not. */
+/**
+ * Takes marks in that are not known yet. A server that was started again forgot what happened before; this page did not. What happened again and
+ * again takes the place of all that was said of it.
+ */
 function mark(news) {
-  const known = new Map([...live.marks, ...news].map((it) => [`${it.at} ${it.what}`, it]));
+  const repeated = news.filter((it) => it.topic);
+  const replaced = (old) => repeated.some((it) => it.topic === old.topic && it.since <= old.at);
+  const known = new Map([...live.marks.filter((it) => !replaced(it)), ...news].map((it) => [`${it.at} ${it.what}`, it]));
   const newest = Math.max(0, ...[...known.values()].map((it) => it.at));
   const since = (live.snapshot?.at ?? newest) - KEPT * 1000;
   live.marks = [...known.values()].filter((it) => it.at >= since).sort((a, b) => a.at - b.at);

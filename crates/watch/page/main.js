@@ -19,6 +19,8 @@ const TABS = [
   ["audit", "Audit", audit],
 ];
 const LEVELS = { good: "All is well", warning: "Somebody should look", bad: "Somebody must look, now", unknown: "Nobody knows" };
+/** What a fault does, as the server words it in what happened. */
+const FAULTS = { crash: "crashes the process", delay: "waits", error: "fails", error_after: "does it, and fails" };
 
 const panel = document.getElementById("panel");
 const tabs = document.getElementById("tabs");
@@ -99,7 +101,7 @@ function head({ snapshot, lost, lastWord }) {
   document.title = `${{ good: "", warning: "! ", bad: "!! ", unknown: "? " }[level] ?? ""}${shown} · Settle`;
   const faults = document.getElementById("faults");
   faults.hidden = snapshot.faults.length === 0;
-  say(faults, `Faults are injected: ${snapshot.faults.map((it) => `${it.service} ${words(it.point)}`).join(", ")}`);
+  say(faults, `Faults are injected: ${snapshot.faults.map((it) => [`${it.service} ${words(it.point)}`, FAULTS[it.action] ?? words(it.action)].filter(Boolean).join(": ")).join(", ")}`);
   const stuckCount = document.getElementById("stuck-count");
   stuckCount.hidden = !snapshot.stuck;
   say(stuckCount, stuckText(snapshot.stuck));

@@ -14,6 +14,7 @@ export const throughput = () => chart({
     { key: "committed", label: "committed", tone: "tone-good" },
     { key: "refused", label: "refused", tone: "tone-calm" },
     { key: "turned_away", label: "turned away", tone: "tone-warning" },
+    { key: "rolled_back", label: "undone", tone: "tone-undone" },
     { key: "in_doubt", label: "in doubt", tone: "tone-bad" },
   ],
   stacked: true,
@@ -135,7 +136,7 @@ export function overview(panel) {
     const marks = happened.toReversed();
     const seen = (level, text) => (lost ? badge("unknown", "not known") : badge(level, text));
     nothing.hidden = marks.length > 0;
-    rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, clock(it.at)), " ", it.what));
+    rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, it.since < it.at ? `${clock(it.since)}–${clock(it.at)}` : clock(it.at)), " ", it.what));
     rows(instances.body, snapshot.instances.map((it) => ({ ...it, lost, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
       el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
       el("td", {}, seen(STATES[it.state] ?? "warning", it.state)),

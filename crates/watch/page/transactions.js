@@ -76,7 +76,7 @@ function list(panel) {
 }
 
 const row = (view) => el("tr", {},
-  el("th", { scope: "row" }, el("a", { class: "id", href: `#/transactions/${view.id}`, "data-act": "open" }, view.id)),
+  el("th", { scope: "row" }, el("a", { class: "id", href: `#/transactions/${view.id}`, title: view.id, "data-act": "open" }, view.id)),
   el("td", {}, standing(view)),
   el("td", {}, decision(view)),
   el("td", {}, protocol(view)),

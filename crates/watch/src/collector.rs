@@ -295,10 +295,8 @@ impl Collector {
         };
         now.services = services.into_iter().take(MAX_WORDS).map(told).collect();
         // Each instance of a service says the same.
-        let set: BTreeSet<&(String, String)> =
-            self.up(&now.instances).flat_map(|(_, figures)| &figures.faults).collect();
-        let fault = |(service, point): &(String, String)| Fault { service: service.clone(), point: point.clone() };
-        now.faults = set.into_iter().take(MAX_WORDS).map(fault).collect();
+        let set: BTreeSet<&Fault> = self.up(&now.instances).flat_map(|(_, figures)| &figures.faults).collect();
+        now.faults = set.into_iter().take(MAX_WORDS).cloned().collect();
     }
 
     fn stores(&self, now: &mut Snapshot) {

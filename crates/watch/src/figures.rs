@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{MAX_WORD_BYTES, MAX_WORDS};
 use crate::openmetrics::{Exposition, Sample};
+use crate::snapshot::Fault;
 
 /// An upper bound of a histogram's bucket, which can be put in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,8 +123,8 @@ pub struct Figures {
     pub abort_percents: BTreeMap<String, u64>,
     /// Whether each store can be reached.
     pub stores: BTreeMap<String, bool>,
-    /// Services and points where a fault is set.
-    pub faults: BTreeSet<(String, String)>,
+    /// What is set to be injected.
+    pub faults: BTreeSet<Fault>,
     /// What the auditor said last, if there is one; known by whoever leads.
     pub audit: Option<AuditFigures>,
 }
@@ -227,9 +228,9 @@ impl Figures {
             }
             "settle_participant_retries_total" => self.add(Counter::Retried(of()), value),
             "settle_faults_active" if value > 0.0 && self.faults.len() < MAX_WORDS => {
-                let point = sample.label("point");
-                if point.len() <= MAX_WORD_BYTES {
-                    self.faults.insert((of(), point.to_owned()));
+                let (point, action) = (sample.label("point"), sample.label("action"));
+                if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
+                    self.faults.insert(Fault { service: of(), point: point.to_owned(), action: action.to_owned() });
                 }
             }
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),

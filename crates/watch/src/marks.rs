@@ -8,24 +8,28 @@
 //! | its process is another one, or a young one at the first look | `order-1 started`, at the time that it tells |
 //! | another instance leads                   | `order-2 leads`              |
 //! | a replica is master                      | `redis-stock-2 is master`    |
-//! | the protocol of a definition             | `checkout: 2pc → saga`       |
-//! | how often a breaker opened               | `the breaker of stock opened`, `… opened 3 times`, `… closed` |
-//! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `0 stuck again` |
+//! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: switched 3 times, now saga` |
+//! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
+//! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
+//!
+//! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out.
 //!
 //! An instance that was never seen up is not "back" when it comes up, and whoever leads at first is no news.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::{MARK_AGE_MS, MAX_MARKS};
-use crate::snapshot::{Fault, Mark, Snapshot, State};
-use crate::words::{number, stuck, stuck_are};
+use crate::snapshot::{Definition, Fault, Instance, Kind, Mark, Snapshot, State};
+use crate::words::{digits, number, stuck, stuck_are};
 
 /// The marks of the last ten minutes.
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
     kept: VecDeque<Mark>,
+    /// How often what may happen again and again did, since the first mark of it that is kept.
+    times: BTreeMap<String, u64>,
     /// Instances that were seen up.
     seen_up: BTreeSet<String>,
     /// When the process of each instance began, as far as it was told.
@@ -46,14 +50,8 @@ impl Marks {
         self.starts(now);
         if let Some(before) = before {
             self.instances(before, now, &mut news);
-            for it in &now.definitions {
-                if let Some(was) =
-                    before.definitions.iter().find(|was| was.name == it.name && was.protocol != it.protocol)
-                {
-                    news.push(format!("{}: {} → {}", it.name, was.protocol, it.protocol));
-                }
-            }
-            breakers(before, now, &mut news);
+            self.protocols(before, now);
+            self.breakers(before, now);
         }
         self.stuck(before, now, &mut news);
         faults(before, now, &mut news);
@@ -68,11 +66,66 @@ impl Marks {
             }
             self.leader = Some(leader.clone());
         }
-        self.kept.extend(news.into_iter().map(|what| Mark { at, what }));
+        self.kept.extend(news.into_iter().map(|what| Mark::new(at, what)));
         while self.kept.len() > MAX_MARKS || self.kept.front().is_some_and(|mark| mark.at + MARK_AGE_MS < at) {
             self.kept.pop_front();
         }
+        self.times.retain(|topic, _| self.kept.iter().any(|mark| mark.topic.as_ref() == Some(topic)));
         self.kept.iter().cloned().collect()
+    }
+
+    /// Something that may happen again and again: the first time is told as `once`, further ones in one mark with it.
+    fn repeat(&mut self, at: u64, topic: String, happened: u64, once: &[String], often: impl Fn(u64) -> String) {
+        let times = self.times.entry(topic.clone()).or_default();
+        *times += happened;
+        let (what, since) = if *times > 1 {
+            let of_topic = |mark: &Mark| mark.topic.as_ref() == Some(&topic);
+            let since = self.kept.iter().find(|mark| of_topic(mark)).map_or(at, |mark| mark.since);
+            self.kept.retain(|mark| !of_topic(mark));
+            (vec![often(*times)], since)
+        } else {
+            (once.to_vec(), at)
+        };
+        self.kept.extend(what.into_iter().map(|what| Mark { at, since, what, topic: Some(topic.clone()) }));
+    }
+
+    /// By how often they changed: what changes there and back between two looks is seen, too.
+    fn protocols(&mut self, before: &Snapshot, now: &Snapshot) {
+        let coordinates = |it: &&Instance| matches!(it.kind, Kind::Shop | Kind::Order) && it.state == State::Up;
+        let coordinators = now.instances.iter().filter(coordinates).count().max(1) as u64;
+        for it in &now.definitions {
+            let Some(was) = before.definitions.iter().find(|was| was.name == it.name) else { continue };
+            // Each instance changes by itself, and what most of them do is told.
+            let risen =
+                if heard_first(before, now) { 0 } else { it.switches.saturating_sub(was.switches) / coordinators };
+            let has_changed = it.protocol != was.protocol;
+            let times = risen.max(has_changed.into());
+            if has_changed || times > 1 {
+                let Definition { name, protocol, .. } = it;
+                let once = format!("{name}: {} → {protocol}", was.protocol);
+                let often = |times| format!("{name}: switched {} times, now {protocol}", digits(times));
+                self.repeat(now.at, format!("protocol of {name}"), times, &[once], often);
+            }
+        }
+    }
+
+    /// By how often they opened: what opens and closes between two looks is seen, too.
+    fn breakers(&mut self, before: &Snapshot, now: &Snapshot) {
+        for it in &now.breakers {
+            let Some(was) = before.breakers.iter().find(|was| was.service == it.service) else { continue };
+            let risen = if heard_first(before, now) { 0 } else { it.trips.saturating_sub(was.trips) };
+            let opened = risen.max((it.open && !was.open).into());
+            let has_closed = !it.open && (was.open || opened > 0);
+            if opened > 0 || has_closed {
+                let service = &it.service;
+                let mut once = vec![];
+                once.extend((opened > 0).then(|| format!("the breaker of {service} opened")));
+                once.extend(has_closed.then(|| format!("the breaker of {service} closed")));
+                let state = if it.open { "open" } else { "closed" };
+                let often = |times| format!("{service}: breaker opened {} times, now {state}", digits(times));
+                self.repeat(now.at, format!("breaker of {service}"), opened, &once, often);
+            }
+        }
     }
 
     /// A process that is younger than the marks which are kept has its start among them: whoever opens the page behind a restart is told of it.
@@ -82,13 +135,20 @@ impl Marks {
                 continue;
             };
             self.started.insert(it.name.clone(), started);
-            let started = started.min(now.at);
             if started.saturating_add(MARK_AGE_MS) >= now.at {
+                // It is told in whole seconds, and the end of the process before it may be of the same second.
+                let started = started.min(now.at).max(self.ended(&it.name));
                 let place = self.kept.partition_point(|mark| mark.at <= started);
-                self.kept.insert(place, Mark { at: started, what: format!("{} started", it.name) });
+                self.kept.insert(place, Mark::new(started, format!("{} started", it.name)));
             }
         }
         self.started.retain(|name, _| now.instances.iter().any(|it| it.name == *name));
+    }
+
+    /// When an instance was told to be down last; 0 if it was not.
+    fn ended(&self, name: &str) -> u64 {
+        let is_down = format!("{name} is {}", State::Down.words());
+        self.kept.iter().rfind(|mark| mark.what == is_down).map_or(0, |mark| mark.at)
     }
 
     /// They get stuck one after the other: told are the first, and whenever they are ten times as many.
@@ -101,7 +161,13 @@ impl Marks {
         match (self.stuck, counted) {
             (0, 0) => {}
             (_, 0) => {
-                news.push(format!("0 stuck again, after {} at most", stuck(self.most_stuck)));
+                let most = self.most_stuck;
+                let were = if most == 1 {
+                    "1 transaction was".to_owned()
+                } else {
+                    format!("{} transactions were", stuck(most))
+                };
+                news.push(format!("nothing is stuck any more; {were}"));
                 (self.stuck, self.most_stuck) = (0, 0);
             }
             // Whoever begins to watch does not know since when.
@@ -141,25 +207,11 @@ impl Marks {
     }
 }
 
-/// By how often they opened: what opens and closes between two looks is seen, too.
-fn breakers(before: &Snapshot, now: &Snapshot, news: &mut Vec<String>) {
+/// Whether somebody is heard for the first time, who brings what was counted before.
+fn heard_first(before: &Snapshot, now: &Snapshot) -> bool {
     let said =
         |snapshot: &Snapshot, name: &str| snapshot.instances.iter().any(|it| it.name == *name && it.started.is_some());
-    // One that is heard for the first time brings what it counted before.
-    let heard_first = now.instances.iter().any(|it| it.started.is_some() && !said(before, &it.name));
-    for it in &now.breakers {
-        let Some(was) = before.breakers.iter().find(|was| was.service == it.service) else { continue };
-        let risen = if heard_first { 0 } else { it.trips.saturating_sub(was.trips) };
-        let opened = risen.max((it.open && !was.open).into());
-        match opened {
-            0 => {}
-            1 => news.push(format!("the breaker of {} opened", it.service)),
-            times => news.push(format!("the breaker of {} opened {times} times", it.service)),
-        }
-        if !it.open && (was.open || opened > 0) {
-            news.push(format!("the breaker of {} closed", it.service));
-        }
-    }
+    now.instances.iter().any(|it| it.started.is_some() && !said(before, &it.name))
 }
 
 fn faults(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {

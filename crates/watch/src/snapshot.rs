@@ -177,12 +177,23 @@ pub struct Fault {
     pub service: String,
     /// Where in its work: `before_prepare`, for example.
     pub point: String,
+    /// What it does: `crash`, `delay`, `error` or `error_after`; empty if that is not told.
+    pub action: String,
 }
 
 impl Fault {
-    /// In words: `payment before prepare`.
+    /// In words: `payment before prepare: waits`.
     pub fn words(&self) -> String {
-        format!("{} {}", self.service, self.point.replace('_', " "))
+        let Self { service, point, action } = self;
+        let does = match action.as_str() {
+            "" => String::new(),
+            "crash" => ": crashes the process".to_owned(),
+            "delay" => ": waits".to_owned(),
+            "error" => ": fails".to_owned(),
+            "error_after" => ": does it, and fails".to_owned(),
+            other => format!(": {}", other.replace('_', " ")),
+        };
+        format!("{service} {}{does}", point.replace('_', " "))
     }
 }
 
@@ -284,10 +295,21 @@ pub struct Store {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970; the last time, if it happened again and again.
     pub at: u64,
+    /// When it happened first: the same as `at` unless it happened again.
+    pub since: u64,
     /// What, in a few words.
     pub what: String,
+    /// What it is about, if that may happen again and again: a mark with `since` stands for all of its topic from then on.
+    pub topic: Option<String>,
+}
+
+impl Mark {
+    /// Of what happened once.
+    pub fn new(at: u64, what: String) -> Self {
+        Self { at, since: at, what, topic: None }
+    }
 }
 
 /// What whoever asked may do.
@@ -330,8 +352,10 @@ pub struct Point {
     pub at: u64,
     /// A second; see [`Rates`].
     pub committed: f64,
-    /// A second.
+    /// Answers of business, a second: refused, or in conflict with another change of the order.
     pub refused: f64,
+    /// A second.
+    pub rolled_back: f64,
     /// A second.
     pub in_doubt: f64,
     /// A second.
@@ -357,7 +381,8 @@ impl Point {
         Self {
             at: snapshot.at,
             committed: rates.committed,
-            refused: rates.refused,
+            refused: rates.refused + rates.conflict,
+            rolled_back: rates.rolled_back,
             in_doubt: rates.in_doubt,
             turned_away: rates.turned_away,
             p50: latency_ms.p50,
@@ -377,4 +402,26 @@ pub struct History {
     pub every_ms: u64,
     /// The oldest first.
     pub points: Vec<Point>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::{Collector, Titles};
+
+    #[test]
+    fn every_checkout_stands_in_a_point() {
+        let mut snapshot = Collector::new(Titles::default()).blank(1);
+        snapshot.rates = Rates {
+            committed: 1.0,
+            refused: 2.0,
+            conflict: 4.0,
+            rolled_back: 8.0,
+            in_doubt: 16.0,
+            turned_away: 32.0,
+            ..Rates::default()
+        };
+        let Point { committed, refused, rolled_back, in_doubt, turned_away, .. } = Point::of(&snapshot);
+        assert_eq!([committed, refused, rolled_back, in_doubt, turned_away], [1.0, 6.0, 8.0, 16.0, 32.0]);
+    }
 }

@@ -20,6 +20,8 @@
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
 //! | good    | the same, without an auditor, or before its first word       | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
+//! Behind the reasons stands what the audit says, unless it is one of them: `1 transaction is stuck · money and stock agree`, `… · not audited yet`.
+//!
 //! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
 
 use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS, UNSERVED};
@@ -38,7 +40,10 @@ const SERVING: [(Kind, &str); 5] = [
 /// Judges a snapshot, whatever its own verdict says. `in_doubt_ms`: for how long there has been a transaction in doubt without a pause.
 pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
     for (level, reasons) in [(Level::Bad, bad(snapshot)), (Level::Warning, warnings(snapshot, in_doubt_ms))] {
-        if let Some(text) = told(reasons) {
+        if let Some(mut text) = told(reasons) {
+            if let Some(books) = books(snapshot) {
+                text = format!("{text} · {books}");
+            }
             return Verdict { level, text };
         }
     }
@@ -47,6 +52,21 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
     let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
     let stuck = snapshot.stuck.map_or("nobody here knows what is stuck".to_owned(), |stuck| format!("{stuck} stuck"));
     Verdict { level: Level::Good, text: format!("{audited} · {stuck} · {latency}") }
+}
+
+/// What the audit says, whatever else is wrong; `None` if that is among the reasons, or there is nothing to be said.
+fn books(snapshot: &Snapshot) -> Option<&'static str> {
+    match snapshot.audit {
+        Some(audit) if audit.findings > 0 => None,
+        Some(audit) if audit.complete && is_stale(snapshot, audit.at) => Some("money and stock agreed then"),
+        Some(audit) if audit.complete => Some("money and stock agree"),
+        Some(_) if longest_up_ms(snapshot) > STALE_AUDIT_MS => None,
+        _ => Some("not audited yet"),
+    }
+}
+
+fn is_stale(snapshot: &Snapshot, audited: u64) -> bool {
+    snapshot.at.saturating_sub(audited) > STALE_AUDIT_MS
 }
 
 fn told(mut reasons: Vec<String>) -> Option<String> {
@@ -122,10 +142,10 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
         reasons.push(are(snapshot.in_doubt, "in doubt"));
     }
     if let Some(audit) = snapshot.audit {
-        let age = snapshot.at.saturating_sub(audit.at);
         if !audit.complete && longest_up_ms(snapshot) > STALE_AUDIT_MS {
             reasons.push("The audit has never finished".to_owned());
-        } else if audit.complete && age > STALE_AUDIT_MS {
+        } else if audit.complete && is_stale(snapshot, audit.at) {
+            let age = snapshot.at.saturating_sub(audit.at);
             reasons.push(format!("The last audit was {} minutes ago", age / 60_000));
         }
     }
@@ -267,7 +287,11 @@ mod tests {
             (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
             (|it| it.audit = audit(0, 0, false), Warning, "The audit has never finished"),
             (|it| begun_a_moment_ago(it), Good, "Not audited yet · 0 stuck · p99 12 ms"),
-            (|it| it.audit = audit(NOW - 80 * 60_000, 0, true), Warning, "The last audit was 80 minutes ago"),
+            (
+                |it| it.audit = audit(NOW - 80 * 60_000, 0, true),
+                Warning,
+                "The last audit was 80 minutes ago · money and stock agreed then",
+            ),
             (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
             (|it| it.latency_ms.p99 = None, Good, "Money and stock agree · 0 stuck · no checkouts"),
@@ -278,15 +302,40 @@ mod tests {
             (|it| of(it, Kind::Order, State::Draining), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
         ];
         for (change, level, text) in rows {
-            assert_eq!(judged(change, 0), (*level, (*text).to_owned()));
+            let of_the_books =
+                *level != Good && !text.starts_with("The audit ") && !text.starts_with("The last audit ");
+            let text = if of_the_books { format!("{text} · money and stock agree") } else { (*text).to_owned() };
+            assert_eq!(judged(change, 0), (*level, text));
         }
+    }
+
+    #[test]
+    fn what_the_audit_says_is_told_whatever_else_is_wrong() {
+        let stuck = |audit: Option<Audit>| {
+            let change = |it: &mut Snapshot| {
+                begun_a_moment_ago(it);
+                (it.stuck, it.audit) = (Some(1), audit);
+            };
+            judged(change, 0).1
+        };
+        assert_eq!(stuck(audit(NOW, 0, true)), "1 transaction is stuck · money and stock agree");
+        assert_eq!(stuck(audit(0, 0, false)), "1 transaction is stuck · not audited yet");
+        assert_eq!(stuck(None), "1 transaction is stuck · not audited yet");
+        assert_eq!(
+            stuck(audit(NOW - 80 * 60_000, 0, true)),
+            "1 transaction is stuck · The last audit was 80 minutes ago · money and stock agreed then"
+        );
+        assert_eq!(stuck(audit(NOW, 1, true)), "The audit found 1 thing that is off", "and not that they agree");
     }
 
     #[test]
     fn doubt_is_worth_a_warning_once_it_lasts() {
         let in_doubt = |it: &mut Snapshot| it.in_doubt = 1;
         assert_eq!(judged(in_doubt, LASTING_DOUBT_MS - 1).0, Level::Good);
-        assert_eq!(judged(in_doubt, LASTING_DOUBT_MS), (Level::Warning, "1 transaction is in doubt".to_owned()));
+        assert_eq!(
+            judged(in_doubt, LASTING_DOUBT_MS),
+            (Level::Warning, "1 transaction is in doubt · money and stock agree".to_owned())
+        );
         assert_eq!(judged(|_| {}, LASTING_DOUBT_MS).0, Level::Good);
     }
 
@@ -296,17 +345,21 @@ mod tests {
             (it.violations, it.stuck) = (1, Some(1));
             of(it, Kind::Order, State::Down);
         };
-        assert_eq!(judged(change, 0), (Level::Bad, "1 barrier violation · Nobody serves orders".to_owned()));
+        assert_eq!(
+            judged(change, 0),
+            (Level::Bad, "1 barrier violation · Nobody serves orders · money and stock agree".to_owned())
+        );
         let change = |it: &mut Snapshot| it.instances.iter_mut().step_by(2).for_each(|it| it.state = State::Down);
         let (level, text) = judged(change, 0);
-        assert_eq!((level, text.as_str()), (Level::Bad, "Nobody serves at the gateway"));
+        assert_eq!((level, text.as_str()), (Level::Bad, "Nobody serves at the gateway · money and stock agree"));
         let change = |it: &mut Snapshot| {
             it.stuck = Some(1);
             for at in [0, 2, 4, 7] {
                 it.instances[at].state = State::Down;
             }
         };
-        let expected = "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more";
+        let expected =
+            "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more · money and stock agree";
         assert_eq!(judged(change, 0), (Level::Warning, expected.to_owned()));
     }
 

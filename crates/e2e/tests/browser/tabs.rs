@@ -21,9 +21,20 @@ fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
     }
     assert_eq!(
         page.eval("document.querySelectorAll('figure.chart svg path.line, figure.chart svg path.area').length"),
-        10
+        11
     );
     page.wait_for("document.querySelector('.area.tone-good').getAttribute('d').length > 20");
+    // The undone have a colour of their own, and what happened stands at the edge.
+    assert!(page.text(".legend").to_lowercase().contains("undone"), "{}", page.text(".legend"));
+    page.wait_for("document.querySelector('.mark')");
+    assert!(
+        page.eval("Math.max(...[...document.querySelectorAll('.mark')].map((it) => it.getBBox().height))")
+            .as_f64()
+            .unwrap()
+            < 10.0
+    );
+    let axis = page.eval("[...document.querySelector('figure.chart svg').querySelectorAll('.axis')].map((it) => it.textContent).join(' ')");
+    assert!(axis.as_str().unwrap().ends_with("now −1 min"), "it begins with the first point: {axis}");
     // Each chart says in words what it shows.
     let told = page.eval("[...document.querySelectorAll('figure.chart > .unseen')].map((it) => it.textContent)");
     assert!(told.as_array().unwrap().iter().all(|it| it.as_str().unwrap().starts_with("Now: ")), "{told}");
@@ -69,6 +80,22 @@ fn transactions_are_found_and_one_is_told_as_a_timeline() {
     page.wait_for_text(".timeline", "decided: abort");
     page.press("Escape");
     page.wait_for("location.hash === '#/transactions'");
+    page.is_sound();
+}
+
+#[test]
+fn a_telephone_shows_what_was_decided_beside_each_transaction() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/transactions");
+    let paid = visit.order(100);
+    visit.client.done(&format!("/orders/checkout/{paid}"));
+    let page = &mut visit.page;
+    page.resize(390, 800);
+    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    let decided = "document.querySelector('tbody td:nth-child(3)').getBoundingClientRect().right";
+    let right = page.eval(decided).as_f64().unwrap();
+    assert!(right < 390.0, "{right}");
+    let title = page.eval("document.querySelector('tbody th a').title");
+    assert_eq!(title.as_str().unwrap().len(), 36, "all of the id: {title}");
     page.is_sound();
 }
 
@@ -205,15 +232,15 @@ fn the_story_of_a_fault_is_told_from_its_begin_to_its_end() {
     let mut visit = Visit::with_chaos("");
     visit.stuck();
     let page = &mut visit.page;
-    page.wait_for_text("#faults", "Faults are injected: payment before commit");
-    page.wait_for_text(".news", "faults set: payment before commit");
+    page.wait_for_text("#faults", "Faults are injected: payment before commit: fails");
+    page.wait_for_text(".news", "faults set: payment before commit: fails");
     page.wait_for_text(".news", "1 transaction became stuck");
     page.wait_for("document.querySelectorAll('table')[2].querySelector('tr:first-child .number .badge')");
     visit.client.done("/payment/fault/clear");
     let page = &mut visit.page;
-    page.wait_for_text(".news", "faults cleared: payment before commit");
+    page.wait_for_text(".news", "faults cleared: payment before commit: fails");
     page.wait_for("document.getElementById('faults').hidden");
-    page.wait_for_text(".news", "0 stuck again, after 1 at most");
+    page.wait_for_text(".news", "nothing is stuck any more; 1 transaction was");
     // One that only slows checkouts down is seen where it is set.
     visit.go("#/chaos");
     visit.page.click("#panel .actions button");
@@ -281,6 +308,16 @@ fn the_audit_runs_when_it_is_asked_for() {
     ));
     page.wait_for_text("#audit-result", "Money and stock agree");
     page.is_sound();
+}
+
+#[test]
+fn an_audit_that_has_not_gone_through_everything_says_so() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/audit");
+    let page = &mut visit.page;
+    page.eval(
+        "(() => { const parse = JSON.parse; JSON.parse = (text) => { const it = parse(text); if (it?.verdict) it.audit = { at: 0, checked: 222228, findings: 0, complete: false }; return it; }; })()",
+    );
+    page.wait_for_text("#panel", "No pass has ended yet; nothing found so far: 222,228 accounts and orders looked at.");
 }
 
 /// Nothing is ever off in a shop of ours: what the page is told is put into its mouth, as the auditor has it when a database was changed behind its back.

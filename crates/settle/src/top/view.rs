@@ -213,7 +213,11 @@ fn marks(snapshot: &Snapshot) -> Vec<String> {
     let last = snapshot.marks.len().saturating_sub(MARKS);
     let mut lines: Vec<String> = snapshot.marks[last..]
         .iter()
-        .map(|mark| format!("{}  {}", &time(Timestamp(mark.at))[11..19], mark.what))
+        .map(|mark| {
+            let clock = |at| time(Timestamp(at))[11..19].to_owned();
+            let since = if mark.since < mark.at { format!("{}–", clock(mark.since)) } else { String::new() };
+            format!("{since}{}  {}", clock(mark.at), mark.what)
+        })
         .collect();
     if !lines.is_empty() {
         lines.insert(0, String::new());

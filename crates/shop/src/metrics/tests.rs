@@ -180,6 +180,8 @@ fn figures_are_exported_as_they_are() {
         "settle_protocol{definition=\"checkout\",protocol=\"saga\"} 1",
         "settle_protocol{definition=\"checkout\",protocol=\"2pc\"} 0",
         "settle_abort_percent{definition=\"checkout\"} 12",
+        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error\"} 1",
+        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error_after\"} 0",
         "settle_store_batch_commands_bucket{le=\"2.0\",service=\"stock\"} 1",
         "settle_store_batch_commands_bucket{le=\"4.0\",service=\"stock\"} 3",
         "settle_store_batch_commands_bucket{le=\"+Inf\",service=\"stock\"} 6",

@@ -122,9 +122,9 @@ fn what_overlaps_is_told_apart() {
     // The one is killed while the other comes back from its own end.
     history.second(vec![gone("order-1"), committed("order-2", 1, 110)]);
     let one = history.second(vec![gone("order-1"), gone("order-2")]);
-    assert_eq!(one.verdict.text, "Nobody serves orders");
+    assert_eq!(one.verdict.text, "Nobody serves orders · not audited yet");
     let both = history.second(vec![committed("order-1", 5, 7), gone("order-2")]);
-    assert_eq!(both.verdict.text, "order-2 is down · No leader is seen: what is stuck is not known");
+    assert_eq!(both.verdict.text, "order-2 is down · No leader is seen: what is stuck is not known · not audited yet");
     let well = history.second(vec![committed("order-1", 5, 17), committed("order-2", 6, 3)]);
     assert_eq!(whats(&well), ["order-1 is down", "order-2 is down", "order-1 is back", "order-2 is back"]);
     assert_eq!(well.instances[0].since, BEGIN + 4_000);
@@ -207,6 +207,26 @@ fn a_change_of_protocol_is_news_once_most_have_changed() {
     let fixed =
         "settle_protocol{definition=\"checkout\",protocol=\"2pc\"} 1\nsettle_protocol_fixed{definition=\"checkout\"} 1";
     assert!(History::new().second(vec![says("order-1", 1, fixed)]).definitions[0].fixed);
+}
+
+#[test]
+fn a_protocol_that_changes_there_and_back_between_two_looks_is_news_all_the_same() {
+    let uses = |name: &str, protocol: &str, switches: u64| {
+        let text = format!(
+            "settle_protocol{{definition=\"checkout\",protocol=\"{protocol}\"}} 1\nsettle_protocol_switches_total{{definition=\"checkout\"}} {switches}"
+        );
+        says(name, 1, &text)
+    };
+    let mut history = History::new();
+    history.second(vec![uses("order-1", "2pc", 7)]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 9)])), ["checkout: switched 2 times, now 2pc"]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "saga", 10)])), ["checkout: switched 3 times, now saga"]);
+    // Of two, each counts its own, and one that is heard for the first time brings what it counted before.
+    let mut history = History::new();
+    history.second(vec![uses("order-1", "2pc", 0)]);
+    assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 0), uses("order-2", "2pc", 9)])), [""; 0]);
+    let both = history.second(vec![uses("order-1", "saga", 3), uses("order-2", "saga", 12)]);
+    assert_eq!(whats(&both), ["checkout: switched 3 times, now saga"]);
 }
 
 #[test]
@@ -331,7 +351,7 @@ fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew
     let mut history = History::new();
     let first = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin - 3_600, 1)]);
     assert_eq!(first.instances[0].started, Some(BEGIN - 60_000));
-    assert_eq!(first.marks, [Mark { at: BEGIN - 60_000, what: "order-1 started".to_owned() }], "the other is old");
+    assert_eq!(first.marks, [Mark::new(BEGIN - 60_000, "order-1 started".to_owned())], "the other is old");
     // The other is killed and started again within a second: nobody saw it down.
     let last = history.second(vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)]);
     assert_eq!(whats(&last), ["order-1 started", "order-2 started"]);
@@ -339,6 +359,17 @@ fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew
     history.at += 600_000;
     let later = vec![committed("order-1", begin - 60, 1), committed("order-2", begin + 1, 1)];
     assert_eq!(whats(&history.second(later)), [""; 0], "once each");
+}
+
+#[test]
+fn a_process_is_not_said_to_start_before_the_one_that_it_replaces_is_down() {
+    let mut history = History { collector: Collector::new(Titles::default()), at: BEGIN + 500 };
+    history.second(vec![committed("order-1", 1, 1)]);
+    history.second(vec![gone("order-1")]);
+    // It began behind that look, and tells the whole second before it.
+    let last = history.second(vec![committed("order-1", (BEGIN + 2_000) / 1_000, 1)]);
+    assert_eq!(whats(&last), ["order-1 is down", "order-1 started", "order-1 is back"]);
+    assert!(last.marks.is_sorted_by_key(|mark| mark.at));
 }
 
 #[test]
@@ -365,11 +396,24 @@ fn a_breaker_that_opened_and_closed_between_two_looks_is_news_all_the_same() {
         whats(&history.second(vec![says(1, 7, 0)])),
         ["the breaker of stock opened", "the breaker of stock closed"]
     );
+    let opened = history.at;
+    // What happens again stands in one mark with the first time, and nothing else is pushed out.
     history.second(vec![says(1, 7, 0)]);
-    assert_eq!(whats(&history.second(vec![says(1, 10, 1)]))[2..], ["the breaker of stock opened 3 times"]);
-    assert_eq!(whats(&history.second(vec![says(1, 10, 0)]))[3..], ["the breaker of stock closed"]);
+    let often = history.second(vec![says(1, 10, 1)]);
+    assert_eq!(whats(&often), ["stock: breaker opened 4 times, now open"]);
+    assert_eq!((often.marks[0].since, often.marks[0].at), (opened, history.at));
+    assert_eq!(whats(&history.second(vec![says(1, 10, 0)])), ["stock: breaker opened 4 times, now closed"]);
     // Started again, its counter begins at 0: once is once.
-    assert_eq!(whats(&history.second(vec![says(2, 1, 1)]))[4..], ["the breaker of stock opened"]);
+    let others =
+        |snapshot: &Snapshot| whats(snapshot).into_iter().rfind(|it| it.contains("breaker")).map(str::to_owned);
+    let anew = history.second(vec![says(2, 1, 1)]);
+    assert_eq!(others(&anew).as_deref(), Some("stock: breaker opened 5 times, now open"));
+    // Long after, it is news of its own again.
+    history.at += 700_000;
+    history.second(vec![says(2, 1, 0)]);
+    history.at += 700_000;
+    history.second(vec![says(2, 1, 0)]);
+    assert_eq!(whats(&history.second(vec![says(2, 2, 1)])), ["the breaker of stock opened"]);
 }
 
 #[test]
@@ -385,7 +429,7 @@ fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
         [
             "1 transaction became stuck",
             "400 transactions are stuck by now",
-            "0 stuck again, after 1,000 or more at most",
+            "nothing is stuck any more; 1,000 or more transactions were",
             "2 transactions became stuck"
         ]
     );
@@ -397,20 +441,40 @@ fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
 #[test]
 fn faults_that_are_set_are_told_once_for_all_instances() {
     let is = |name: &str, prepare: u8, commit: u8| {
-        let of =
-            |point: &str, set: u8| format!("settle_faults_active{{service=\"payment\",point=\"{point}\"}} {set}\n");
-        says(name, 1, &(of("before_prepare", prepare) + &of("after_commit", commit)))
+        let of = |point: &str, action: &str, set: u8| {
+            format!("settle_faults_active{{service=\"payment\",point=\"{point}\",action=\"{action}\"}} {set}\n")
+        };
+        let never = of("before_prepare", "crash", 0);
+        says(name, 1, &(of("before_prepare", "delay", prepare) + &never + &of("after_commit", "error", commit)))
     };
     let mut history = History::new();
     assert_eq!(history.second(vec![is("payment-1", 0, 0), is("payment-2", 0, 0)]).faults, []);
     let set = history.second(vec![is("payment-1", 1, 1), is("payment-2", 1, 1)]);
     let words: Vec<String> = set.faults.iter().map(crate::snapshot::Fault::words).collect();
-    assert_eq!(words, ["payment after commit", "payment before prepare"]);
+    assert_eq!(words, ["payment after commit: fails", "payment before prepare: waits"]);
     let last = history.second(vec![is("payment-1", 1, 0), is("payment-2", 1, 0)]);
     assert_eq!(
         whats(&last),
-        ["faults set: payment after commit, payment before prepare", "faults cleared: payment after commit"]
+        [
+            "faults set: payment after commit: fails, payment before prepare: waits",
+            "faults cleared: payment after commit: fails"
+        ]
     );
+}
+
+#[test]
+fn a_fault_says_what_it_does() {
+    for (action, words) in [
+        ("crash", "stock before prepare: crashes the process"),
+        ("delay", "stock before prepare: waits"),
+        ("error", "stock before prepare: fails"),
+        ("error_after", "stock before prepare: does it, and fails"),
+        ("of_a_later_version", "stock before prepare: of a later version"),
+        ("", "stock before prepare"),
+    ] {
+        let [service, point, action] = ["stock", "before_prepare", action].map(str::to_owned);
+        assert_eq!(Fault { service, point, action }.words(), words);
+    }
 }
 
 #[test]
