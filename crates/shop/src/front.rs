@@ -31,6 +31,8 @@ pub(crate) const CHECKOUT_ROUTE: &str = "/orders/checkout/";
 pub struct Front {
     router: Router,
     about: Arc<About>,
+    /// Whose names are this server's own.
+    door: Door,
 }
 
 struct About {
@@ -45,7 +47,7 @@ struct About {
 impl Front {
     /// The whole shop.
     pub(crate) fn of_shop(shop: Shop, router: Router, metrics: Arc<Metrics>, clock: Arc<SystemClock>) -> Self {
-        Self { router, about: Arc::new(About { metrics, clock, prefix: "", shop: Some(shop) }) }
+        Self { router, about: Arc::new(About { metrics, clock, prefix: "", shop: Some(shop) }), door: Door::socket() }
     }
 
     /// One service: `routes`, health and metrics, with and without its name, such as `/stock`, before them.
@@ -59,13 +61,14 @@ impl Front {
         let all = routes.merge(vitals::routes(Arc::clone(&vitals))).merge(vitals::deep_route(vitals));
         let all = all.described_as(&format!("Settle: {}", &prefix[1..]), &["/", prefix]);
         let router = vitals::finish(Router::new().nest(prefix, all.clone()).merge(all));
-        Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }) }
+        Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }), door: Door::socket() }
     }
 
     /// The same, with what is the operators' under `/admin`, for whom `door` admits.
     #[must_use]
     pub fn with_operators(mut self, operators: Router, door: Door) -> Self {
-        self.router = self.router.nest("/admin", guard::behind(door, operators));
+        self.router = self.router.nest("/admin", guard::behind(door.clone(), operators));
+        self.door = door;
         self
     }
 
@@ -78,6 +81,15 @@ impl Front {
 
     pub(crate) fn shop(&self) -> Option<&Shop> {
         self.about.shop.as_ref()
+    }
+
+    /// Whether a browser asks for what it may not have done here. Faults are no page's but this server's own, under whatever name.
+    fn refused(&self, route: &str, request: &Request) -> Option<Refused> {
+        let headers = request.headers();
+        if is_foreign_change(request.method(), headers) {
+            return Some(Refused::CrossSite);
+        }
+        (route.contains("/fault/") && self.door.is_strange_page(headers)).then_some(Refused::StrangeHost)
     }
 }
 
@@ -94,13 +106,13 @@ impl Service<Request> for Front {
         let about = Arc::clone(&self.about);
         let started = about.clock.micros();
         let route = route(about.prefix, request.uri().path());
-        if is_foreign_change(request.method(), request.headers()) {
+        if let Some(refused) = self.refused(route, &request) {
             about.metrics.request(
                 route,
                 StatusCode::FORBIDDEN,
                 about.clock.micros().saturating_sub(started) as f64 / 1e6,
             );
-            return Box::pin(async { Ok(Problem::from(Refused::CrossSite).into_response()) });
+            return Box::pin(async move { Ok(Problem::from(refused).into_response()) });
         }
         let traced =
             tracer().filter(|_| !UNTRACED.contains(&route)).map(|tracer| Traced::begin(tracer, route, &request));

@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
+/// By this a browser says for whom it asks.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The environment variable with the operators' password.
 pub const PASSWORD_VARIABLE: &str = "SETTLE_ADMIN__PASSWORD";
 
@@ -152,6 +154,12 @@ impl Door {
         let address = name.trim_start_matches('[').trim_end_matches(']');
         name == "localhost" || address.parse::<IpAddr>().is_ok() || self.hosts.contains(&name)
     }
+
+    /// Whether a browser asks under a name that may be another site's, made to point here. A client that is no browser may use any name that leads here.
+    pub fn is_strange_page(&self, headers: &HeaderMap) -> bool {
+        let from_browser = headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE);
+        from_browser && !self.is_own_name(headers)
+    }
 }
 
 impl Refused {
@@ -212,7 +220,6 @@ pub fn is_foreign_change(method: &Method, headers: &HeaderMap) -> bool {
 /// Whether a browser asks for a page of another site: `Sec-Fetch-Site` says so, or `Origin` is not the `Host` that was asked. Whatever is said
 /// twice, or is no text, is nobody's own.
 fn is_cross_site(headers: &HeaderMap) -> bool {
-    const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let own_site = |value: &str| matches!(value, "same-origin" | "none");
     let host = single(headers, &header::HOST);
     let own_origin = |origin: &str| {
@@ -264,6 +271,22 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_page_under_a_name_that_is_made_to_point_here_is_strange_and_a_tool_is_not() {
+        let door = door("home").known_as(["shop.example".to_owned()]);
+        for (strange, said) in [
+            (true, "host: evil.example:8000|origin: http://evil.example:8000|sec-fetch-site: same-origin"),
+            (true, "host: evil.example:8000|sec-fetch-site: same-origin"),
+            (true, "origin: http://evil.example:8000"),
+            (false, "host: 127.0.0.1:8000|origin: http://127.0.0.1:8000"),
+            (false, "host: localhost:8000|sec-fetch-site: same-origin"),
+            (false, "host: shop.example|origin: https://shop.example"),
+            (false, "host: stock-service:5000"),
+        ] {
+            assert_eq!(door.is_strange_page(&headers(said)), strange, "{said}");
+        }
+    }
 
     const HERE: &str = "127.0.0.1:8000";
 
