@@ -195,11 +195,18 @@ fn another_sites_name_that_points_here_opens_no_door() {
     for proxied in [("x-forwarded-for", "127.0.0.1"), ("forwarded", "for=127.0.0.1"), ("via", "1.1 a")] {
         assert_refused(&asked(&[proxied]), 403, "operators_only", &[]);
     }
-    for host in ["evil.example", "evil.example:8000", "localhost.evil.example"] {
-        let request = format!("GET /admin/transactions HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let asked_under = |what: &str, host: &str, more: &str| {
+        let request = format!("{what} HTTP/1.1\r\nhost: {host}\r\n{more}content-length: 0\r\n\r\n");
         let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
-        let answer = e2e::http::exchange(&mut stream, request.as_bytes()).unwrap();
-        assert_refused(&answer, 403, "strange_host", &[]);
+        e2e::http::exchange(&mut stream, request.as_bytes()).unwrap()
+    };
+    let clears = "POST /stock/fault/clear?point=before_compensate";
+    for host in ["evil.example", "evil.example:8000", "localhost.evil.example"] {
+        assert_refused(&asked_under("GET /admin/transactions", host, ""), 403, "strange_host", &[]);
+        let page = format!("origin: http://{host}\r\nsec-fetch-site: same-origin\r\n");
+        assert_refused(&asked_under(clears, host, &page), 403, "strange_host", &[]);
+        let tool = asked_under(clears, host, "");
+        assert_ne!(tool.json()["code"], "strange_host", "what is no browser may use any name: {}", tool.body);
     }
     let help = String::from_utf8(serve(&["--help"]).output().unwrap().stdout).unwrap();
     assert!(help.contains("--host"), "{help}");
