@@ -1,5 +1,5 @@
 //! Measures what counting costs: everything that the shop counts and times for one paid checkout, over and over, by two threads on the same
-//! figures as in a process with two busy cores; and what telling all of it to a scraper costs. Prints nanoseconds of processor time for each.
+//! figures as in a process with two busy cores; and what telling all of it to a scraper costs. Prints nanoseconds for each: by the clock, so that they are no less than the processor's.
 //!
 //! `cargo run --release -p settle-shop --example counting -- [CHECKOUTS]`
 

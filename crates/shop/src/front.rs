@@ -83,13 +83,14 @@ impl Front {
         self.about.shop.as_ref()
     }
 
-    /// Whether a browser asks for what it may not have done here. Faults are no page's but this server's own, under whatever name.
+    /// Whether a browser asks for what it may not have done here. Faults, and seeding, which replaces everything, are no page's but this server's own.
     fn refused(&self, route: &str, request: &Request) -> Option<Refused> {
         let headers = request.headers();
         if is_foreign_change(request.method(), headers) {
             return Some(Refused::CrossSite);
         }
-        (route.contains("/fault/") && self.door.is_strange_page(headers)).then_some(Refused::StrangeHost)
+        let is_for_developers = ["/fault/", "/batch_init/"].iter().any(|part| route.contains(part));
+        (is_for_developers && self.door.is_strange_page(headers)).then_some(Refused::StrangeHost)
     }
 }
 

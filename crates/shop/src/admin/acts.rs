@@ -148,6 +148,10 @@ async fn retry_at(orders: &OrderService, owner: Name, id: TransactionId, text: &
         Some(Operated::Driven(true)) => Ok(Json(json!({ "status": "sent again", "by": owner })).into_response()),
         Some(Operated::Finished) => Err(finished(text)),
         answer => {
+            // It may have been finished, and the log told, while its owner was asked.
+            if record_of(orders, id).await?.is_some_and(|record| record.finished.is_some()) {
+                return Err(finished(text));
+            }
             let why = if answer.is_some() { "does not drive it" } else { "does not answer" };
             let detail = format!(
                 "transaction `{text}` is that of instance `{owner}`, which {why}: if that one is gone, another takes the \
