@@ -1,28 +1,13 @@
 //! The application's bytes in the log, in words and in JSON: a context is a claim, a payload is a list of entries.
 
-use ledger::{EntityId, Entry, entries};
-use protocol::{Payload, Step, Transaction};
+use ledger::{EntityId, entries};
+use protocol::{Payload, Transaction};
 use serde_json::{Value, json};
-use shop::checkout::{Claim, PAYMENT, STOCK};
+use shop::checkout::Claim;
 
 /// The order that a transaction is about.
 pub(crate) fn order(transaction: &Transaction) -> Option<EntityId> {
     Claim::decode(&transaction.context).ok().map(|claim| claim.order)
-}
-
-/// What a step asks its service for; `None` if its payload is dropped or not a shop's.
-pub(crate) fn asked(step: &Step) -> Option<String> {
-    let entries = entries::decode(&step.payload).ok()?;
-    let say = |Entry { account, amount }: &Entry| {
-        if step.service == STOCK {
-            format!("{amount} of item {account}")
-        } else if step.service == PAYMENT {
-            format!("{amount} from user {account}")
-        } else {
-            format!("{amount} of account {account}")
-        }
-    };
-    Some(entries.iter().map(say).collect::<Vec<_>>().join(", "))
 }
 
 /// Puts beside every `payload` and `context`, which are hexadecimal text, the `entries` and the `claim` that they encode.
@@ -47,6 +32,8 @@ pub(crate) fn annotate(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use ledger::Entry;
+
     use super::*;
 
     #[test]

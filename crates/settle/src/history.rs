@@ -2,6 +2,7 @@
 
 use protocol::{Cause, Decision, Protocol, Timestamp, Transaction};
 use shop::admin::TransactionView;
+use shop::checkout::{asked, why_refused};
 
 use crate::decode;
 use crate::output::time;
@@ -27,8 +28,11 @@ pub(crate) fn tell(view: &TransactionView, state: &str) -> String {
         events.push((done.at, what));
     }
     if let Some(at) = record.finished {
-        let everyone =
-            if record.resolutions.is_empty() { "every participant has acknowledged" } else { "nothing is left to do" };
+        let everyone = match record.decision() {
+            _ if !record.resolutions.is_empty() => "nothing is left to do",
+            Some(Decision::Abort(_)) => "nothing is held or done for it any more",
+            _ => "every participant has acknowledged",
+        };
         events.push((at, format!("finished: {everyone}")));
     }
     // What happened in the same millisecond stays in the order in which it can only have happened.
@@ -56,7 +60,7 @@ fn born(transaction: Option<&Transaction>) -> String {
     let order = decode::order(transaction).map(|order| format!(" of order {order}")).unwrap_or_default();
     let mut text = format!("born and staged: a {}{order}, {protocol}", transaction.definition);
     for (position, step) in transaction.steps.iter().enumerate() {
-        let asked = decode::asked(step).unwrap_or_else(|| "no longer known: dropped when it finished".to_owned());
+        let asked = asked(step).unwrap_or_else(|| "no longer known: dropped when it finished".to_owned());
         text.push_str(&format!("\n      step {position}, {}: {asked}", step.service));
     }
     text
@@ -73,7 +77,8 @@ fn decided(decision: &Decision, transaction: Option<&Transaction>) -> String {
     match decision {
         Decision::Commit => "commit".to_owned(),
         Decision::Abort(Cause::Refused { step, refusal }) => {
-            format!("abort, because {} refused: {refusal}", named(*step, transaction))
+            let service = transaction.and_then(|it| it.steps.get(usize::from(*step))).map(|step| step.service);
+            format!("abort, because {} refused: {}", named(*step, transaction), why_refused(service, refusal))
         }
         Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
             format!("abort, because {} did not answer in time", named(*step, transaction))
@@ -93,6 +98,14 @@ fn now(view: &TransactionView) -> String {
         Some(doing) => format!("its coordinator is {doing}"),
         None => "nobody drives it: the next start of the shop will".to_owned(),
     };
+    for sending in view.sendings.iter().filter(|it| it.attempts > 0 && !it.settled) {
+        let step = named(sending.step, view.record.transaction.as_deref());
+        let failure = sending.failure.map(|why| format!("; the last: {why}")).unwrap_or_default();
+        text.push_str(&format!(
+            "\n      {step} has not answered {}: attempt {}{failure}",
+            sending.verb, sending.attempts
+        ));
+    }
     for letter in view.record.open_letters() {
         text.push_str(&format!(
             "\n      step {step} waits for a person: mend the cause and `settle tx retry {id}`; only if the \

@@ -56,10 +56,35 @@ fn a_finished_transaction_is_told_whole_live_and_offline() {
 }
 
 #[test]
+fn a_refusal_is_told_in_words_whether_the_shop_runs_or_not() {
+    let folder = Folder::new();
+    let server = folder.serve(&["--protocol", "2pc"]);
+    server.seed();
+    server.must("/payment/pay/0/995");
+    let (status, _) = server.post("/orders/checkout/0");
+    assert_eq!(status, 409);
+    let id = folder.the_one("finished");
+    let tell = || {
+        let told = fine(&folder.tool(&["tx", "show", &id]));
+        for words in [
+            "decided: abort, because step 1 (payment) refused: user 0 has not enough credit",
+            "finished: nothing is held or done for it any more",
+        ] {
+            assert!(told.contains(words), "`{words}` is missing in: {told}");
+        }
+    };
+    tell();
+    server.stop();
+    tell();
+}
+
+#[test]
 fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     let (folder, server, id) = stuck();
     let told = fine(&folder.tool(&["tx", "show", &id]));
     assert!(told.contains("dead letter: step 1 (payment) did not acknowledge commit in 2 attempts"), "{told}");
+    assert!(told.contains("step 1 (payment) has not answered commit: attempt "), "{told}");
+    assert!(told.contains("; the last: its store failed"), "{told}");
     assert!(told.contains(&format!("settle tx retry {id}")), "{told}");
     let audit = folder.tool(&["audit", "--wait", "0"]);
     assert_eq!(audit.status.code(), Some(2), "an audit that could not compare must not say that all is well");

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use ledger::{EntityId, Entry, entries};
+use ledger::entries::MALFORMED;
+use ledger::{EntityId, Entry, INSUFFICIENT, UNKNOWN_ACCOUNT, entries};
 use orchestrator::{Choice, Definition};
 use protocol::record::{self, RecordError};
 use protocol::{Name, Payload, Refusal, Step, Transaction};
@@ -16,6 +17,8 @@ pub const STOCK: Name = Name::literal("stock");
 pub const PAYMENT: Name = Name::literal("payment");
 /// The definition of a checkout.
 pub const CHECKOUT: Name = Name::literal("checkout");
+/// So many entries of a step are told to people.
+const MAX_NAMED: usize = 8;
 
 /// The definition of a checkout: reserve the stock, charge the user.
 pub fn definition(protocol: Choice) -> Definition {
@@ -43,6 +46,38 @@ pub fn steps(order: &Order) -> Result<Vec<Step>, RecordError> {
     Ok(steps)
 }
 
+/// What a step asks its service for, in words; `None` if its payload is dropped or not a shop's. Of many entries the first are named.
+pub fn asked(step: &Step) -> Option<String> {
+    let entries = entries::decode(&step.payload).ok()?;
+    let say = |Entry { account, amount }: &Entry| match step.service {
+        STOCK => format!("{amount} of item {account}"),
+        PAYMENT => format!("{amount} from user {account}"),
+        _ => format!("{amount} of account {account}"),
+    };
+    let named: Vec<String> = entries.iter().take(MAX_NAMED).map(say).collect();
+    let others = entries.len() - named.len();
+    let others = if others > 0 { format!(", and {others} more") } else { String::new() };
+    Some(named.join(", ") + &others)
+}
+
+/// Why a service refused its part, in words that go behind "refused: ".
+pub fn why_refused(service: Option<Name>, refusal: &Refusal) -> String {
+    let about = &refusal.detail;
+    match (refusal.code, service) {
+        (INSUFFICIENT, Some(STOCK)) => format!("not enough of item {about}"),
+        (INSUFFICIENT, Some(PAYMENT)) => format!("user {about} has not enough credit"),
+        (INSUFFICIENT, _) => format!("account {about} has not enough"),
+        (UNKNOWN_ACCOUNT, Some(STOCK)) => format!("there is no item {about}"),
+        (UNKNOWN_ACCOUNT, Some(PAYMENT)) => format!("there is no user {about}"),
+        (UNKNOWN_ACCOUNT, _) => format!("there is no account {about}"),
+        (MALFORMED, _) => format!("what it was asked for cannot be read: {about}"),
+        (Refusal::ABORTED, _) => "its part was undone before it was asked for".to_owned(),
+        (Refusal::EXPIRED, _) => "its part is so old that it is forgotten there".to_owned(),
+        // A service of another version may have reasons that this one does not know.
+        _ => refusal.to_string().replace('_', " "),
+    }
+}
+
 /// What a checkout claims when it is staged: this order, if it is still what its lines were read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -66,7 +101,7 @@ impl Claim {
     /// # Errors
     /// A refusal, if it is no claim.
     pub fn decode(context: &Payload) -> Result<Self, Refusal> {
-        record::decode(context.as_slice()).map_err(|error| Refusal::new(entries::MALFORMED, &error.to_string()))
+        record::decode(context.as_slice()).map_err(|error| Refusal::new(MALFORMED, &error.to_string()))
     }
 }
 
@@ -75,4 +110,39 @@ pub(crate) fn within(transaction: &Transaction, work: &mut dyn FnMut()) {
     let order = Claim::decode(&transaction.context).ok().map(|claim| claim.order);
     // Not in the thread's own scope, which may be that of another checkout.
     Scope { order, ..Scope::default() }.within(work);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_to_refuse_is_told_in_words() {
+        let told = |service, code, about| why_refused(service, &Refusal::new(code, about));
+        for (service, code, about, words) in [
+            (Some(STOCK), INSUFFICIENT, "7", "not enough of item 7"),
+            (Some(PAYMENT), INSUFFICIENT, "12", "user 12 has not enough credit"),
+            (None, INSUFFICIENT, "3", "account 3 has not enough"),
+            (Some(STOCK), UNKNOWN_ACCOUNT, "7", "there is no item 7"),
+            (Some(PAYMENT), UNKNOWN_ACCOUNT, "12", "there is no user 12"),
+            (None, UNKNOWN_ACCOUNT, "3", "there is no account 3"),
+            (Some(STOCK), MALFORMED, "an empty record", "what it was asked for cannot be read: an empty record"),
+            (Some(STOCK), Refusal::ABORTED, "", "its part was undone before it was asked for"),
+            (Some(STOCK), Refusal::EXPIRED, "", "its part is so old that it is forgotten there"),
+            (Some(STOCK), Name::literal("closed_on_sundays"), "noon", "closed on sundays (noon)"),
+        ] {
+            assert_eq!(told(service, code, about), words);
+        }
+    }
+
+    #[test]
+    fn what_a_step_asks_for_is_told_but_not_all_of_a_long_list() {
+        let units = |count: u64| {
+            let entries: Vec<Entry> = (0..count).map(|n| Entry { account: EntityId::number(n), amount: 2 }).collect();
+            Step { service: STOCK, payload: entries::encode(&entries).unwrap() }
+        };
+        assert_eq!(asked(&units(2)).unwrap(), "2 of item 0, 2 of item 1");
+        assert!(asked(&units(500)).unwrap().ends_with("2 of item 7, and 492 more"));
+        assert_eq!(asked(&Step { service: STOCK, payload: Payload::EMPTY }), None);
+    }
 }

@@ -50,6 +50,7 @@ fn transactions_are_found_and_one_is_told_as_a_timeline() {
     let (paid, refused) = (visit.order(100), visit.order(1));
     visit.client.done(&format!("/orders/checkout/{paid}"));
     assert_eq!(visit.client.check_out(&refused).status, 409);
+    let why = format!("user {} has not enough credit", visit.client.order(&refused).user);
     let page = &mut visit.page;
     page.wait_for("document.querySelectorAll('tbody tr').length === 2");
     page.write("#order", &refused);
@@ -66,9 +67,12 @@ fn transactions_are_found_and_one_is_told_as_a_timeline() {
     page.wait_for("document.querySelectorAll('tbody tr').length === 1");
     page.click("tbody th a");
     page.wait_for("location.hash.startsWith('#/transactions/')");
-    page.wait_for("document.querySelectorAll('.timeline li').length >= 4");
+    page.wait_for_text(".timeline", "finished");
     let told = page.text(".timeline");
-    for expected in ["staged in the log", "payment refused", "insufficient", "decided: abort", "finished"] {
+    let fate = "abort: if it held anything, that is released";
+    for expected in
+        ["staged in the log", "of stock, payment", "payment refused", &why, "decided: abort", fate, "finished"]
+    {
         assert!(told.contains(expected), "{expected}: {told}");
     }
     let deep = page.eval("location.href").as_str().unwrap().to_owned();

@@ -4,10 +4,11 @@
 //! from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of their own.
 
 use protocol::log::Resolution;
-use protocol::{Cause, Decision, Protocol, Sending, Timestamp, Transaction, Verb};
+use protocol::{Cause, Decision, Name, Protocol, Sending, Step, Timestamp, Transaction, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::TransactionView;
+use crate::checkout::{asked, why_refused};
 use crate::trail::{Act, Entry};
 
 /// What happened.
@@ -71,11 +72,14 @@ impl Story<'_> {
     }
 
     fn at_step(&mut self, what: What, step: u8, at: Option<Timestamp>, not_before: Timestamp) -> &mut Happening {
-        let service = self.transaction.and_then(|it| it.steps.get(usize::from(step)));
-        let service = service.map(|step| step.service.to_string());
+        let service = self.service(step).map(|service| service.to_string());
         let happening = self.tell(what, at, not_before);
         (happening.service, happening.step) = (service, Some(step));
         happening
+    }
+
+    fn service(&self, step: u8) -> Option<Name> {
+        self.transaction.and_then(|it| it.steps.get(usize::from(step))).map(|step| step.service)
     }
 
     fn steps(&self) -> std::ops::Range<u8> {
@@ -89,7 +93,8 @@ pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     let born = view.id.birth();
     let mut story = Story { transaction: record.transaction.as_deref(), told: Vec::new() };
     if let Some(transaction) = story.transaction {
-        let detail = format!("{}, {} steps", protocol_of(transaction), transaction.steps.len());
+        let parts: Vec<String> = transaction.steps.iter().map(part).collect();
+        let detail = format!("{} of {}", protocol_of(transaction), parts.join(", "));
         let staged = story.tell(What::Staged, Some(born), born);
         staged.by = record.owner.map(|owner| owner.to_string());
         staged.detail = Some(detail);
@@ -130,6 +135,14 @@ fn protocol_of(transaction: &Transaction) -> &'static str {
     }
 }
 
+/// A step: its service, and what that is asked for, as long as the log keeps it.
+fn part(step: &Step) -> String {
+    match asked(step) {
+        Some(asked) => format!("{} ({asked})", step.service),
+        None => step.service.to_string(),
+    }
+}
+
 /// What a decision says of the votes before it.
 fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
     match decision {
@@ -139,7 +152,8 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
             }
         }
         Decision::Abort(Cause::Refused { step, refusal }) => {
-            story.at_step(What::Refused, *step, None, at).detail = Some(refusal.to_string());
+            let service = story.service(*step);
+            story.at_step(What::Refused, *step, None, at).detail = Some(why_refused(service, refusal));
         }
         Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
             story.at_step(What::Unanswered, *step, None, at);
@@ -205,16 +219,27 @@ fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, 
     }
 }
 
-/// What the end of a transaction says of the acknowledgements before it.
+/// What the end of a transaction says of the acknowledgements before it, and of what became of each branch.
 fn acknowledgements(story: &mut Story<'_>, decision: &Decision, resolutions: &[Resolution], at: Timestamp) {
     let saga = story.transaction.is_some_and(|transaction| transaction.protocol == Protocol::Saga);
     if saga && decision.is_commit() {
         return;
     }
-    for step in story.steps() {
-        if !resolutions.iter().any(|done| done.step == step) {
-            story.at_step(What::Acknowledged, step, None, at);
-        }
+    let refused = match decision {
+        Decision::Abort(Cause::Refused { step, .. }) => Some(*step),
+        _ => None,
+    };
+    let resolved = |step: u8| resolutions.iter().any(|done| done.step == step);
+    for step in story.steps().filter(|step| !resolved(*step)) {
+        let fate = match (decision, refused == Some(step)) {
+            (Decision::Commit, _) => "commit: what it held is taken for good",
+            // Nothing was done there, and a saga does not ask to have that undone.
+            (_, true) if saga => continue,
+            (_, true) => "abort: it held nothing",
+            _ if saga => "compensate: if it had done its part, that is undone",
+            _ => "abort: if it held anything, that is released",
+        };
+        story.at_step(What::Acknowledged, step, None, at).detail = Some(fate.to_owned());
     }
 }
 
@@ -222,8 +247,9 @@ fn acknowledgements(story: &mut Story<'_>, decision: &Decision, resolutions: &[R
 mod tests {
     use std::sync::Arc;
 
+    use ledger::{EntityId, Entry as Amount};
     use protocol::log::{DeadLetter, Record};
-    use protocol::{Name, Order, Payload, Recovery, Refusal, Step, TransactionId, Unknown};
+    use protocol::{Order, Payload, Recovery, Refusal, TransactionId, Unknown};
 
     use super::*;
     use crate::checkout::{CHECKOUT, PAYMENT, STOCK};
@@ -340,15 +366,40 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_names_who_refused() {
-        let mut view = view(Protocol::Saga);
-        let refusal = Refusal::new(Name::literal("insufficient"), "7");
-        let cause = Cause::Refused { step: 0, refusal };
-        view.record.decided = Some((Decision::Abort(cause), Timestamp(1_010)));
-        view.record.finished = Some(Timestamp(1_020));
+    fn an_abort_names_who_refused_and_why_and_what_became_of_each_branch() {
+        let refused = |protocol| {
+            let mut view = view(protocol);
+            let cause = Cause::Refused { step: 0, refusal: Refusal::new(ledger::INSUFFICIENT, "7") };
+            view.record.decided = Some((Decision::Abort(cause), Timestamp(1_010)));
+            view.record.finished = Some(Timestamp(1_020));
+            view
+        };
+        let details = |view: &TransactionView| -> Vec<String> {
+            tell(view, &[]).into_iter().filter_map(|it| Some(format!("{}: {}", it.service?, it.detail?))).collect()
+        };
+        let begin = ["1000 staged order-2", "refused stock", "1010 decided order-2"];
+        let saga = refused(Protocol::Saga);
+        // Who refused did nothing that had to be undone: a saga does not ask.
+        assert_eq!(told(&saga, &[]), [&begin[..], &["acknowledged payment", "1020 finished"]].concat());
+        let undone = "payment: compensate: if it had done its part, that is undone";
+        assert_eq!(details(&saga), ["stock: not enough of item 7", undone]);
+        let two_phase = refused(Protocol::TwoPhase);
         let end = ["acknowledged stock", "acknowledged payment", "1020 finished"];
-        let all = [&["1000 staged order-2", "refused stock", "1010 decided order-2"][..], &end[..]].concat();
-        assert_eq!(told(&view, &[]), all);
+        assert_eq!(told(&two_phase, &[]), [&begin[..], &end].concat());
+        let fates = ["stock: abort: it held nothing", "payment: abort: if it held anything, that is released"];
+        assert_eq!(details(&two_phase), [&["stock: not enough of item 7"], &fates[..]].concat());
+    }
+
+    #[test]
+    fn the_stage_names_the_steps_and_what_they_ask_for_while_the_log_keeps_it() {
+        let mut view = view(Protocol::TwoPhase);
+        assert_eq!(tell(&view, &[])[0].detail.as_deref(), Some("two-phase commit of stock, payment"));
+        let entry = Amount { account: EntityId::number(7), amount: 2 };
+        let mut transaction = (**view.record.transaction.as_ref().unwrap()).clone();
+        transaction.steps[0].payload = ledger::entries::encode(&[entry]).unwrap();
+        view.record.transaction = Some(Arc::new(transaction));
+        let staged = tell(&view, &[])[0].detail.clone();
+        assert_eq!(staged.as_deref(), Some("two-phase commit of stock (2 of item 7), payment"));
     }
 
     #[test]
