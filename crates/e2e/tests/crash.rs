@@ -83,7 +83,9 @@ fn crash_at(protocol: &str, service: &str, point: &str) {
     let (address, began) = (server.address(), Instant::now());
     world.load(address, 4, || {
         // The load may meet the crash before the word that it is set has left the server.
-        if let Ok(answer) = client.try_send("POST", &format!("/{service}/fault/set?point={point}&action=crash"), &[], "") {
+        if let Ok(answer) =
+            client.try_send("POST", &format!("/{service}/fault/set?point={point}&action=crash"), &[], "")
+        {
             assert_eq!(answer.status, 200, "{service} {point}: {answer:?}");
         }
         let status = server.wait();
