@@ -111,8 +111,8 @@ struct TrailArgs {
 struct RetryArgs {
     /// The transaction.
     id: TransactionId,
-    /// Who does it.
-    #[arg(long, value_name = "NAME", env = "USER")]
+    /// Who does it; the user of this system unless told.
+    #[arg(long, value_name = "NAME")]
     operator: Option<String>,
     #[command(flatten)]
     door: Door,
@@ -128,9 +128,9 @@ struct ResolveArgs {
     /// Why this is right. Asked for if missing, on a terminal.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Who does it.
-    #[arg(long, value_name = "NAME", env = "USER")]
-    operator: String,
+    /// Who does it; the user of this system unless told.
+    #[arg(long, value_name = "NAME")]
+    operator: Option<String>,
     #[command(flatten)]
     door: Door,
 }
@@ -279,7 +279,7 @@ fn json_line(view: &TransactionView) -> anyhow::Result<String> {
 
 fn retry(args: &RetryArgs) -> anyhow::Result<()> {
     let mut shop = args.door.must_run("send anything again")?;
-    let request = RetryRequest { operator: args.operator.clone().filter(|who| !who.is_empty()), reason: None };
+    let request = RetryRequest { operator: Some(named(args.operator.as_deref())), reason: None };
     shop.post(&format!("/transactions/{}/retry", args.id), &request)?;
     say(&format!("Sent again. See what comes of it: settle tx show {}{}", args.id, args.door.again()))?;
     Ok(())
@@ -295,6 +295,7 @@ fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
     if reason.trim().is_empty() {
         bail!("a step is not resolved without a reason: say with --reason what was done, and why it is right");
     }
+    let operator = named(operator.as_deref());
     let said = format!("Step {step} of {id} counts as acknowledged. By {operator}: {reason}");
     shop.post(&format!("/transactions/{id}/resolve"), &ResolveRequest { step, operator, reason })?;
     say(&said)?;
@@ -329,6 +330,25 @@ fn trail(args: &TrailArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Who does it, for the trail: as was said; else whom this system has logged in; else whose process this is.
+fn named(said: Option<&str>) -> String {
+    let logged_in = std::env::var("USER").ok();
+    let mut names = [said, logged_in.as_deref()].into_iter().flatten();
+    names.find(|name| !name.trim().is_empty()).map_or_else(owner, str::to_owned)
+}
+
+/// Whose process this is: the name, if the system has a list of its users.
+fn owner() -> String {
+    let user = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)? == user).then_some(name)
+    });
+    name.map_or_else(|| format!("user {user}"), str::to_owned)
 }
 
 /// Asks a person for the reason; answers nothing if there is none.

@@ -101,6 +101,32 @@ fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
 }
 
 #[test]
+fn a_deed_has_the_name_of_the_systems_user_unless_another_is_told() {
+    let (folder, _server, id) = stuck();
+    let retry = |user: Option<&str>, flags: &[&str]| {
+        let mut command = settle();
+        command.args(["tx", "retry", &id]).args(flags).arg("--data").arg(folder.data());
+        let output = match user {
+            Some(user) => command.env("USER", user).output(),
+            None => command.env_remove("USER").output(),
+        };
+        fine(&output.unwrap());
+        let latest: Value =
+            serde_json::from_str(&fine(&folder.tool(&["tx", "trail", "--json", "--limit", "1"]))).unwrap();
+        latest["note"]["operator"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(retry(Some("zoe"), &[]), "zoe");
+    assert_eq!(retry(Some("zoe"), &["--operator", "ann"]), "ann");
+    let owner = std::process::Command::new("id").arg("-un").output().unwrap();
+    let owner = fine(&owner).trim().to_owned();
+    assert_eq!(retry(None, &[]), owner);
+    assert_eq!(retry(Some(""), &["--operator", ""]), owner);
+    let resolve = ["tx", "resolve", &id, "--step", "1", "--reason", "ticket 4711", "--data"];
+    let resolved = settle().args(resolve).arg(folder.data()).env_remove("USER").output().unwrap();
+    assert!(fine(&resolved).contains(&format!("By {owner}: ticket 4711")));
+}
+
+#[test]
 fn a_resolution_is_kept_with_who_and_why() {
     let (folder, server, id) = stuck();
     let resolve = |reason: &[&str]| {

@@ -1,8 +1,8 @@
 // What operators do to a transaction: try it again, or settle a step of it by hand.
 
-import { keepOperator, operator, post } from "./api.js";
+import { operator, post } from "./api.js";
 import { el, words } from "./dom.js";
-import { nameField } from "./gate.js";
+import { keepName, nameField } from "./gate.js";
 
 /** Shows a dialog; resolves to what its form says, or to `null`. */
 function dialog(title, fields, verb, level) {
@@ -29,7 +29,15 @@ export function openSteps(view) {
 export const service = (view, step) => view.record.transaction?.steps[step]?.service ?? `step ${step}`;
 
 async function retry(view) {
-  await post(`/admin/transactions/${view.id}/retry`, operator() ? { operator: operator() } : {});
+  if (!operator()) {
+    const said = await dialog("Who are you?", [
+      el("p", {}, "The trail keeps who had a transaction tried again. Your name is asked for once, and remembered by this browser."),
+      nameField("retry-operator"),
+    ], "Retry now");
+    if (!said) return null;
+    keepName(said.operator);
+  }
+  await post(`/admin/transactions/${view.id}/retry`, { operator: operator() });
   return "Sent again. If the cause is mended, it finishes in a moment.";
 }
 
@@ -44,8 +52,8 @@ async function resolve(view) {
       el("textarea", { id: "resolve-reason", name: "reason", rows: 3, required: true, maxlength: 1000, placeholder: "ticket 4711: …" })),
   ], "Settle by hand", "danger");
   if (!said) return null;
-  keepOperator(said.operator.trim());
-  await post(`/admin/transactions/${view.id}/resolve`, { step: Number(said.step), operator: said.operator.trim(), reason: said.reason.trim() });
+  keepName(said.operator);
+  await post(`/admin/transactions/${view.id}/resolve`, { step: Number(said.step), operator: operator(), reason: said.reason.trim() });
   return "Settled by hand. It is in the trail, with your name and reason.";
 }
 

@@ -69,7 +69,13 @@ export function startGate() {
 /** A field for the operator's name, which the trail keeps. */
 export function nameField(id) {
   return el("div", { class: "field" }, el("label", { for: id }, "Your name, for the trail"),
-    el("input", { id, name: "operator", value: operator(), required: true, maxlength: 100, autocomplete: "username", onchange: (event) => keepOperator(event.target.value.trim()) }));
+    el("input", { id, name: "operator", value: operator(), required: true, pattern: ".*\\S.*", title: "Your name", maxlength: 100, autocomplete: "username", onchange: (event) => keepName(event.target.value) }));
+}
+
+/** Keeps the operator's name, wherever it was written, and shows it wherever it is asked for. */
+export function keepName(name) {
+  keepOperator(name.trim());
+  for (const field of document.getElementsByName("operator")) field.value = operator();
 }
 
 /** In place of what only operators may see. */

@@ -129,9 +129,21 @@ fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
     page.wait_for_text(".stuck-one", "payment does not acknowledge commit");
     page.wait_for_text("#stuck-count", "1");
     page.wait_for_text(".stuck-one", "number ");
+    // Nothing is done for somebody without a name, or with a name of nothing: it is asked for first.
     page.click("[data-act=retry]");
+    page.wait_for_text("dialog[open]", "The trail keeps who");
+    page.press("Escape");
+    page.wait_for("!document.querySelector('dialog')");
+    page.click("[data-act=retry]");
+    page.write("#retry-operator", "  ");
+    page.press("Enter");
+    assert_eq!(page.eval("!!document.querySelector('dialog[open]')"), true, "not without a name");
+    page.wait_for_text("#panel", "Operators have done nothing yet.");
+    page.write("#retry-operator", "bob");
+    page.press("Enter");
     page.wait_for_text(".outcome", "Sent again");
-    page.wait_for_text("table", "retry");
+    page.wait_for_text("table", "bob");
+    assert_eq!(page.eval("document.getElementById('trail-operator').value"), "bob");
     page.click("[data-act=resolve]");
     page.wait_for("document.querySelector('dialog[open]')");
     page.press("Escape");
