@@ -113,6 +113,34 @@ fn every_text_stands_out_in_light_and_in_dark_and_nothing_is_wider_than_a_teleph
 }
 
 #[test]
+fn the_described_api_fits_a_telephone_has_an_icon_and_shows_code_as_code() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    let api = format!("{}api", crate::address(&visit.server));
+    visit.page.go(&api);
+    visit.page.wait_for("document.querySelectorAll('details').length > 10");
+    visit.page.eval("document.querySelectorAll('details').forEach((it) => { it.open = true; })");
+    for scheme in ["light", "dark"] {
+        visit.page.scheme(scheme);
+        for width in [1280, 390] {
+            visit.page.resize(width, 800);
+            contrast(&mut visit, &format!("the API, {scheme}, {width} px"));
+            let wide = visit.page.eval("document.documentElement.scrollWidth");
+            assert!(wide.as_u64().unwrap() <= u64::from(width), "{scheme}, {width} px: it is {wide} px wide");
+        }
+    }
+    let page = &mut visit.page;
+    // A schema is shown as it is; what is said about it is text.
+    page.eval("document.querySelectorAll('pre').forEach((it) => it.remove())");
+    let text = page.text("body");
+    assert!(!text.contains('`'), "{text}");
+    let codes = page.eval("[...document.querySelectorAll('td code')].map((it) => it.textContent)");
+    assert!(codes.as_array().unwrap().contains(&"insufficient_stock".into()), "{codes}");
+    let icon = "(async () => { const it = new Image(); it.src = document.querySelector('link[rel=icon]').href; await it.decode(); return it.width > 0; })()";
+    assert_eq!(page.eval(icon), true);
+    page.is_sound();
+}
+
+#[test]
 fn something_is_to_be_read_within_a_second() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "");
     let visited = crate::address(&visit.server);
