@@ -154,6 +154,8 @@ pub const MAX_NOTES: usize = 256;
 pub const KEPT_TRACES: usize = 4_096;
 /// Spans that it keeps of each of them.
 pub const KEPT_SPANS: usize = 8;
+/// Transactions of which an instance remembers that their traces were sent on; of the oldest it is no longer known.
+pub const REMEMBERED_TRACES: usize = 4_096;
 /// Bytes of a client's `tracestate` that is passed on; the W3C asks for at least so many. A longer one is left out.
 pub const MAX_TRACE_STATE_BYTES: usize = 512;
 /// Bytes of a filter for the log.

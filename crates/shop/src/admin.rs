@@ -63,6 +63,18 @@ pub struct TransactionView {
     /// Everything that is known to have happened to it, if it was asked for alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Vec<Happening>>,
+    /// Where its trace is to be found, if it was asked for alone; `None` if no trace of it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
+}
+
+/// Where the trace of a transaction is to be found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trace {
+    /// The trace's id, as back ends have it.
+    pub id: String,
+    /// Whether it was sent there; otherwise only another instance, or an earlier process, could know.
+    pub certain: bool,
 }
 
 impl TransactionView {
@@ -70,7 +82,7 @@ impl TransactionView {
     pub fn undriven(id: TransactionId, record: Record) -> Self {
         let standing = record.standing();
         let (order, sendings) = (listing::order_of(&record), Vec::new());
-        Self { id, standing, driven: None, record, order, user: None, age_ms: 0, sendings, timeline: None }
+        Self { id, standing, driven: None, record, order, user: None, age_ms: 0, sendings, timeline: None, trace: None }
     }
 }
 

@@ -109,7 +109,8 @@ function one(panel, id) {
   }
   function shown(view) {
     const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
-    const link = live.snapshot?.trace_url?.replace("{trace_id}", view.id.replaceAll("-", ""));
+    const shownAt = live.snapshot?.trace_url;
+    const link = shownAt && view.trace && el("a", { href: shownAt.replace("{trace_id}", view.trace.id), rel: "noreferrer" }, "open");
     return [
       el("dl", { class: "facts" },
         fact("State", standing(view)), fact("Decision", decision(view)), fact("Protocol", protocol(view)),
@@ -117,7 +118,7 @@ function one(panel, id) {
         fact("Coordinator", view.driven ?? (view.standing === "finished" ? "done" : "nobody drives it")),
         fact("Order", view.order ? el("a", { href: `#/shop/order/${view.order}` }, view.order) : "–"),
         fact("User", view.user ? el("a", { href: `#/shop/user/${view.user}` }, view.user) : "–"),
-        link && fact("Trace", el("a", { href: link, rel: "noreferrer" }, "open"))),
+        link && fact("Trace", view.trace.certain ? link : ["if it was kept: ", link])),
       buttons(view, () => polled.now()),
       el("h3", {}, "What happened"), timeline(view)];
   }

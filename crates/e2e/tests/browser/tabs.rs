@@ -1,5 +1,7 @@
 //! The figures, and what is found, told and done in each tab.
 
+use e2e::Server;
+
 use crate::Visit;
 
 #[test]
@@ -104,20 +106,53 @@ fn a_telephone_shows_what_was_decided_beside_each_transaction() {
 }
 
 #[test]
-fn a_transaction_that_is_traced_links_to_its_trace() {
-    let traced =
-        ["--otlp-endpoint", "http://127.0.0.1:9", "--trace-url", "http://127.0.0.1:16686/trace/{trace_id}?embed=1"];
-    let mut visit = Visit::to(e2e::Server::start(&traced), "#/transactions");
+fn a_transaction_links_to_its_trace_where_that_was_kept() {
+    const SHOWN_AT: &str = "http://127.0.0.1:16686/trace/{trace_id}?embed=1";
+    const FACT: &str =
+        "[...document.querySelectorAll('dl.facts > div')].find((it) => it.innerText.startsWith('Trace'))";
+    let traced = |ratio| {
+        Server::start(&["--otlp-endpoint", "http://127.0.0.1:9", "--trace-url", SHOWN_AT, "--trace-ratio", ratio])
+    };
+    let link = |visit: &mut Visit, id: &str| {
+        visit.go(&format!("#/transactions/{id}"));
+        visit.page.wait_for_text(".timeline", "finished");
+        visit.page.eval(&format!("{FACT}?.querySelector('a').href ?? null"))
+    };
+    let transaction_of = |visit: &mut Visit, order: &str| {
+        let found = visit.client.get(&format!("/admin/transactions?order={order}")).json();
+        found[0]["id"].as_str().unwrap().to_owned()
+    };
+    let shown = |trace: &str| SHOWN_AT.replace("{trace_id}", trace);
+
+    let mut visit = Visit::to(traced("1"), "");
+    let (own, clients) = (visit.order(100), visit.order(100));
+    visit.client.done(&format!("/orders/checkout/{own}"));
+    let own = transaction_of(&mut visit, &own);
+    assert_eq!(link(&mut visit, &own), shown(&own.replace('-', "")));
+    assert_eq!(visit.page.eval(&format!("{FACT}.innerText")), "Trace\nopen");
+    // One that goes on in its client's trace is found there.
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let checkout = format!("/orders/checkout/{clients}");
+    assert_eq!(visit.client.send("POST", &checkout, &[("traceparent", parent.as_str())], "").status, 200);
+    let clients = transaction_of(&mut visit, &clients);
+    assert_eq!(link(&mut visit, &clients), shown(trace));
+    // An earlier process may have kept it, or not.
+    let Visit { page, client, mut server } = visit;
+    server.kill();
+    let server = server.restart();
+    drop((page, client));
+    let mut visit = Visit::to(server, "");
+    assert_eq!(link(&mut visit, &own), shown(&own.replace('-', "")));
+    assert_eq!(visit.page.eval(&format!("{FACT}.innerText")), "Trace\nif it was kept: open");
+    visit.page.is_sound();
+
+    let mut visit = Visit::to(traced("0"), "");
     let paid = visit.order(100);
     visit.client.done(&format!("/orders/checkout/{paid}"));
-    let page = &mut visit.page;
-    page.wait_for("document.querySelectorAll('tbody tr').length === 1");
-    page.click("tbody th a");
-    page.wait_for("document.querySelector('dl.facts a[href^=\"http:\"]')");
-    let id = page.eval("location.hash.split('/')[2]").as_str().unwrap().replace('-', "");
-    let link = page.eval("document.querySelector('dl.facts a[href^=\"http:\"]').href");
-    assert_eq!(link, format!("http://127.0.0.1:16686/trace/{id}?embed=1"));
-    page.is_sound();
+    let id = transaction_of(&mut visit, &paid);
+    assert_eq!(link(&mut visit, &id), serde_json::Value::Null);
+    visit.page.is_sound();
 }
 
 #[test]

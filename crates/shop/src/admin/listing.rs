@@ -11,7 +11,7 @@ use protocol::{Name, Transaction, TransactionId};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use super::{TransactionView, parse, read, record_of, timeline, unknown, views};
+use super::{Trace, TransactionView, parse, read, record_of, timeline, unknown, views};
 use crate::checkout::{Claim, PAYMENT};
 use crate::order_service::OrderService;
 use crate::order_store::{OrdersAnswer, OrdersQuery};
@@ -140,7 +140,14 @@ pub(super) async fn show(State(orders): State<OrderService>, Path(text): Path<St
     let mut view = found.pop().ok_or_else(|| unknown(&text))?;
     let trail = super::acts::latest(&orders, MAX_PAGE).await?;
     view.timeline = Some(timeline::tell(&view, &trail));
+    view.trace = trace_of(&view, orders.orchestrator().engine().instance());
     Ok(Json(view).into_response())
+}
+
+/// Where the trace of a transaction is to be found, if this process traces and does not know that none was kept.
+fn trace_of(view: &TransactionView, here: Name) -> Option<Trace> {
+    let found = telemetry::traces::trace_of(view.id, view.record.owner == Some(here))?;
+    Some(Trace { id: found.trace.to_string(), certain: found.certain })
 }
 
 /// The order that a transaction is about.

@@ -71,6 +71,7 @@ fn transaction() -> Value {
         ("sendings", list(json!({ "type": "object" }))),
     ]);
     transaction["properties"]["timeline"] = list(happening);
+    transaction["properties"]["trace"] = object(&[("id", text()), ("certain", json!({ "type": "boolean" }))]);
     transaction
 }
 

@@ -164,6 +164,9 @@ impl Following {
         // What recovery takes up began elsewhere under that id.
         let span = if followed.recovered { tracer.new_span() } else { span };
         let trace = request.as_ref().map_or(of_its_own, |request| request.trace(|| of_its_own));
+        if !followed.recovered {
+            tracer.remembered.begun(followed.transaction.id);
+        }
         let seed = tracer.random();
         let sampled =
             followed.recovered || request.as_ref().map_or_else(|| tracer.samples(seed), |request| request.sampled);
@@ -278,7 +281,11 @@ impl Following {
             span.word("error.type", state.outcome.unwrap_or("unanswered"));
             span.failed = Some(String::new());
         }
-        self.tracer.export(span)
+        let sent = self.tracer.export(span);
+        if sent {
+            self.tracer.remembered.sent(*id, self.trace);
+        }
+        sent
     }
 
     /// Exports what has begun and ended; at last also what will not end here any more.

@@ -15,6 +15,7 @@
 //! | `request.rs` | a request under way                                                            |
 //! | `following.rs` | a transaction under way, as the engine tells it                              |
 //! | `participant.rs` | a participant behind a message                                             |
+//! | `remembered.rs` | which transactions' traces were sent on                                     |
 //! | `span.rs`    | a span, and what OTLP makes of it                                              |
 //! | `export.rs`  | the queue and the thread behind it                                             |
 //! | `send.rs`    | a batch on its way: HTTP or gRPC                                               |
@@ -25,6 +26,7 @@
 mod export;
 mod following;
 mod participant;
+mod remembered;
 mod request;
 mod send;
 mod span;
@@ -35,10 +37,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use following::{Kept, Listener, observing};
 pub use participant::Traced;
+pub use remembered::TraceOf;
 pub use request::{Answered, Request};
 pub use send::{BadEndpoint, Endpoint, Protocol};
 
 use export::Exporter;
+use protocol::TransactionId;
+use remembered::Remembered;
 use span::Span;
 
 use crate::ids::SpanId;
@@ -85,6 +90,7 @@ pub struct Tracer {
     coarse: u64,
     random: AtomicU64,
     exporter: Exporter,
+    remembered: Remembered,
 }
 
 static TRACER: OnceLock<Arc<Tracer>> = OnceLock::new();
@@ -100,6 +106,11 @@ pub fn figures() -> [u64; 3] {
         let Statistics { exported, dropped, failures } = tracer.statistics();
         [exported, dropped, failures].map(|counter| counter.load(Ordering::Relaxed))
     })
+}
+
+/// The trace of a transaction, unless this process does not trace, or knows that it was not kept; `driven_here`: no other process can have kept it.
+pub fn trace_of(id: TransactionId, driven_here: bool) -> Option<TraceOf> {
+    tracer()?.remembered.trace_of(id, driven_here)
 }
 
 /// Begins to trace, for the rest of the process. Only the first call has an effect.
@@ -141,6 +152,7 @@ impl Tracer {
             anchor: (u64::try_from(since.as_nanos()).unwrap_or(0), Instant::now()),
             random: AtomicU64::new(seed),
             exporter: Exporter::start(settings)?,
+            remembered: Remembered::default(),
         }))
     }
 
