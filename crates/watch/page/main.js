@@ -2,7 +2,7 @@
 
 import { audit } from "./audit.js";
 import { chaos } from "./chaos.js";
-import { clock, el, lasting, say, stuckText, words } from "./dom.js";
+import { clock, el, lasting, say, stuckText } from "./dom.js";
 import { startGate } from "./gate.js";
 import { listen, live, start } from "./live.js";
 import { overview } from "./overview.js";
@@ -19,8 +19,6 @@ const TABS = [
   ["audit", "Audit", audit],
 ];
 const LEVELS = { good: "All is well", warning: "Somebody should look", bad: "Somebody must look, now", unknown: "Nobody knows" };
-/** What a fault does, as the server words it in what happened. */
-const FAULTS = { crash: "crashes the process", delay: "waits", error: "fails", error_after: "does it, and fails" };
 
 const panel = document.getElementById("panel");
 const tabs = document.getElementById("tabs");
@@ -101,7 +99,7 @@ function head({ snapshot, lost, lastWord }) {
   document.title = `${{ good: "", warning: "! ", bad: "!! ", unknown: "? " }[level] ?? ""}${shown} · Settle`;
   const faults = document.getElementById("faults");
   faults.hidden = snapshot.faults.length === 0;
-  say(faults, `Faults are injected: ${snapshot.faults.map((it) => [`${it.service} ${words(it.point)}`, FAULTS[it.action] ?? words(it.action)].filter(Boolean).join(": ")).join(", ")}`);
+  say(faults, `Faults are injected: ${snapshot.faults.map((it) => it.words).join(", ")}`);
   const stuckCount = document.getElementById("stuck-count");
   stuckCount.hidden = !snapshot.stuck;
   say(stuckCount, stuckText(snapshot.stuck));

@@ -230,7 +230,7 @@ impl Figures {
             "settle_faults_active" if value > 0.0 && self.faults.len() < MAX_WORDS => {
                 let (point, action) = (sample.label("point"), sample.label("action"));
                 if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
-                    self.faults.insert(Fault { service: of(), point: point.to_owned(), action: action.to_owned() });
+                    self.faults.insert(Fault::new(of(), point.to_owned(), action.to_owned()));
                 }
             }
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),

@@ -217,7 +217,7 @@ fn heard_first(before: &Snapshot, now: &Snapshot) -> bool {
 fn faults(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {
     let before = before.map_or(&[][..], |before| &before.faults);
     let mut tell = |what: &str, these: &[Fault], those: &[Fault]| {
-        let other: Vec<String> = these.iter().filter(|it| !those.contains(it)).map(Fault::words).collect();
+        let other: Vec<&str> = these.iter().filter(|it| !those.contains(it)).map(|it| &*it.words).collect();
         if !other.is_empty() {
             news.push(format!("faults {what}: {}", other.join(", ")));
         }

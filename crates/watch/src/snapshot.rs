@@ -179,12 +179,13 @@ pub struct Fault {
     pub point: String,
     /// What it does: `crash`, `delay`, `error` or `error_after`; empty if that is not told.
     pub action: String,
+    /// All of that for people: `payment before prepare: waits`.
+    pub words: String,
 }
 
 impl Fault {
-    /// In words: `payment before prepare: waits`.
-    pub fn words(&self) -> String {
-        let Self { service, point, action } = self;
+    /// A fault, with its words.
+    pub fn new(service: String, point: String, action: String) -> Self {
         let does = match action.as_str() {
             "" => String::new(),
             "crash" => ": crashes the process".to_owned(),
@@ -193,7 +194,8 @@ impl Fault {
             "error_after" => ": does it, and fails".to_owned(),
             other => format!(": {}", other.replace('_', " ")),
         };
-        format!("{service} {}{does}", point.replace('_', " "))
+        let words = format!("{service} {}{does}", point.replace('_', " "));
+        Self { service, point, action, words }
     }
 }
 

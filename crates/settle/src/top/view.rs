@@ -6,7 +6,7 @@ use std::time::Instant;
 use protocol::Timestamp;
 use watch::Snapshot;
 use watch::limits::MAX_POINTS;
-use watch::snapshot::{Fault, Instance, Level, Point, State};
+use watch::snapshot::{Instance, Level, Point, State};
 use watch::verdict::duration;
 use watch::words::{digits, number, stuck};
 
@@ -83,7 +83,7 @@ fn head(seen: &Seen, snapshot: &Snapshot) -> Vec<String> {
         modes.push("  faults may be injected".to_owned());
     }
     if !snapshot.faults.is_empty() {
-        let set: Vec<String> = snapshot.faults.iter().map(Fault::words).collect();
+        let set: Vec<&str> = snapshot.faults.iter().map(|it| &*it.words).collect();
         modes.push(format!(", and are: {}", set.join(", ")));
     }
     if snapshot.production {

@@ -450,7 +450,7 @@ fn faults_that_are_set_are_told_once_for_all_instances() {
     let mut history = History::new();
     assert_eq!(history.second(vec![is("payment-1", 0, 0), is("payment-2", 0, 0)]).faults, []);
     let set = history.second(vec![is("payment-1", 1, 1), is("payment-2", 1, 1)]);
-    let words: Vec<String> = set.faults.iter().map(crate::snapshot::Fault::words).collect();
+    let words: Vec<String> = set.faults.into_iter().map(|it| it.words).collect();
     assert_eq!(words, ["payment after commit: fails", "payment before prepare: waits"]);
     let last = history.second(vec![is("payment-1", 1, 0), is("payment-2", 1, 0)]);
     assert_eq!(
@@ -473,7 +473,7 @@ fn a_fault_says_what_it_does() {
         ("", "stock before prepare"),
     ] {
         let [service, point, action] = ["stock", "before_prepare", action].map(str::to_owned);
-        assert_eq!(Fault { service, point, action }.words(), words);
+        assert_eq!(Fault::new(service, point, action).words, words);
     }
 }
 
