@@ -326,6 +326,9 @@ fn the_page_of_a_system_shows_a_kill_a_freeze_and_the_recovery_within_two_second
     assert!(post("/stock/item/create/5", "\r\nOrigin: http://evil.example").contains("\"code\":\"cross_site\""));
     assert!(ask(&address, "GET / HTTP/1.1\r\nHost: evil.example").contains("\"code\":\"strange_host\""));
     assert!(get(&address, "/admin/nothing").contains("\"code\":\"no_such_route\""), "the instance's own words");
+    let gateway = state(data.path()).unwrap()["ports"]["gateway"].as_u64().unwrap();
+    let said = get(&format!("127.0.0.1:{gateway}"), "/");
+    assert!(said.contains(&format!("the page is at http://{address}/")), "who opens the gateway is told: {said}");
     let once = fine(&settle().args(["top", "--once", "--up"]).arg(data.path()).output().unwrap());
     assert!(
         once.contains("settle up") && once.contains("redis-stock-1     up") && once.contains("order-2 is back"),

@@ -26,7 +26,7 @@ const JAEGER: &str = "jaegertracing/all-in-one:1.62.0";
 /// engines know no `name` in the files themselves.
 const PROJECT: &str = "settle";
 /// Where this machine finds the page of the first order instance; those of the others are at the ports behind it.
-const PAGE_PORT: u32 = 8001;
+pub(crate) const PAGE_PORT: u32 = 8001;
 /// Servers of each database: a master and two replicas.
 const SERVERS: u32 = 3;
 const SENTINELS: u32 = 3;

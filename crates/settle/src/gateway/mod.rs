@@ -42,6 +42,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::compose::PAGE_PORT;
 use crate::config::Service;
 
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub(crate) struct Gateway {
     pub(crate) bind: String,
     /// Where it shows how it is, to operators.
     pub(crate) statistics: String,
+    /// Where people find the page, which does not go through here.
+    pub(crate) page: Option<String>,
     /// The instances of orders, stock and payment.
     pub(crate) services: [Instances; 3],
     /// Connections from clients.
@@ -100,6 +103,7 @@ impl Gateway {
             title,
             bind,
             statistics,
+            page: None,
             services,
             connections: 20_000,
             in_instance: 1_000,
@@ -155,7 +159,8 @@ impl Profile {
             most: self.instances(service),
         };
         let title = format!("The gateway of deploy/compose/{}.yml.", self.name());
-        Gateway::new(title, "*:8000".to_owned(), "*:8404".to_owned(), Service::ALL.map(named))
+        let gateway = Gateway::new(title, "*:8000".to_owned(), "*:8404".to_owned(), Service::ALL.map(named));
+        Gateway { page: Some(format!("http://127.0.0.1:{PAGE_PORT}/")), ..gateway }
     }
 }
 
@@ -298,8 +303,14 @@ backend nothing
         routes = ROUTES,
         errors = errors("changes"),
         patience = (2 * (gateway.patience + gateway.queue_patience)).as_millis(),
-        no_such = problem(404, "no_such_route", "paths begin with /orders, /stock, /payment or /health"),
+        no_such = problem(404, "no_such_route", &no_such_route(gateway.page.as_deref())),
     )
+}
+
+/// Somebody who opens the gateway in a browser looks for the page.
+fn no_such_route(page: Option<&str>) -> String {
+    let page = page.map(|page| format!("; the page is at {page} on the machine of the gateway")).unwrap_or_default();
+    format!("paths begin with /orders, /stock, /payment or /health{page}")
 }
 
 /// Where it does not matter which instance is asked.

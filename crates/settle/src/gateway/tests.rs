@@ -220,7 +220,8 @@ impl Said {
 #[test]
 fn the_first_segment_of_the_path_says_which_service() {
     let (orders, stock, payment) = (Fake::start("orders"), Fake::start("stock"), Fake::start("payment"));
-    let front = front([&[&orders], &[&stock], &[&payment]], |_| {});
+    let page = |gateway: &mut Gateway| gateway.page = Some("http://127.0.0.1:8099/".to_owned());
+    let front = front([&[&orders], &[&stock], &[&payment]], page);
     for (path, body) in [
         ("/orders/find/1", "orders /orders/find/1"),
         ("/orders", "orders /orders"),
@@ -240,6 +241,8 @@ fn the_first_segment_of_the_path_says_which_service() {
     {
         front.ask("GET", path).is_problem(404, "no_such_route");
     }
+    let said = front.ask("GET", "/").body;
+    assert!(said.contains("; the page is at http://127.0.0.1:8099/ on the"), "{said}");
     // What an instance says itself is passed on, whatever it is.
     let said = front.ask("GET", "/orders/unwell");
     assert_eq!((said.status, said.body.as_str()), (503, "orders /orders/unwell"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::DASHBOARD;
 use super::options::{Level, UpOptions};
 use crate::config::Service;
 use crate::gateway::{Gateway, Instances, program};
@@ -302,6 +303,7 @@ impl Plan<'_> {
         let mut gateway = Gateway::new(title, self.at(name), self.at("gateway-statistics"), services);
         // Two descriptors a connection, on a machine that has a thousand of them for everybody at worst.
         gateway.connections = 4_000;
+        gateway.page = Some(format!("http://{}/", self.at(DASHBOARD)));
         gateway.configuration()
     }
 }
