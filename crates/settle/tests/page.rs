@@ -255,6 +255,7 @@ fn the_page_of_a_system_shows_a_kill_a_freeze_and_the_recovery_within_two_second
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
     command.args(["up", "--small", "--restart", "--port", &free, "--data"]).arg(data.path());
+    command.env("SETTLE_HOSTS", "shop.example");
     let mut up = Up(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut said = BufReader::new(up.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let line = said.find(|line| line.starts_with("What it does: http://")).expect("it says where its page is");
@@ -325,6 +326,7 @@ fn the_page_of_a_system_shows_a_kill_a_freeze_and_the_recovery_within_two_second
     assert!(post("/stock/item/create/5", "").contains("item_id"));
     assert!(post("/stock/item/create/5", "\r\nOrigin: http://evil.example").contains("\"code\":\"cross_site\""));
     assert!(ask(&address, "GET / HTTP/1.1\r\nHost: evil.example").contains("\"code\":\"strange_host\""));
+    assert!(ask(&address, "GET / HTTP/1.1\r\nHost: shop.example").starts_with("HTTP/1.1 200 "));
     assert!(get(&address, "/admin/nothing").contains("\"code\":\"no_such_route\""), "the instance's own words");
     let gateway = state(data.path()).unwrap()["ports"]["gateway"].as_u64().unwrap();
     let said = get(&format!("127.0.0.1:{gateway}"), "/");

@@ -72,6 +72,12 @@ impl Front {
         self
     }
 
+    /// Adds names that are this server's.
+    #[must_use]
+    pub fn known_as(self, hosts: impl IntoIterator<Item = String>) -> Self {
+        Self { door: self.door.known_as(hosts), ..self }
+    }
+
     /// Serves these routes too; none of them may be one that is served already.
     #[must_use]
     pub fn beside(mut self, routes: Router) -> Self {
@@ -90,7 +96,7 @@ impl Front {
             return Some(Refused::CrossSite);
         }
         let is_for_developers = ["/fault/", "/batch_init/"].iter().any(|part| route.contains(part));
-        (is_for_developers && self.door.is_strange_page(headers)).then_some(Refused::StrangeHost)
+        (is_for_developers && self.door.is_strange_page(headers)).then_some(Refused::StrangePage)
     }
 }
 

@@ -71,6 +71,8 @@ pub enum Refused {
     CrossSite,
     /// The name in `Host` is not known to be this server's.
     StrangeHost,
+    /// The same, of a page, for what no password opens.
+    StrangePage,
     /// The password is missing or wrong.
     Password,
     /// There is no password, and this listener needs one.
@@ -168,8 +170,12 @@ impl Refused {
         match self {
             Self::CrossSite => "this comes from a page of another site, which may not have it done here",
             Self::StrangeHost => {
-                "operators must ask under an IP address, localhost or a name that the configuration gives this server: use the address, or set a \
-                 password (SETTLE_ADMIN__PASSWORD)"
+                "operators must ask under an IP address, localhost or a name that the configuration gives this server: use the address, give it the name \
+                 (SETTLE_HOSTS), or set a password (SETTLE_ADMIN__PASSWORD)"
+            }
+            Self::StrangePage => {
+                "this is not done for a page under this name, which another site could have made to point here: open the page under an IP address or \
+                 localhost, or give this server the name (SETTLE_HOSTS); a password does not help"
             }
             Self::Password => {
                 "operators need the password: `Authorization: Bearer …`; for `settle tx` in SETTLE_ADMIN__PASSWORD"
@@ -186,7 +192,7 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let (status, code) = match refused {
             Refused::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
-            Refused::StrangeHost => (StatusCode::FORBIDDEN, "strange_host"),
+            Refused::StrangeHost | Refused::StrangePage => (StatusCode::FORBIDDEN, "strange_host"),
             Refused::Password => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Refused::NoPassword => (StatusCode::FORBIDDEN, "operators_only"),
         };

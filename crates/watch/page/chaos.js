@@ -72,14 +72,17 @@ export function chaos(panel) {
     polled.now();
   }
   async function look() {
+    let refused = null;
     const found = await Promise.all(SERVICES.map(async (service) => {
       try {
         const { rules } = await get(`/${service}/fault/rules`);
         return Object.entries(rules).map(([point, rule]) => ({ service, point, rule }));
-      } catch {
+      } catch (problem) {
+        if (problem.code === "strange_host") refused = problem.message;
         return [];
       }
     }));
+    say(none, refused ?? "No fault is set.");
     const all = found.flat();
     none.hidden = all.length > 0;
     set.element.hidden = all.length === 0;

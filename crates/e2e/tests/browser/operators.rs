@@ -93,3 +93,22 @@ fn another_sites_page_cannot_have_anything_done_here() {
     assert_eq!(own, 200);
     assert_eq!(client.credit(&user), 105);
 }
+
+#[test]
+fn a_page_under_a_strange_name_is_told_what_helps_to_set_faults() {
+    let server = Server::start(&["--chaos"]);
+    let mut page = Page::open();
+    // A name that leads here, and is not known to be this server's.
+    let strange = address(&server).replace("127.0.0.1", "shop.localhost");
+    page.go(&format!("{strange}#/chaos"));
+    page.wait_for_text("#panel", "open the page under an IP address or localhost");
+    page.click("form#fault button.danger");
+    page.wait_for_text("#panel .outcome", "or give this server the name (SETTLE_HOSTS); a password does not help");
+    assert!(!page.text("#panel").contains("No fault is set."), "it does not know");
+    // That does help.
+    page.go("about:blank");
+    page.go(&format!("{}#/chaos", address(&server)));
+    page.wait_for_text("#panel", "No fault is set.");
+    page.click("form#fault button.danger");
+    page.wait_for_text("tbody", "answer with an error");
+}

@@ -205,7 +205,11 @@ fn another_sites_name_that_points_here_opens_no_door() {
         assert_refused(&asked_under("GET /admin/transactions", host, ""), 403, "strange_host", &[]);
         let page = format!("origin: http://{host}\r\nsec-fetch-site: same-origin\r\n");
         assert_refused(&asked_under(clears, host, &page), 403, "strange_host", &[]);
-        assert_refused(&asked_under("POST /stock/batch_init/0/1/1", host, &page), 403, "strange_host", &[]);
+        let seeds = asked_under("POST /stock/batch_init/0/1/1", host, &page);
+        assert_refused(&seeds, 403, "strange_host", &[]);
+        // What is advised helps.
+        let advice = seeds.json()["detail"].to_string();
+        assert!(advice.contains("SETTLE_HOSTS") && advice.contains("a password does not help"), "{advice}");
         let tool = asked_under(clears, host, "");
         assert_ne!(tool.json()["code"], "strange_host", "what is no browser may use any name: {}", tool.body);
     }

@@ -138,3 +138,19 @@ fn a_resolution_stands_when_its_instance_is_gone_and_another_takes_the_transacti
     assert_eq!(record["resolutions"][0]["reason"], "ticket 4711");
     stuck.settles_to_the_last_cent();
 }
+
+#[test]
+fn a_service_takes_faults_from_a_page_under_a_name_that_its_configuration_gives_it() {
+    let system = System::start(1, &["--chaos", "--set", "hosts=shop.example"]);
+    let clears = |path: &str, host: &str| {
+        let page = format!("host: {host}\r\norigin: http://{host}\r\nsec-fetch-site: same-origin\r\n");
+        let request = format!("POST {path} HTTP/1.1\r\n{page}content-length: 0\r\n\r\n");
+        let mut stream = std::net::TcpStream::connect(system.address()).unwrap();
+        e2e::http::exchange(&mut stream, request.as_bytes()).unwrap()
+    };
+    for path in ["/stock/fault/clear", "/payment/fault/clear"] {
+        assert_eq!(clears(path, "shop.example:8000").status, 200, "{path}");
+        let refused = clears(path, "evil.example");
+        assert_eq!((refused.status, refused.member("code").as_deref()), (403, Some("strange_host")), "{path}");
+    }
+}

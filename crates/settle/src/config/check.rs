@@ -12,6 +12,10 @@ const TIMES: std::ops::RangeInclusive<u64> = 10..=60_000;
 /// Threads for requests and messages.
 const MAX_THREADS: usize = 64;
 
+/// Names of one server, and the bytes of each: DNS has no longer ones.
+const MAX_HOSTS: usize = 64;
+const MAX_HOST_BYTES: usize = 253;
+
 /// Everything that is wrong with a configuration.
 pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     let mut problems = Problems { found: vec![], figment };
@@ -20,6 +24,12 @@ pub(super) fn check(config: &Config, figment: &Figment) -> Vec<String> {
     }
     if config.threads > MAX_THREADS {
         problems.bounds("threads", config.threads);
+    }
+    if config.hosts.len() > MAX_HOSTS {
+        problems.bounds("hosts", config.hosts.len());
+    }
+    for host in config.hosts.iter().filter(|host| !is_name(host)) {
+        problems.bounds("hosts", host);
     }
     if config.production && config.chaos {
         problems.say("chaos", "excludes `production`");
@@ -80,6 +90,12 @@ pub(super) fn open_door(config: &Config) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether it is what stands in a `Host` before the port.
+fn is_name(host: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    (1..=MAX_HOST_BYTES).contains(&host.len()) && host.bytes().all(fits)
 }
 
 struct Problems<'a> {

@@ -31,6 +31,12 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, allowed: &'s
 pub(super) const TOP: &[Key] = &[
     key("instance", Kind::Text, "", "1 to 23 of the characters a-z A-Z 0-9 . _ -, and no other instance's"),
     key("listen", Kind::Text, "127.0.0.1:8001", "an IP address and a port, such as 127.0.0.1:8001 or 0.0.0.0:8001"),
+    key(
+        "hosts",
+        Kind::List,
+        "",
+        "names such as shop.example.com, without http:// and without a port, at most 64 of them",
+    ),
     key("protocol", Kind::Text, "auto", "auto, 2pc or saga"),
     key("production", Kind::Switch, "false", "true or false"),
     key("chaos", Kind::Switch, "false", "true or false, and not together with production"),

@@ -57,6 +57,9 @@ pub(crate) struct Config {
     /// Where HTTP is served.
     #[serde(deserialize_with = "address")]
     pub(crate) listen: SocketAddr,
+    /// Names that are this server's, besides localhost and its addresses.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) hosts: Vec<String>,
     /// How checkouts become all or nothing.
     pub(crate) protocol: Protocol,
     /// Whether seeding and faults are refused.

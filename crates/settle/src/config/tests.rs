@@ -92,6 +92,8 @@ fn a_flag_goes_over_the_environment_and_that_over_the_file() {
     assert_eq!(config.listen.port(), 2);
     assert_eq!((config.instance.as_str(), config.chaos), ("c", true));
     assert_eq!(load(&file, &environment, &[]).unwrap().instance.as_str(), "007");
+    let hosts = [("SETTLE_HOSTS", "shop.example, orders.example")];
+    assert_eq!(load(&file, &hosts, &[]).unwrap().hosts, ["shop.example", "orders.example"]);
     let environment = [("SETTLE_ORDERS__SENTINELS", "a:1, b:2"), ("SETTLE_ORDERS__MASTER", "orders")];
     let config = load(&file, &environment, &["--set", "orders.replicas=2"]).unwrap();
     let orders = config.redis(Service::Orders).unwrap();
@@ -141,6 +143,24 @@ const WRONG: &[Wrong] = &[
         &[],
         &[],
         "`listen` in FILE: is `localhost`; allowed: an IP address and a port, such as 127.0.0.1:8001 or 0.0.0.0:8001",
+    ),
+    (
+        "hosts = [\"shop.example\", \"http://shop.example\"]",
+        &[],
+        &[],
+        "`hosts` in FILE: is `http://shop.example`; allowed: names such as shop.example.com, without http:// and without a port, at most 64 of them",
+    ),
+    (
+        "hosts = \"shop.example:8001\"",
+        &[],
+        &[],
+        "`hosts` in FILE: is `shop.example:8001`; allowed: names such as shop.example.com, without http:// and without a port, at most 64 of them",
+    ),
+    (
+        "hosts = [\"\"]",
+        &[],
+        &[],
+        "`hosts` in FILE: is ``; allowed: names such as shop.example.com, without http:// and without a port, at most 64 of them",
     ),
     ("protocol = \"3pc\"", &[], &[], "`protocol` in FILE: is `3pc`; allowed: auto, 2pc or saga"),
     (

@@ -54,8 +54,8 @@ impl Bound {
         }
     }
 
-    /// Lets operators in, as long as this is not dropped.
-    pub(super) fn open(self, routes: Router) -> Open {
+    /// Lets operators in, as long as this is not dropped. `hosts` are names that are this server's.
+    pub(super) fn open(self, routes: Router, hosts: &[String]) -> Open {
         match self {
             Self::Socket(listener, path) => {
                 let routes = operators_own(shop::guard::Door::socket(), routes);
@@ -63,7 +63,7 @@ impl Bound {
                 Open { serving, socket: Some(path) }
             }
             Self::Address(listener, password) => {
-                let routes = operators_own(shop::guard::Door::address(password), routes);
+                let routes = operators_own(shop::guard::Door::address(password).known_as(hosts.to_vec()), routes);
                 let serving = tokio::spawn(async move { _ = axum::serve(listener, routes).await });
                 Open { serving, socket: None }
             }
@@ -119,7 +119,7 @@ mod tests {
         let bound =
             Bound::bind(Door::Address("127.0.0.1:0".parse().unwrap(), Some("sesame".to_owned()))).await.unwrap();
         let url = bound.flag().strip_prefix("--url ").unwrap().to_owned();
-        let open = bound.open(routes());
+        let open = bound.open(routes(), &[]);
         for wrong in [None, Some(""), Some("sesam"), Some("sesame!"), Some("Sesame")] {
             let why = asked(url.clone(), wrong).await.unwrap_err();
             assert!(why.contains("SETTLE_ADMIN__PASSWORD"), "{wrong:?}: {why}");
@@ -133,7 +133,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("order-1.sock");
         let bind = || Bound::bind(Door::Socket(path.clone()));
-        let open = bind().await.unwrap().open(routes());
+        let open = bind().await.unwrap().open(routes(), &[]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let reach = || {
             let path = path.clone();

@@ -150,8 +150,8 @@ async fn run<R: Running>(
     greet(service, config, address);
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");
     // Without a password operators are let in at their own door only: whoever comes by a gateway comes from a machine of the house.
-    let public = Door::public(address, false, config.operators_password());
-    let mut front = running.front();
+    let public = Door::public(address, false, config.operators_password()).known_as(config.hosts.clone());
+    let mut front = running.front().known_as(config.hosts.clone());
     if let Some(routes) = running.operators() {
         front = front.with_operators(routes, public.clone());
     }
@@ -166,7 +166,7 @@ async fn run<R: Running>(
     };
     let door = door.zip(running.operators()).map(|(door, routes)| {
         tell(&format!("Operators: settle tx list {}", door.flag()));
-        door.open(routes)
+        door.open(routes, &config.hosts)
     });
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut public = tokio::spawn(listener::serve(listener, connections_that_fit(), front, stopping));

@@ -3,7 +3,7 @@
 //!
 //! | who asks                                                           | is                                        |
 //! |--------------------------------------------------------------------|-------------------------------------------|
-//! | with a `Host` that is an IP address or `localhost`                 | let through                               |
+//! | with a `Host` that is an IP address, `localhost` or in SETTLE_HOSTS | let through                              |
 //! | with another `Host`: a name that somebody made to lead here        | refused, 403 `strange_host`               |
 //! | with a change, from a page of another site                         | refused, 403 `cross_site`                 |
 //! | an operator by way of a proxy                                      | refused, 403 `operators_only`             |
@@ -12,7 +12,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -148,12 +148,15 @@ pub(super) async fn guarded(request: Request, next: Next) -> Response {
 
 fn refusal(method: &Method, path: &str, headers: &HeaderMap) -> Option<Refused> {
     // It listens on the loopback address alone.
-    let here = Ipv4Addr::LOCALHOST;
-    let door = Door::public((here, 0).into(), true, None);
-    if path.starts_with("/admin") {
-        door.admit(Some(here.into()), headers).err()
-    } else if !door.is_own_name(headers) {
-        Some(Refused::StrangeHost)
+    const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+    static DOOR: LazyLock<Door> = LazyLock::new(|| {
+        let hosts = std::env::var("SETTLE_HOSTS").unwrap_or_default();
+        Door::public((HERE, 0).into(), true, None).known_as(hosts.split(',').map(|host| host.trim().to_owned()))
+    });
+    if !DOOR.is_own_name(headers) {
+        Some(Refused::StrangePage)
+    } else if path.starts_with("/admin") {
+        DOOR.admit(Some(HERE.into()), headers).err()
     } else {
         is_foreign_change(method, headers).then_some(Refused::CrossSite)
     }
@@ -178,9 +181,9 @@ mod tests {
             (Method::GET, "/", &[here][..], None),
             (Method::GET, "/", &[("host", "localhost:9000")], None),
             (Method::GET, "/", &[("host", "[::1]:9000")], None),
-            (Method::GET, "/", &[("host", "evil.example:9000")], Some(Refused::StrangeHost)),
-            (Method::GET, "/", &[("host", "127.0.0.1.evil.example")], Some(Refused::StrangeHost)),
-            (Method::GET, "/", &[], Some(Refused::StrangeHost)),
+            (Method::GET, "/", &[("host", "evil.example:9000")], Some(Refused::StrangePage)),
+            (Method::GET, "/", &[("host", "127.0.0.1.evil.example")], Some(Refused::StrangePage)),
+            (Method::GET, "/", &[], Some(Refused::StrangePage)),
             (Method::POST, "/orders/checkout/1", &[here], None),
             (
                 Method::POST,
