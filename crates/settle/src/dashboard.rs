@@ -1,5 +1,6 @@
 //! What a process shows of itself, and of others: where the crate `watch` gets its figures from.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,22 @@ use watch::figures::Figures;
 use watch::limits::PATIENCE_MS;
 use watch::openmetrics::parse;
 use watch::scrape::Instance;
-use watch::{About, Allowed, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
+use watch::{About, Allowed, Diary, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
 use crate::config::Config;
+
+/// The file in a data folder with what the page showed.
+const DIARY: &str = "watch.jsonl";
 
 /// What is told of what is watched.
 pub(crate) fn about(title: impl Into<String>) -> About {
     About { title: title.into(), version: env!("CARGO_PKG_VERSION").to_owned(), ..About::default() }
 }
 
-/// Begins to watch.
-pub(crate) fn of_process(about: About, source: impl Source) -> anyhow::Result<(Watch, Watching)> {
-    Watch::start(about, source).context("cannot start the thread that watches")
+/// Begins to watch, and to write down what is seen in the data folder, if there is one, for the process after this one.
+pub(crate) fn of_process(about: About, source: impl Source, data: Option<&Path>) -> anyhow::Result<(Watch, Watching)> {
+    let diary = data.map(|data| Diary::at(data.join(DIARY)));
+    Watch::start(about, source, diary).context("cannot start the thread that watches")
 }
 
 /// Begins to watch an order instance that listens at this port, and whom its configuration names.
@@ -35,7 +40,7 @@ pub(crate) fn of_order(config: &Config, port: u16, vitals: Arc<dyn Vitals>) -> a
         Ok(instance.asked_from(port))
     });
     let others = others.collect::<anyhow::Result<Vec<_>>>()?;
-    of_process(about, Own::new(name, Kind::Order, vitals).with(others))
+    of_process(about, Own::new(name, Kind::Order, vitals).with(others), None)
 }
 
 /// Lets operators in whom a door admits.

@@ -173,6 +173,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (watch, watching) = dashboard::of_process(
         About { chaos: args.chaos, production: args.production, trace_url, ..dashboard::about("settle serve") },
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
+        Some(&args.data),
     )?;
     tell(&greeting(address, &args, &found));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serves");

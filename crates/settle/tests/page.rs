@@ -123,6 +123,31 @@ fn a_running_shop_shows_itself_second_by_second() {
 }
 
 #[test]
+fn whoever_opens_the_page_behind_a_kill_sees_what_was_before_it() {
+    let folder = Folder::new();
+    let server = folder.serve(&[]);
+    server.seed();
+    server.must("/orders/checkout/0");
+    let mut events = Events::listen(&server.address);
+    events.until("the checkout is shown", Instant::now(), |now| now["rates"]["committed"].as_f64() > Some(0.0));
+    let (_, last, _) = events.next();
+    // Dropped, it is killed.
+    drop(server);
+
+    let server = folder.serve(&[]);
+    let mut events = Events::listen(&server.address);
+    let history = events.next().2;
+    let before: Vec<&Value> =
+        history["points"].as_array().unwrap().iter().filter(|it| it["at"].as_u64() <= Some(last)).collect();
+    assert!(before.iter().any(|it| it["committed"].as_f64() > Some(0.0)), "{history}");
+    events.until("what happened is told", Instant::now(), |now| {
+        let told: Vec<&str> =
+            now["marks"].as_array().unwrap().iter().map(|mark| mark["what"].as_str().unwrap()).collect();
+        told.ends_with(&["settle serve ended", "shop started"])
+    });
+}
+
+#[test]
 fn a_shop_whose_books_wait_for_somebody_says_so() {
     let (_folder, server, _) = common::stuck();
     let mut events = Events::listen(&server.address);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::counters::{Counters, Rise};
 use crate::figures::{Bound, Counter, Figures, Outcome};
 use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS};
-use crate::marks::Marks;
+use crate::marks::{Marks, Told};
 use crate::percentiles::percentile;
 use crate::snapshot::{
     Audit, Breaker, Definition, Fault, Instance, Kind, Latency, Level, Operators, Rates, Service, Snapshot, State,
@@ -87,6 +87,16 @@ impl Collector {
     /// One that has seen nothing.
     pub fn new(titles: Titles) -> Self {
         Self { titles, ..Self::default() }
+    }
+
+    /// Goes on from what was told by a process before this one, which was seen at this time for the last time.
+    pub(crate) fn resume(&mut self, told: Told, ended: u64) {
+        self.marks.resume(told, &self.titles.title, ended);
+    }
+
+    /// What was told of what happened.
+    pub(crate) fn told(&self) -> &Told {
+        self.marks.told()
     }
 
     /// What is known before anything was seen.

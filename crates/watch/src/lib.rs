@@ -23,6 +23,7 @@
 //! | [`marks`]        | what happened: an instance is gone, the protocol changed            |
 //! | [`words`]        | numbers as people read them                                         |
 //! | [`collector`]    | one look after the other, made into snapshots                       |
+//! | [`diary`]        | what was seen, in a file, for the next process                      |
 //! | [`watcher`]      | the thread that looks once a second, and who listens                |
 //! | [`scrape`]       | asks another process over HTTP                                      |
 //! | [`http`]         | the routes                                                          |
@@ -32,6 +33,7 @@
 pub mod assets;
 pub mod collector;
 pub mod counters;
+pub mod diary;
 pub mod figures;
 pub mod http;
 pub mod limits;
@@ -45,6 +47,7 @@ pub mod watcher;
 pub mod words;
 
 pub use collector::{Collector, Seen};
+pub use diary::Diary;
 pub use http::OperatorsOf;
 pub use snapshot::{Allowed, Kind, Operators, Snapshot, State};
 pub use watcher::{About, Source, Watch, Watching};

@@ -21,6 +21,8 @@ pub const MAX_POINTS: usize = 600;
 pub const MAX_MARKS: usize = 100;
 /// How long a mark is kept. Milliseconds.
 pub const MARK_AGE_MS: u64 = MAX_POINTS as u64 * EVERY_MS;
+/// A diary that is longer is written anew. Bytes: several times what counts of it.
+pub const MAX_DIARY_BYTES: u64 = 1 << 20;
 /// Those who listen to one process at a time. Further ones are told 503.
 pub const MAX_LISTENERS: usize = 100;
 /// Over how long rates are taken. Milliseconds.

@@ -13,6 +13,7 @@
 //! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
+//! | whoever watched before came to its end   | `settle serve ended`         |
 //!
 //! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out.
 //!
@@ -20,16 +21,37 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{MARK_AGE_MS, MAX_MARKS};
 use crate::snapshot::{Definition, Fault, Instance, Kind, Mark, Snapshot, State};
 use crate::words::{digits, number, stuck, stuck_are};
 
+/// What was told, and what it takes to go on telling from there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The oldest first.
+    pub(crate) marks: VecDeque<Mark>,
+    /// By topic: how often what may happen again and again did, since the first mark of it that is kept.
+    times: BTreeMap<String, u64>,
+}
+
+impl Told {
+    /// Keeps these alone, and no more than there may be.
+    pub(crate) fn keep(&mut self, these: impl Fn(&Mark) -> bool) {
+        self.marks.retain(these);
+        let surplus = self.marks.len().saturating_sub(MAX_MARKS);
+        self.marks.drain(..surplus);
+        self.times.retain(|topic, _| self.marks.iter().any(|mark| mark.topic.as_ref() == Some(topic)));
+    }
+}
+
 /// The marks of the last ten minutes.
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
-    kept: VecDeque<Mark>,
-    /// How often what may happen again and again did, since the first mark of it that is kept.
-    times: BTreeMap<String, u64>,
+    told: Told,
+    /// When whoever watched before came to its end; 0 if nobody did.
+    ended: u64,
     /// Instances that were seen up.
     seen_up: BTreeSet<String>,
     /// When the process of each instance began, as far as it was told.
@@ -43,6 +65,17 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Goes on from what was told before, by the one of this title, whose end was at this time.
+    pub(crate) fn resume(&mut self, told: Told, title: &str, ended: u64) {
+        (self.told, self.ended) = (told, ended);
+        self.told.marks.push_back(Mark::new(ended, format!("{title} ended")));
+    }
+
+    /// What was told.
+    pub(crate) fn told(&self) -> &Told {
+        &self.told
+    }
+
     /// Compares, and gives what is to be shown with `now`.
     pub fn follow(&mut self, before: Option<&Snapshot>, now: &Snapshot) -> Vec<Mark> {
         let at = now.at;
@@ -66,27 +99,24 @@ impl Marks {
             }
             self.leader = Some(leader.clone());
         }
-        self.kept.extend(news.into_iter().map(|what| Mark::new(at, what)));
-        while self.kept.len() > MAX_MARKS || self.kept.front().is_some_and(|mark| mark.at + MARK_AGE_MS < at) {
-            self.kept.pop_front();
-        }
-        self.times.retain(|topic, _| self.kept.iter().any(|mark| mark.topic.as_ref() == Some(topic)));
-        self.kept.iter().cloned().collect()
+        self.told.marks.extend(news.into_iter().map(|what| Mark::new(at, what)));
+        self.told.keep(|mark| mark.at + MARK_AGE_MS >= at);
+        self.told.marks.iter().cloned().collect()
     }
 
     /// Something that may happen again and again: the first time is told as `once`, further ones in one mark with it.
     fn repeat(&mut self, at: u64, topic: String, happened: u64, once: &[String], often: impl Fn(u64) -> String) {
-        let times = self.times.entry(topic.clone()).or_default();
+        let times = self.told.times.entry(topic.clone()).or_default();
         *times += happened;
         let (what, since) = if *times > 1 {
             let of_topic = |mark: &Mark| mark.topic.as_ref() == Some(&topic);
-            let since = self.kept.iter().find(|mark| of_topic(mark)).map_or(at, |mark| mark.since);
-            self.kept.retain(|mark| !of_topic(mark));
+            let since = self.told.marks.iter().find(|mark| of_topic(mark)).map_or(at, |mark| mark.since);
+            self.told.marks.retain(|mark| !of_topic(mark));
             (vec![often(*times)], since)
         } else {
             (once.to_vec(), at)
         };
-        self.kept.extend(what.into_iter().map(|what| Mark { at, since, what, topic: Some(topic.clone()) }));
+        self.told.marks.extend(what.into_iter().map(|what| Mark { at, since, what, topic: Some(topic.clone()) }));
     }
 
     /// By how often they changed: what changes there and back between two looks is seen, too.
@@ -138,17 +168,17 @@ impl Marks {
             if started.saturating_add(MARK_AGE_MS) >= now.at {
                 // It is told in whole seconds, and the end of the process before it may be of the same second.
                 let started = started.min(now.at).max(self.ended(&it.name));
-                let place = self.kept.partition_point(|mark| mark.at <= started);
-                self.kept.insert(place, Mark::new(started, format!("{} started", it.name)));
+                let place = self.told.marks.partition_point(|mark| mark.at <= started);
+                self.told.marks.insert(place, Mark::new(started, format!("{} started", it.name)));
             }
         }
         self.started.retain(|name, _| now.instances.iter().any(|it| it.name == *name));
     }
 
-    /// When an instance was told to be down last; 0 if it was not.
+    /// When the process of an instance was told to have ended last; 0 if that was not told.
     fn ended(&self, name: &str) -> u64 {
         let is_down = format!("{name} is {}", State::Down.words());
-        self.kept.iter().rfind(|mark| mark.what == is_down).map_or(0, |mark| mark.at)
+        self.told.marks.iter().rfind(|mark| mark.what == is_down).map_or(self.ended, |mark| mark.at)
     }
 
     /// They get stuck one after the other: told are the first, and whenever they are ten times as many.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::collector::{Collector, Seen, Titles};
+use crate::diary::Diary;
 use crate::limits::{EVERY_MS, MAX_LISTENERS, MAX_POINTS};
 use crate::snapshot::{History, Point, Snapshot};
 
@@ -58,13 +59,16 @@ const TOLERANCE_MS: u64 = 200;
 const INTEREST_MS: u64 = 3 * EVERY_MS;
 
 impl Watch {
-    /// Begins to look.
+    /// Begins to look; with a diary, it goes on from what stands there.
     ///
     /// # Errors
     /// If the system has no thread to give.
-    pub fn start(about: About, mut source: impl Source) -> std::io::Result<(Self, Watching)> {
+    pub fn start(about: About, mut source: impl Source, mut diary: Option<Diary>) -> std::io::Result<(Self, Watching)> {
         let mut collector = Collector::new(about);
         let watch = Self::of(collector.blank(now()));
+        if let Some(diary) = &diary {
+            watch.resume(diary, &mut collector);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
         let told = watch.clone();
@@ -77,7 +81,10 @@ impl Watch {
                     () = source.news() => {}
                 }
                 let seen = source.look(told.is_watched()).await;
-                told.tell(collector.look(now(), seen));
+                let point = told.tell(collector.look(now(), seen));
+                if let Some(diary) = &mut diary {
+                    diary.write(point, || told.history().points, collector.told().clone());
+                }
             }
         };
         std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
@@ -102,15 +109,24 @@ impl Watch {
         }))
     }
 
-    /// Tells everybody.
-    pub(crate) fn tell(&self, snapshot: Snapshot) {
+    fn resume(&self, diary: &Diary, collector: &mut Collector) {
+        let now = now();
+        let before = diary.read(now);
+        if let Some(last) = before.points.last() {
+            collector.resume(before.marks, (last.at + EVERY_MS).min(now));
+        }
+        self.0.points.lock().extend(before.points);
+    }
+
+    /// Tells everybody, and gives the point that this adds to the history.
+    pub(crate) fn tell(&self, snapshot: Snapshot) -> Option<Point> {
         let mut points = self.0.points.lock();
         // A look out of turn adds none: points are a second apart.
-        if points.back().is_none_or(|last| last.at + EVERY_MS - TOLERANCE_MS <= snapshot.at) {
-            keep(&mut points, &snapshot);
-        }
+        let is_due = points.back().is_none_or(|last| last.at + EVERY_MS - TOLERANCE_MS <= snapshot.at);
+        let point = is_due.then(|| keep(&mut points, &snapshot));
         drop(points);
         self.0.latest.send_replace(Arc::new(snapshot));
+        point
     }
 
     /// What is known now.
@@ -144,11 +160,13 @@ impl Watch {
     }
 }
 
-fn keep(points: &mut VecDeque<Point>, snapshot: &Snapshot) {
+fn keep(points: &mut VecDeque<Point>, snapshot: &Snapshot) -> Point {
     if points.len() >= MAX_POINTS {
         points.pop_front();
     }
-    points.push_back(Point::of(snapshot));
+    let point = Point::of(snapshot);
+    points.push_back(point);
+    point
 }
 
 /// The time, in milliseconds since 1970.

@@ -84,7 +84,7 @@ impl Page {
         let (told, components) = channel::channel(vec![]);
         let about = About { chaos, trace_url: trace_url_of_environment()?, ..dashboard::about("settle up") };
         let everybody = Everybody { told: components.clone(), known: vec![], looks: 0 };
-        let (watch, watching) = dashboard::of_process(about, everybody)?;
+        let (watch, watching) = dashboard::of_process(about, everybody, Some(&data))?;
         let routes = routes(&watch, Ways { gateway, components, data });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {

@@ -373,6 +373,33 @@ fn a_process_is_not_said_to_start_before_the_one_that_it_replaces_is_down() {
 }
 
 #[test]
+fn what_was_told_before_a_crash_goes_on_behind_it() {
+    let says = |started: u64, trips: u64| {
+        let text = format!(
+            "settle_breaker_open{{service=\"stock\"}} 0\nsettle_breaker_trips_total{{service=\"stock\"}} {trips}"
+        );
+        says("shop", started, &text)
+    };
+    let mut before = History { collector: Collector::new(Titles::default()), at: BEGIN + 500 };
+    for trips in [0, 2, 2] {
+        before.second(vec![says(1, trips)]);
+    }
+    let last = before.at;
+    let titles = Titles { title: "settle serve".to_owned(), ..Titles::default() };
+    let mut after = History { collector: Collector::new(titles), at: last + 4_000 };
+    after.collector.resume(before.collector.told().clone(), last + 1_000);
+    // It began in the second in which the other ended, and tells that second in whole.
+    let first = after.second(vec![says(last / 1_000 + 1, 0)]);
+    let expected = ["stock: breaker opened 2 times, now closed", "settle serve ended", "shop started"];
+    assert_eq!(whats(&first), expected);
+    assert_eq!(first.marks[1].at, last + 1_000);
+    assert!(first.marks.is_sorted_by_key(|mark| mark.at), "{:?}", first.marks);
+    // What is counted by topic is counted on.
+    let next = after.second(vec![says(last / 1_000 + 1, 1)]);
+    assert_eq!(whats(&next).last(), Some(&"stock: breaker opened 3 times, now closed"));
+}
+
+#[test]
 fn a_replica_that_is_promoted_is_news() {
     let is = |role: &str| vec![Seen { role: Some(role.to_owned()), ..Seen::new("redis-2", Kind::Redis, State::Up) }];
     let mut history = History::new();
