@@ -192,6 +192,16 @@ impl Server {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// Stops it where it stands, until it is thawed.
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Starts it again, with the same folder, port and arguments. It must have ended.
     #[must_use]
     pub fn restart(mut self) -> Self {

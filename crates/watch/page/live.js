@@ -3,12 +3,13 @@
 import { lasting } from "./dom.js";
 
 const KEPT = 600;
-/** Longer than this without a word means that nobody is there. Milliseconds. */
-const SILENCE = 4000;
+/** Longer than this without a word: nobody knows how it goes; and nobody is there. Milliseconds. A server that is well speaks every second. */
+const SILENCE = { lost: 1800, gone: 4000 };
 const AGAIN = 1000;
 
 /** `marks`: what happened, as any server of the last ten minutes told it, and what only this page can know. */
 export const live = { snapshot: null, points: [], marks: [], lastWord: 0, lost: false };
+let gone = false;
 
 const listeners = new Set();
 
@@ -70,8 +71,8 @@ function connect() {
     const before = live.snapshot;
     live.snapshot = snapshot;
     live.lastWord = Date.now();
-    mark(live.lost && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${lasting(snapshot.at - before.at)}` }] : snapshot.marks);
-    live.lost = false;
+    mark(gone && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${lasting(snapshot.at - before.at)}` }] : snapshot.marks);
+    live.lost = gone = false;
     const last = live.points.at(-1);
     if (!last || snapshot.at > last.at) add([point(snapshot)]);
     tell();
@@ -81,8 +82,8 @@ function connect() {
 
 function lose() {
   source?.close();
-  if (!live.lost && live.snapshot) mark([{ at: live.snapshot.at, what: "no word from the server from here on" }]);
-  live.lost = true;
+  if (!gone && live.snapshot) mark([{ at: live.snapshot.at, what: "no word from the server from here on" }]);
+  live.lost = gone = true;
   tell();
   clearTimeout(timer);
   timer = setTimeout(connect, AGAIN);
@@ -91,12 +92,17 @@ function lose() {
 /** Begins to listen, and begins again whenever the server has gone. */
 export function start() {
   connect();
+  // Frozen, it neither speaks nor closes the connection.
   setInterval(() => {
-    const silent = live.lastWord && Date.now() - live.lastWord > SILENCE;
-    // Frozen, it neither speaks nor closes the connection.
-    if (silent && !live.lost) lose();
-    else if (live.lost) tell();
-  }, 1000);
+    const silence = live.lastWord ? Date.now() - live.lastWord : 0;
+    if (silence > SILENCE.gone && !gone) {
+      lose();
+    } else if (silence > SILENCE.lost && !live.lost) {
+      live.lost = true;
+      tell();
+    }
+  }, 100);
+  setInterval(() => live.lost && tell(), 1000);
   // A laptop that wakes up does not wait for the timer.
   addEventListener("online", connect);
 }
