@@ -15,6 +15,8 @@ use super::{Settings, Statistics};
 
 /// How long the first of them waits for others.
 const GATHER: Duration = Duration::from_millis(200);
+/// How often it looks for others meanwhile. Were it woken by each of them, the waking would cost more than the making.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a back end may take for a batch.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a back end that failed is left alone: at first, and at most. Meanwhile the queue fills, and what does not fit is dropped.
@@ -89,12 +91,17 @@ impl Line {
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
             let until = Instant::now() + GATHER;
-            while batch.len() < MAX_SPANS_TOGETHER {
-                let room = MAX_SPANS_TOGETHER - batch.len();
+            loop {
+                while batch.len() < MAX_SPANS_TOGETHER
+                    && let Ok(span) = spans.try_recv()
+                {
+                    batch.push(span);
+                }
+                if batch.len() >= MAX_SPANS_TOGETHER || Instant::now() >= until {
+                    break;
+                }
                 tokio::select! {
-                    biased;
-                    many = spans.recv_many(&mut batch, room) => if many == 0 { break },
-                    () = tokio::time::sleep_until(until) => break,
+                    () = tokio::time::sleep(LOOK) => {}
                     _ = stopping.wait_for(|stop| *stop) => break,
                 }
             }
