@@ -153,6 +153,29 @@ fn a_shop_that_is_kept_comes_back_from_kills_and_crashes_and_ends_when_it_is_tol
 }
 
 #[test]
+fn a_shop_that_had_served_is_started_again_at_once_however_often_it_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _keeper = kept(&data, &free_port());
+    let pid_of = |state: &Value| i32::try_from(state["components"][0]["pid"].as_u64().unwrap()).unwrap();
+    let mut served = pid_of(&until_ready(&data.join("serve.json")));
+    // Pauses that doubled every time would be of six seconds in the end.
+    for time in 0..7 {
+        // What had served for less than a second may be broken, and is given a longer pause.
+        std::thread::sleep(Duration::from_millis(1_200));
+        let killed = rustix::process::Pid::from_raw(served).unwrap();
+        rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+        let since = Instant::now();
+        while pid_of(&until_ready(&data.join("serve.json"))) == served {
+            assert!(since.elapsed() < Duration::from_secs(30), "it is not started again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(since.elapsed() < Duration::from_secs(3), "the {time}th took {:?}", since.elapsed());
+        served = pid_of(&until_ready(&data.join("serve.json")));
+    }
+}
+
+#[test]
 fn a_shop_that_cannot_be_served_is_not_started_again_and_one_whose_keeper_is_killed_goes_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let (data, port) = (folder.path().join("data"), free_port());
