@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::{join, join_all};
+use shop::faults::tell_before_crash;
 use shop::guard::{Door, Peer};
 use shop::vitals::{Ailment, Vitals};
 use watch::figures::Figures;
@@ -28,6 +29,14 @@ pub(crate) fn about(title: impl Into<String>) -> About {
 pub(crate) fn of_process(about: About, source: impl Source, data: Option<&Path>) -> anyhow::Result<(Watch, Watching)> {
     let diary = data.map(|data| Diary::at(data.join(DIARY)));
     Watch::start(about, source, diary).context("cannot start the thread that watches")
+}
+
+/// Has the diary in a data folder say which fault ended this process, if one does.
+pub(crate) fn note_crashes(data: &Path) {
+    let diary = data.join(DIARY);
+    tell_before_crash(move |service, point| {
+        Diary::note_end(&diary, &format!("{service} {}", point.to_string().replace('_', " ")));
+    });
 }
 
 /// Begins to watch an order instance that listens at this port, and whom its configuration names.

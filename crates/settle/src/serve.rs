@@ -170,6 +170,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
     let admin = bind_admin(&args.data)?;
+    dashboard::note_crashes(&args.data);
     let (watch, watching) = dashboard::of_process(
         About { chaos: args.chaos, production: args.production, trace_url, ..dashboard::about("settle serve") },
         Own::new("shop", Kind::Shop, Arc::new(shop.clone())),

@@ -112,7 +112,7 @@ fn a_running_shop_shows_itself_second_by_second() {
         (&"settle serve".into(), &true.into(), &"shop".into())
     );
     let members: Vec<&String> = snapshot.as_object().unwrap().keys().collect();
-    assert_eq!(members.len(), 27, "{members:?}");
+    assert_eq!(members.len(), 28, "{members:?}");
     assert_eq!(snapshot["stores"].as_array().unwrap().len(), 3);
     let late = Events::listen(&server.address).next();
     assert!(late.2["points"].as_array().unwrap().len() >= 4, "whoever comes late is told of before: {}", late.2);
@@ -144,6 +144,25 @@ fn whoever_opens_the_page_behind_a_kill_sees_what_was_before_it() {
         let told: Vec<&str> =
             now["marks"].as_array().unwrap().iter().map(|mark| mark["what"].as_str().unwrap()).collect();
         told.ends_with(&["settle serve ended", "shop started"])
+    });
+}
+
+#[test]
+fn a_fault_that_ended_the_process_is_told_behind_it() {
+    let folder = Folder::new();
+    let mut server = folder.serve(&["--chaos", "--protocol", "2pc"]);
+    server.seed();
+    // With a second in it, so that there is something to go on from.
+    Events::listen(&server.address).until("it is up", Instant::now(), |now| now["instances"][0]["state"] == "up");
+    server.must("/stock/fault/set?point=after_prepare&action=crash");
+    // Nobody is left to answer it.
+    let mut checkout = TcpStream::connect(&server.address).unwrap();
+    write!(checkout, "POST /orders/checkout/0 HTTP/1.1\r\nHost: {}\r\n\r\n", server.address).unwrap();
+    server.wait();
+    let server = folder.serve(&[]);
+    Events::listen(&server.address).until("what ended it is told", Instant::now(), |now| {
+        let told = now["marks"].to_string();
+        told.contains("settle serve ended by an injected fault: stock after prepare") && told.contains("shop started")
     });
 }
 

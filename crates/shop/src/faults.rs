@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -163,6 +163,8 @@ pub struct Faults {
     enabled: bool,
     armed: AtomicBool,
     rules: Mutex<BTreeMap<Point, Rule>>,
+    /// How often what struck where.
+    struck: Mutex<BTreeMap<(Point, &'static str), u64>>,
     chance: Mutex<Chance>,
 }
 
@@ -189,7 +191,7 @@ impl Faults {
     /// No faults; whether any may be set.
     pub fn new(enabled: bool) -> Self {
         let chance = Mutex::new(Chance::somewhere());
-        Self { enabled, armed: AtomicBool::new(false), rules: Mutex::default(), chance }
+        Self { enabled, armed: AtomicBool::new(false), rules: Mutex::default(), struck: Mutex::default(), chance }
     }
 
     /// Whether faults may be set.
@@ -248,12 +250,33 @@ impl Faults {
                 rules.remove(&point);
             }
         }
+        *self.struck.lock().entry((point, fault.action())).or_default() += 1;
         Some(fault)
+    }
+
+    /// How often what struck where, ever: point, action, times.
+    pub fn struck(&self) -> Vec<(Point, &'static str, u64)> {
+        self.struck.lock().iter().map(|((point, action), times)| (*point, *action, *times)).collect()
     }
 }
 
-/// Ends the process as `kill -9` would: nothing is flushed, closed or said.
-pub fn crash() -> ! {
+/// Who is told where a fault is about to end the process: a service, and a point there.
+type LastWords = Box<dyn Fn(&str, Point) + Send + Sync>;
+
+static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
+
+/// Has somebody told before a fault ends this process. Only the first call has an effect. Whoever is told must not wait for anything.
+pub fn tell_before_crash(told: impl Fn(&str, Point) + Send + Sync + 'static) {
+    _ = LAST_WORDS.set(Box::new(told));
+}
+
+/// Ends the process as `kill -9` would, once it is said that a fault did it: nothing is flushed or closed.
+pub fn crash(service: &str, moment: Moment, verb: Verb) -> ! {
+    let point = Point { moment, verb };
+    tracing::warn!(service, %point, "an injected fault ends this process");
+    if let Some(tell) = LAST_WORDS.get() {
+        tell(service, point);
+    }
     let itself = rustix::process::getpid();
     _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
     std::process::abort()

@@ -172,6 +172,7 @@ pub struct Metrics {
     breaker_open: Family<Labels, Gauge>,
     breaker_trips: Family<Labels, Counter>,
     faults_set: Family<Labels, Gauge>,
+    faults_struck: Family<Labels, Told>,
 
     leader: Gauge,
     epoch: Gauge,
@@ -326,6 +327,12 @@ impl Default for Metrics {
                 "faults_active",
                 &["service", "point", "action"],
                 "1 where a fault is set that does this (crash, delay, error, error_after), 0 where not; nothing without `--chaos`"
+            ),
+            faults_struck: add!(
+                Family::default(),
+                "faults_struck",
+                &["service", "point", "action"],
+                "Times that an injected fault struck; one that crashes the process is not counted any more"
             ),
             leader: add!(Gauge::default(), "leader", &[], "Whether this instance looks after the log on behalf of all"),
             epoch: add!(Gauge::default(), "epoch", &[], "The epoch under which this instance appends to the log"),
@@ -541,6 +548,10 @@ impl Metrics {
     pub fn faults(&self, service: &Name, faults: &Faults) {
         if !faults.enabled() {
             return;
+        }
+        for (point, action, times) in faults.struck() {
+            let of = labels([("service", service.as_str()), ("point", &point.to_string()), ("action", action)]);
+            self.faults_struck.get_or_create(&of).tell(times);
         }
         let rules = faults.rules();
         for point in Point::all().map(|point| point.to_string()) {

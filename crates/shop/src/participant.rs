@@ -44,7 +44,7 @@ impl<S: LedgerStore + Clone> LedgerParticipant<S> {
             let failed = Reply::Unknown(Unknown::Failed);
             match faults.strike(Moment::After, verb) {
                 None => done(if fails_afterwards { failed } else { reply }),
-                Some(Fault::Crash) => crash(),
+                Some(Fault::Crash) => crash(name.as_str(), Moment::After, verb),
                 Some(Fault::Delay { ms }) => later(ms, move || done(if fails_afterwards { failed } else { reply })),
                 Some(Fault::Error | Fault::ErrorAfterwards) => done(failed),
             }
@@ -56,7 +56,7 @@ impl<S: LedgerStore + Clone> Participant for LedgerParticipant<S> {
     fn handle(&self, command: Command, done: Done<Reply>) {
         match self.faults.strike(Moment::Before, command.verb) {
             None => self.work(command, false, done),
-            Some(Fault::Crash) => crash(),
+            Some(Fault::Crash) => crash(self.name.as_str(), Moment::Before, command.verb),
             Some(Fault::Delay { ms }) => {
                 let service = self.clone();
                 later(ms, move || service.work(command, false, done));

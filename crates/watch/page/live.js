@@ -69,6 +69,8 @@ function connect() {
   source.addEventListener("snapshot", (event) => {
     const snapshot = JSON.parse(event.data);
     const before = live.snapshot;
+    // Of a server that is back the first word may be its last one from before.
+    if (gone && before && snapshot.at === before.at) return;
     live.snapshot = snapshot;
     live.lastWord = Date.now();
     mark(gone && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${lasting(snapshot.at - before.at)}` }] : snapshot.marks);

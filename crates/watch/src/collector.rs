@@ -9,7 +9,7 @@ use crate::marks::{Marks, Told};
 use crate::percentiles::percentile;
 use crate::snapshot::{
     Audit, Breaker, Definition, Fault, Instance, Kind, Latency, Level, Operators, Rates, Service, Snapshot, State,
-    Store, Verdict,
+    Store, Struck, Verdict,
 };
 use crate::verdict::verdict;
 
@@ -89,9 +89,17 @@ impl Collector {
         Self { titles, ..Self::default() }
     }
 
-    /// Goes on from what was told by a process before this one, which was seen at this time for the last time.
-    pub(crate) fn resume(&mut self, told: Told, ended: u64) {
-        self.marks.resume(told, &self.titles.title, ended);
+    /// Goes on from what was told by a process before this one, which was seen at this time for the last time. `why`: the fault that ended it, if
+    /// one did.
+    pub(crate) fn resume(&mut self, told: Told, ended: u64, why: Option<&str>) {
+        let why = why.map(|why| format!(" by an injected fault: {why}")).unwrap_or_default();
+        self.marks.resume(told, ended, format!("{} ended{why}", self.titles.title));
+    }
+
+    /// This process stood still, from this time on, for so many milliseconds: nobody looked.
+    pub(crate) fn stood_still(&mut self, since: u64, ms: u64) {
+        let seconds = (ms + 500) / 1_000;
+        self.marks.tell(since, format!("{} stood still for {seconds} s", self.titles.title));
     }
 
     /// What was told of what happened.
@@ -106,13 +114,13 @@ impl Collector {
         let verdict = Verdict { level: Level::Warning, text: "Nothing was seen yet".to_owned() };
         let (rates, latency_ms) = (Rates::default(), Latency::default());
         let [in_flight, queued, unsettled, in_doubt, dead_letters, violations, repairs] = [0; 7];
-        let (definitions, breakers, services, faults) = (vec![], vec![], vec![], vec![]);
+        let (definitions, breakers, services, faults, struck) = (vec![], vec![], vec![], vec![], vec![]);
         let (instances, stores, marks) = (vec![], vec![], vec![]);
         let (audit, leader, stuck) = (None, None, None);
         #[rustfmt::skip]
         let snapshot = Snapshot {
             at, title, version, verdict, audit, rates, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
-            violations, repairs, breakers, services, faults, leader, instances, stores, marks, operators, chaos, production,
+            violations, repairs, breakers, services, faults, struck, leader, instances, stores, marks, operators, chaos, production,
             trace_url,
         };
         snapshot
@@ -307,6 +315,14 @@ impl Collector {
         // Each instance of a service says the same.
         let set: BTreeSet<&Fault> = self.up(&now.instances).flat_map(|(_, figures)| &figures.faults).collect();
         now.faults = set.into_iter().take(MAX_WORDS).cloned().collect();
+        let mut struck: BTreeMap<&Fault, f64> = BTreeMap::new();
+        for (counter, times) in self.known.values().flat_map(|it| it.counters.totals()) {
+            if let Counter::Struck(fault) = counter {
+                *struck.entry(fault).or_default() += times;
+            }
+        }
+        let told = |(fault, times): (&Fault, f64)| Struck { fault: fault.clone(), times: times as u64 };
+        now.struck = struck.into_iter().take(MAX_WORDS).map(told).collect();
     }
 
     fn stores(&self, now: &mut Snapshot) {

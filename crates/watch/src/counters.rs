@@ -48,6 +48,11 @@ impl Counters {
         self.kept.back().and_then(|(_, counts)| counts.get(counter)).copied().unwrap_or_default()
     }
 
+    /// Everything that was counted, in all.
+    pub fn totals(&self) -> impl Iterator<Item = (&Counter, f64)> {
+        self.kept.back().into_iter().flat_map(|(_, counts)| counts).map(|(counter, count)| (counter, *count))
+    }
+
     /// What came in the last `window` milliseconds, if it was read lately.
     pub fn lately(&self, now: u64, window: u64) -> Option<Rise<'_>> {
         let (at, newest) = self.kept.back().filter(|(at, _)| now <= at + FIGURES_AGE_MS)?;

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! {"point":{"at":1763750000000,"committed":812.4,…}}      one a second
+//! {"ended":"stock after_prepare"}                        where a fault ended the process, if one did
 //! {"marks":{"marks":[{"at":…,"what":"order-1 is down",…}],"times":{}}}      all of them, whenever they changed
 //! ```
 //!
 //! Lines are appended and never flushed to disk: the file is for people, and outlives the process, not a power cut. Its last line may be torn.
 //! Whatever cannot be read is passed over. A file that grew long is written anew, with what still counts.
 
-use std::fs::{File, OpenOptions, rename};
+use std::fs::{File, OpenOptions, remove_file, rename};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,8 @@ use crate::snapshot::Point;
 enum Line {
     Point(Point),
     Marks(Told),
+    /// Where a fault was about to end the process.
+    Ended(String),
 }
 
 /// What stood in the file, as far as it still counts.
@@ -33,6 +36,8 @@ pub(crate) struct Remembered {
     /// The oldest first.
     pub(crate) points: Vec<Point>,
     pub(crate) marks: Told,
+    /// The fault that ended the process, if one did.
+    pub(crate) ended: Option<String>,
 }
 
 /// The file.
@@ -74,11 +79,13 @@ impl Diary {
         for line in text.split(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
                 Ok(Line::Point(point)) if counts(point.at, now) => {
+                    found.ended = None;
                     if found.points.last().is_none_or(|last| last.at < point.at) {
                         found.points.push(point);
                     }
                 }
                 Ok(Line::Marks(marks)) => found.marks = marks,
+                Ok(Line::Ended(why)) => found.ended = Some(why),
                 Ok(Line::Point(_)) | Err(_) => {}
             }
         }
@@ -86,6 +93,14 @@ impl Diary {
         found.points.drain(..surplus);
         found.marks.keep(|mark| mark.since <= mark.at && counts(mark.at, now));
         found
+    }
+
+    /// Notes, from whatever thread, that a fault at this place is about to end the process.
+    pub fn note_end(path: &Path, why: &str) {
+        if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
+            // Nobody is left to hear that it failed.
+            _ = file.write_all(line(&Line::Ended(why.to_owned())).as_bytes());
+        }
     }
 
     /// Writes what is new. `all`: every point that counts, this one included.
@@ -106,7 +121,9 @@ impl Diary {
     /// Written aside and renamed: a crash meanwhile leaves the one before.
     fn anew(&mut self, points: &[Point], marks: String) -> io::Result<()> {
         let aside = self.path.with_extension("tmp");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        // One that was left behind unfinished, if any: what is there is appended to, also by whoever notes the end.
+        _ = remove_file(&aside);
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&aside)?;
         let mut open = Open { file, bytes: 0, marks: String::new() };
         let points: String = points.iter().map(|point| line(&Line::Point(*point))).collect();
         open.add(&points)?;
@@ -180,7 +197,7 @@ mod tests {
         let points: Vec<Point> = (1..=4).rev().map(|second| point(NOW - second * 1_000)).collect();
         write(&mut Diary::at(&path), &points, &told(&["order-1 is down"]));
         let read = Diary::at(&path).read(NOW);
-        assert_eq!(read, Remembered { points: points.clone(), marks: told(&["order-1 is down"]) });
+        assert_eq!(read, Remembered { points: points.clone(), marks: told(&["order-1 is down"]), ended: None });
         assert_eq!(Diary::at(&path).read(NOW - 2_000).points, points[..3], "of another clock");
         assert_eq!(Diary::at(&path).read(NOW + 598_000).points, points[2..]);
         assert_eq!(Diary::at(&path).read(NOW + 700_000), Remembered::default(), "too old");
@@ -203,6 +220,22 @@ mod tests {
             fs::write(&path, [nonsense, b"\n", &whole].concat()).unwrap();
             assert_eq!(Diary::at(&path).read(NOW).points, points);
         }
+    }
+
+    #[test]
+    fn a_fault_that_ended_the_process_is_told_until_another_has_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watch.jsonl");
+        Diary::note_end(&path, "stock before_prepare");
+        assert!(!path.exists(), "nothing was seen: nothing is told");
+        let points = [point(NOW - 3_000), point(NOW - 2_000), point(NOW - 1_000)];
+        let mut diary = Diary::at(&path);
+        write(&mut diary, &points[..2], &told(&["a"]));
+        Diary::note_end(&path, "stock before_prepare");
+        assert_eq!(Diary::at(&path).read(NOW).ended.as_deref(), Some("stock before_prepare"));
+        diary.write(Some(points[2]), || points.to_vec(), told(&["a"]));
+        let read = Diary::at(&path).read(NOW);
+        assert_eq!((read.points.len(), read.ended), (3, None));
     }
 
     #[test]
@@ -233,6 +266,6 @@ mod tests {
         write(&mut diary, &points[..1], &told(&[]));
         fs::create_dir(&gone).unwrap();
         diary.write(Some(points[1]), || points.to_vec(), told(&["b"]));
-        assert_eq!(diary.read(NOW), Remembered { points: points.to_vec(), marks: told(&["b"]) });
+        assert_eq!(diary.read(NOW), Remembered { points: points.to_vec(), marks: told(&["b"]), ended: None });
     }
 }

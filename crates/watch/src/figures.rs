@@ -9,7 +9,7 @@
 //! | `settle_store_…`                              | stores                                      |
 //! | `settle_breaker_…`, `settle_protocol…`        | breakers, definitions                       |
 //! | `settle_participant_…`                        | what services were asked, did not answer, and were asked again |
-//! | `settle_faults_active`                        | faults that are set                         |
+//! | `settle_faults_…`                             | faults that are set, and that struck        |
 //! | `settle_audit_…`                              | the continuous auditor's last word, of the leader |
 //! | `process_…`                                   | processor, memory, and whether it began anew |
 
@@ -65,6 +65,8 @@ pub enum Counter {
     Trips(String),
     /// Changes of a definition's protocol.
     Switches(String),
+    /// Times that an injected fault struck.
+    Struck(Fault),
     /// Batches of a store.
     Flushes(String),
     /// Commands of a store.
@@ -231,6 +233,12 @@ impl Figures {
                 let (point, action) = (sample.label("point"), sample.label("action"));
                 if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
                     self.faults.insert(Fault::new(of(), point.to_owned(), action.to_owned()));
+                }
+            }
+            "settle_faults_struck_total" => {
+                let (point, action) = (sample.label("point"), sample.label("action"));
+                if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
+                    self.add(Counter::Struck(Fault::new(of(), point.to_owned(), action.to_owned())), value);
                 }
             }
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),

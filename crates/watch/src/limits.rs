@@ -15,6 +15,8 @@ pub const MAX_WORD_BYTES: usize = 64;
 pub const EVERY_MS: u64 = 1_000;
 /// How long one may take to answer: less than [`EVERY_MS`], so that whoever does not answer is seen by the next look. Milliseconds.
 pub const PATIENCE_MS: u64 = 700;
+/// Whoever has not looked for so long stood still: two looks and the longest wait for an answer fit. Milliseconds.
+pub const STANDSTILL_MS: u64 = 2_900;
 /// Points kept: ten minutes of them.
 pub const MAX_POINTS: usize = 600;
 /// Marks kept.

@@ -12,8 +12,10 @@
 //! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
 //! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
+//! | how often faults struck                  | `a fault struck: payment before prepare: fails`; `a fault struck 20 times: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
-//! | whoever watched before came to its end   | `settle serve ended`         |
+//! | whoever watched before came to its end   | `settle serve ended`; `… ended by an injected fault: stock after prepare` |
+//! | whoever watches looked at nothing for long | `settle serve stood still for 6 s` |
 //!
 //! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out.
 //!
@@ -65,10 +67,15 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Goes on from what was told before, by the one of this title, whose end was at this time.
-    pub(crate) fn resume(&mut self, told: Told, title: &str, ended: u64) {
+    /// Goes on from what was told before, by one whose end was at this time, and is told in these words.
+    pub(crate) fn resume(&mut self, told: Told, ended: u64, words: String) {
         (self.told, self.ended) = (told, ended);
-        self.told.marks.push_back(Mark::new(ended, format!("{title} ended")));
+        self.told.marks.push_back(Mark::new(ended, words));
+    }
+
+    /// Tells something that no snapshot shows.
+    pub(crate) fn tell(&mut self, at: u64, what: String) {
+        self.told.marks.push_back(Mark::new(at, what));
     }
 
     /// What was told.
@@ -85,6 +92,7 @@ impl Marks {
             self.instances(before, now, &mut news);
             self.protocols(before, now);
             self.breakers(before, now);
+            self.struck(before, now);
         }
         self.stuck(before, now, &mut news);
         faults(before, now, &mut news);
@@ -154,6 +162,20 @@ impl Marks {
                 let state = if it.open { "open" } else { "closed" };
                 let often = |times| format!("{service}: breaker opened {} times, now {state}", digits(times));
                 self.repeat(now.at, format!("breaker of {service}"), opened, &once, often);
+            }
+        }
+    }
+
+    /// By how often they did: what is used up between two looks is seen, too.
+    fn struck(&mut self, before: &Snapshot, now: &Snapshot) {
+        for it in &now.struck {
+            let was = before.struck.iter().find(|was| was.fault == it.fault).map_or(0, |was| was.times);
+            let times = if heard_first(before, now) { 0 } else { it.times.saturating_sub(was) };
+            if times > 0 {
+                let words = &it.fault.words;
+                let once = format!("a fault struck: {words}");
+                let often = |times| format!("a fault struck {} times: {words}", digits(times));
+                self.repeat(now.at, format!("struck: {words}"), times, &[once], often);
             }
         }
     }

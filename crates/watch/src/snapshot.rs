@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// Faults that are set to be injected.
     pub faults: Vec<Fault>,
+    /// Faults that struck, ever, as far as was watched.
+    pub struck: Vec<Struck>,
     /// Who looks after the log on behalf of all.
     pub leader: Option<String>,
     /// The processes.
@@ -197,6 +199,15 @@ impl Fault {
         let words = format!("{service} {}{does}", point.replace('_', " "));
         Self { service, point, action, words }
     }
+}
+
+/// A fault that struck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Struck {
+    /// What it was.
+    pub fault: Fault,
+    /// How often.
+    pub times: u64,
 }
 
 /// A process.

@@ -20,6 +20,8 @@
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
 //! | good    | the same, without an auditor, or before its first word       | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
+//! What is bad is told without the warnings, save that nobody is served: these may say why.
+//!
 //! Behind the reasons stands what the audit says, unless it is one of them: `1 transaction is stuck · money and stock agree`, `… · not audited yet`.
 //!
 //! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
@@ -39,13 +41,19 @@ const SERVING: [(Kind, &str); 5] = [
 
 /// Judges a snapshot, whatever its own verdict says. `in_doubt_ms`: for how long there has been a transaction in doubt without a pause.
 pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
-    for (level, reasons) in [(Level::Bad, bad(snapshot)), (Level::Warning, warnings(snapshot, in_doubt_ms))] {
-        if let Some(mut text) = told(reasons) {
-            if let Some(books) = books(snapshot) {
-                text = format!("{text} · {books}");
-            }
-            return Verdict { level, text };
+    let mut reasons = bad(snapshot);
+    let effect = unserved(snapshot);
+    let level = if reasons.is_empty() && effect.is_none() { Level::Warning } else { Level::Bad };
+    // That nothing is served is an effect: behind it stands what may be its cause.
+    if level == Level::Warning || effect.is_some() {
+        reasons.extend(effect);
+        reasons.extend(warnings(snapshot, in_doubt_ms));
+    }
+    if let Some(mut text) = told(reasons) {
+        if let Some(books) = books(snapshot) {
+            text = format!("{text} · {books}");
         }
+        return Verdict { level, text };
     }
     let audited =
         if snapshot.audit.is_some_and(|audit| audit.complete) { "Money and stock agree" } else { "Not audited yet" };
@@ -103,14 +111,17 @@ fn bad(snapshot: &Snapshot) -> Vec<String> {
             reasons.push(format!("Nobody reaches the {service} database"));
         }
     }
+    reasons
+}
+
+fn unserved(snapshot: &Snapshot) -> Option<String> {
     let Rates { committed, refused, conflict, rolled_back, in_doubt, turned_away, .. } = snapshot.rates;
     let unserved = rolled_back + in_doubt + turned_away;
-    if unserved >= UNSERVED && committed + refused + conflict <= 0.0 {
+    (unserved >= UNSERVED && committed + refused + conflict <= 0.0).then(|| {
         let count =
             if unserved < 1.0 { "all".to_owned() } else { format!("{} a second", digits(unserved.round() as u64)) };
-        reasons.push(format!("No checkout is served: {count} are turned away or undone"));
-    }
-    reasons
+        format!("No checkout is served: {count} are turned away or undone")
+    })
 }
 
 fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
@@ -361,6 +372,18 @@ mod tests {
         let expected =
             "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more · money and stock agree";
         assert_eq!(judged(change, 0), (Level::Warning, expected.to_owned()));
+    }
+
+    #[test]
+    fn that_nobody_is_served_is_told_with_what_may_be_the_cause() {
+        let change = |it: &mut Snapshot| {
+            nobody_is_served(it);
+            of(it, Kind::Redis, State::Down);
+        };
+        let (level, text) = judged(change, 0);
+        let reasons: Vec<&str> = text.split(" · ").collect();
+        assert!(level == Level::Bad && reasons[0].starts_with("No checkout is served"), "{text}");
+        assert!(reasons[1].starts_with("redis-") && reasons[1].ends_with(" is down"), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::collector::{Collector, Seen, Titles};
 use crate::diary::Diary;
-use crate::limits::{EVERY_MS, MAX_LISTENERS, MAX_POINTS};
+use crate::limits::{EVERY_MS, MAX_LISTENERS, MAX_POINTS, STANDSTILL_MS};
 use crate::snapshot::{History, Point, Snapshot};
 
 /// What is told of the watched system, and does not change.
@@ -75,13 +75,21 @@ impl Watch {
         let looking = move || async move {
             let mut every = tokio::time::interval(Duration::from_millis(EVERY_MS));
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut looked = (now(), Instant::now());
             loop {
                 tokio::select! {
                     _ = every.tick() => {}
                     () = source.news() => {}
                 }
+                let silent = u64::try_from(looked.1.elapsed().as_millis()).unwrap_or(u64::MAX);
+                if silent > STANDSTILL_MS {
+                    collector.stood_still(looked.0, silent);
+                    // What was asked before, and answered meanwhile, would look as if it had not been: the others were there all the time.
+                    _ = source.look(told.is_watched()).await;
+                }
                 let seen = source.look(told.is_watched()).await;
-                let point = told.tell(collector.look(now(), seen));
+                looked = (now(), Instant::now());
+                let point = told.tell(collector.look(looked.0, seen));
                 if let Some(diary) = &mut diary {
                     diary.write(point, || told.history().points, collector.told().clone());
                 }
@@ -113,7 +121,7 @@ impl Watch {
         let now = now();
         let before = diary.read(now);
         if let Some(last) = before.points.last() {
-            collector.resume(before.marks, (last.at + EVERY_MS).min(now));
+            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_deref());
         }
         self.0.points.lock().extend(before.points);
     }

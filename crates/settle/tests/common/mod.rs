@@ -125,6 +125,11 @@ impl Server {
         assert_eq!(status, 200, "{path}: {body}");
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// One order, "0", of the only user, "0", for 10 in all; nothing else.
     pub(crate) fn seed(&self) {
         self.must("/stock/batch_init/1/100/5");

@@ -5,7 +5,7 @@ use orchestrator::{Observation, Observer, Outcome, TurnedAway};
 use protocol::{BranchId, BranchState, Refusal, Reply, TransactionId};
 
 use super::*;
-use crate::faults::{Fault, Rule};
+use crate::faults::{Fault, Moment, Rule};
 
 const BEGIN: &str = "<!-- METRICS BEGIN -->\n";
 const END: &str = "<!-- METRICS END -->";
@@ -103,6 +103,9 @@ fn full() -> Metrics {
     metrics.store("stock", &store);
     let faults = Faults::new(true);
     faults.set("before_commit".parse().unwrap(), Rule::always(Fault::Error, None));
+    for _ in 0..3 {
+        faults.strike(Moment::Before, Verb::Commit);
+    }
     metrics.faults(&service, &faults);
     metrics.broker("nats", true, &[("sent", 3)]);
     let definition = Name::literal("checkout");
@@ -182,6 +185,7 @@ fn figures_are_exported_as_they_are() {
         "settle_abort_percent{definition=\"checkout\"} 12",
         "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error\"} 1",
         "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error_after\"} 0",
+        "settle_faults_struck_total{service=\"stock\",point=\"before_commit\",action=\"error\"} 3",
         "settle_store_batch_commands_bucket{le=\"2.0\",service=\"stock\"} 1",
         "settle_store_batch_commands_bucket{le=\"4.0\",service=\"stock\"} 3",
         "settle_store_batch_commands_bucket{le=\"+Inf\",service=\"stock\"} 6",

@@ -387,7 +387,7 @@ fn what_was_told_before_a_crash_goes_on_behind_it() {
     let last = before.at;
     let titles = Titles { title: "settle serve".to_owned(), ..Titles::default() };
     let mut after = History { collector: Collector::new(titles), at: last + 4_000 };
-    after.collector.resume(before.collector.told().clone(), last + 1_000);
+    after.collector.resume(before.collector.told().clone(), last + 1_000, None);
     // It began in the second in which the other ended, and tells that second in whole.
     let first = after.second(vec![says(last / 1_000 + 1, 0)]);
     let expected = ["stock: breaker opened 2 times, now closed", "settle serve ended", "shop started"];
@@ -463,6 +463,37 @@ fn what_gets_stuck_and_is_settled_again_is_told_and_not_every_second() {
     // Nobody leads: nobody counts, and nothing is said to be settled.
     history.second(vec![says("shop", 1, "settle_leader 0\nsettle_transactions_stuck 0")]);
     assert_eq!(history.second(stuck(2)).marks.len(), 4);
+}
+
+#[test]
+fn a_fault_that_struck_and_was_used_up_between_two_looks_is_told_all_the_same() {
+    let is = |name: &str, times: u64| {
+        says(
+            name,
+            1,
+            &format!(
+                "settle_faults_struck_total{{service=\"stock\",point=\"before_abort\",action=\"error\"}} {times}\n"
+            ),
+        )
+    };
+    let mut history = History::new();
+    assert_eq!(whats(&history.second(vec![is("stock-1", 7), is("stock-2", 0)])), [""; 0], "of before");
+    let once = history.second(vec![is("stock-1", 7), is("stock-2", 1)]);
+    assert_eq!(whats(&once), ["a fault struck: stock before abort: fails"]);
+    let often = history.second(vec![is("stock-1", 17), is("stock-2", 10)]);
+    assert_eq!(whats(&often), ["a fault struck 20 times: stock before abort: fails"]);
+    assert_eq!((often.struck.len(), often.struck[0].times), (1, 27));
+}
+
+#[test]
+fn whoever_watches_and_stood_still_says_so() {
+    let mut history =
+        History { collector: Collector::new(Titles { title: "settle up".to_owned(), ..Titles::default() }), at: BEGIN };
+    let last = history.second(vec![committed("order-1", 1, 1)]).at;
+    history.collector.stood_still(last, 6_400);
+    history.at += 6_000;
+    let now = history.second(vec![committed("order-1", 1, 1)]);
+    assert_eq!(now.marks, [Mark::new(last, "settle up stood still for 6 s".to_owned())]);
 }
 
 #[test]
