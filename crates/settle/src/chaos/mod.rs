@@ -58,7 +58,7 @@ const BACK: Duration = Duration::from_secs(60);
 /// What `settle chaos` can be told.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Start a system first, in another terminal:\n  settle serve --restart --chaos      # one process\n  settle up --restart --chaos         # the distributed system\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json"
+    after_help = "Start a system first, in another terminal:\n  settle serve --restart --chaos      # one process\n  settle up --restart --chaos         # the distributed system\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json\n\nCAUTION: it replaces orders, items and users \"0\" to \"n-1\" (batch_init), and has its own load: run `settle load` before or after it, not beside it."
 )]
 pub(crate) struct ChaosArgs {
     /// The data folder of the `settle up`, or of the `settle serve --restart`, that is to be broken; settle-up or settle-data, whichever runs, unless told.

@@ -95,16 +95,13 @@ pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     if let Some(transaction) = story.transaction {
         let parts: Vec<String> = transaction.steps.iter().map(part).collect();
         let detail = format!("{} of {}", protocol_of(transaction), parts.join(", "));
-        let staged = story.tell(What::Staged, Some(born), born);
-        staged.by = record.owner.map(|owner| owner.to_string());
-        staged.detail = Some(detail);
+        story.tell(What::Staged, Some(born), born).detail = Some(detail);
     }
     match &record.decided {
         Some((decision, at)) => {
             votes(&mut story, decision, *at);
             let decided = story.tell(What::Decided, Some(*at), *at);
             decided.detail = Some(if decision.is_commit() { "commit" } else { "abort" }.to_owned());
-            decided.by = record.owner.map(|owner| owner.to_string());
         }
         None => sendings(&mut story, &view.sendings, born, What::Agreed),
     }
@@ -117,7 +114,8 @@ pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     match (&record.decided, record.finished) {
         (Some((decision, _)), Some(at)) => {
             acknowledgements(&mut story, decision, &record.resolutions, at);
-            story.tell(What::Finished, Some(at), at);
+            // Who staged and decided it the log does not keep: its owner is whoever took it over last.
+            story.tell(What::Finished, Some(at), at).by = record.owner.map(|owner| owner.to_string());
         }
         // What is going on now stands behind everything that was.
         (Some(_), None) => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Acknowledged),
@@ -316,7 +314,7 @@ mod tests {
         let entry = Entry { number: 1, note: note.clone(), outcome: Some("sent_again".into()) };
         let other = Note { transaction: TransactionId::new(Timestamp(2), [1; 16]), ..note };
         let trail = [entry, Entry { number: 2, note: other, outcome: None }];
-        let before = ["1000 staged order-2", "agreed stock", "agreed payment", "1010 decided order-2"];
+        let before = ["1000 staged", "agreed stock", "agreed payment", "1010 decided"];
         let stuck = [&before[..], &["1500 dead_letter payment #20", "1600 retried ann"]].concat();
         let now = [&stuck[..], &["acknowledged stock #1", "waiting payment #23"]].concat();
         assert_eq!(told(&view, &trail), now);
@@ -326,7 +324,7 @@ mod tests {
         let (operator, reason) = ("ann".into(), "ticket 4711".into());
         view.record.resolutions.push(Resolution { step: 1, operator, reason, at: Timestamp(1_700) });
         view.record.finished = Some(Timestamp(1_700));
-        let end = ["1700 resolved payment ann", "acknowledged stock", "1700 finished"];
+        let end = ["1700 resolved payment ann", "acknowledged stock", "1700 finished order-2"];
         assert_eq!(told(&view, &trail), [&stuck[..], &end[..]].concat());
     }
 
@@ -377,14 +375,14 @@ mod tests {
         let details = |view: &TransactionView| -> Vec<String> {
             tell(view, &[]).into_iter().filter_map(|it| Some(format!("{}: {}", it.service?, it.detail?))).collect()
         };
-        let begin = ["1000 staged order-2", "refused stock", "1010 decided order-2"];
+        let begin = ["1000 staged", "refused stock", "1010 decided"];
         let saga = refused(Protocol::Saga);
         // Who refused did nothing that had to be undone: a saga does not ask.
-        assert_eq!(told(&saga, &[]), [&begin[..], &["acknowledged payment", "1020 finished"]].concat());
+        assert_eq!(told(&saga, &[]), [&begin[..], &["acknowledged payment", "1020 finished order-2"]].concat());
         let undone = "payment: compensate: if it had done its part, that is undone";
         assert_eq!(details(&saga), ["stock: not enough of item 7", undone]);
         let two_phase = refused(Protocol::TwoPhase);
-        let end = ["acknowledged stock", "acknowledged payment", "1020 finished"];
+        let end = ["acknowledged stock", "acknowledged payment", "1020 finished order-2"];
         assert_eq!(told(&two_phase, &[]), [&begin[..], &end].concat());
         let fates = ["stock: abort: it held nothing", "payment: abort: if it held anything, that is released"];
         assert_eq!(details(&two_phase), [&["stock: not enough of item 7"], &fates[..]].concat());
@@ -408,6 +406,6 @@ mod tests {
         let sending =
             |step, settled| Sending { step, verb: Verb::Prepare, attempts: 1, next: None, settled, failure: None };
         view.sendings = vec![sending(0, true), sending(1, false)];
-        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock #1", "waiting payment #1"]);
+        assert_eq!(told(&view, &[]), ["1000 staged", "agreed stock #1", "waiting payment #1"]);
     }
 }
