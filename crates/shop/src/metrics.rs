@@ -1,6 +1,7 @@
 //! What a process counts, in the text format of OpenMetrics. [`Metrics::known`] lists it, docs/metrics.md explains it, and a test holds the
 //! one against the other. Labels are words known when the program is written: no id ever is one.
 
+mod classic;
 mod exemplars;
 mod figures;
 mod observed;
@@ -27,8 +28,8 @@ use crate::faults::{Fault, Faults, Point};
 
 pub use figures::Known;
 
+pub use classic::classic;
 use exemplars::Exemplars;
-pub use exemplars::without_exemplars;
 use figures::{Cached, Distribution, OfLeader, Register, Told};
 use observed::protocol_word;
 use process::Process;
@@ -589,7 +590,7 @@ impl Metrics {
         self.audit_ended.know_no_longer();
     }
 
-    /// Everything, as Prometheus reads it, with exemplars: see [`without_exemplars`].
+    /// Everything, as Prometheus reads it, with exemplars: see [`classic`] for the older format.
     pub fn text(&self) -> String {
         self.process.look();
         let [exported, dropped, failures] = telemetry::traces::figures();

@@ -74,6 +74,16 @@ impl Description {
         )
     }
 
+    /// 200, in one of the text formats of Prometheus.
+    pub(crate) fn figures(self) -> Self {
+        let text = || json!({ "type": "string" });
+        self.answer(
+            200,
+            "As Prometheus reads it; as OpenMetrics, with exemplars, for whoever accepts that",
+            vec![(TEXT, text()), ("application/openmetrics-text", text())],
+        )
+    }
+
     /// An answer of this status and type that is no failure in problem details.
     pub(crate) fn also(self, status: u16, says: &str, kind: &'static str, schema: Value) -> Self {
         self.answer(status, says, vec![(kind, schema)])

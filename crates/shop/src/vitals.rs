@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
-use crate::metrics::without_exemplars;
+use crate::metrics::classic;
 use crate::openapi::{Api, Description, schema};
 use crate::problem::{Problem, in_problem_details};
 
@@ -54,12 +54,7 @@ pub(crate) fn routes(vitals: Of) -> Api {
         "application/json",
         schema("Health"),
     );
-    let counts = Description::new("metrics", "What this process counts").also(
-        200,
-        "As Prometheus reads it",
-        "application/openmetrics-text",
-        json!({ "type": "string" }),
-    );
+    let counts = Description::new("metrics", "What this process counts").figures();
     Api::default().get("/health", health, says).get("/metrics", metrics, counts).with_state(vitals)
 }
 
@@ -99,16 +94,15 @@ async fn deep_health(State(vitals): State<Of>) -> Response {
 }
 
 async fn metrics(State(vitals): State<Of>, asked: HeaderMap) -> Response {
-    let mut text = vitals.figures().await;
-    // Whoever does not ask for OpenMetrics may read it as the older format, which has no exemplars.
+    let text = vitals.figures().await;
     let accepts = asked.get_all(header::ACCEPT).iter().filter_map(|accepts| accepts.to_str().ok());
-    if !accepts.into_iter().any(|accepts| accepts.contains("application/openmetrics-text")) {
-        text = without_exemplars(&text);
-    }
-    let mut response = text.into_response();
-    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
-    response
+    // Whoever does not ask for OpenMetrics may read it as the older format, and stumble.
+    let (kind, text) = if accepts.into_iter().any(|accepts| accepts.contains("application/openmetrics-text")) {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", classic(&text))
+    };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
 }
 
 async fn no_such_route(request: Request) -> Problem {

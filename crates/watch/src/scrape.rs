@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HOST;
+use hyper::header::{ACCEPT, HOST};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -168,6 +168,7 @@ impl Instance {
             }
         };
         let request = Request::get(format!("{}{path}", self.prefix)).header(HOST, address.as_str());
+        let request = request.header(ACCEPT, "application/openmetrics-text");
         let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
         let failed = |error: hyper::Error| format!("{address}: {error}");
         connection.ready().await.map_err(failed)?;

@@ -1,5 +1,7 @@
 //! Health, metrics, dead letters.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::http::Response;
@@ -32,7 +34,7 @@ fn every_service_has_metrics_and_they_count() {
     for target in ["/metrics", "/orders/metrics", "/stock/metrics", "/payment/metrics"] {
         let answer = client.get(target);
         assert_eq!(answer.status, 200);
-        assert!(answer.header("content-type").contains("text"), "{answer:?}");
+        assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"), "{answer:?}");
         for sample in [
             r#"settle_http_requests_total{route="/orders/checkout/",status="200"} 1"#,
             r#"settle_http_requests_total{route="/orders/checkout/",status="409"} 1"#,
@@ -45,6 +47,16 @@ fn every_service_has_metrics_and_they_count() {
         }
         assert!(!answer.body.contains(&order), "no id is a label");
     }
+    let newer = client.send("GET", "/metrics", &[("accept", "application/openmetrics-text; version=1.0.0")], "");
+    assert!(
+        newer.header("content-type").starts_with("application/openmetrics-text") && newer.body.ends_with("# EOF\n")
+    );
+    // Prometheus's own linter has nothing to say.
+    let mut linter = Command::new("promtool");
+    let mut linter = linter.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    linter.stdin.take().unwrap().write_all(client.get("/metrics").body.as_bytes()).unwrap();
+    let said = linter.wait_with_output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 #[test]

@@ -71,16 +71,6 @@ fn bound(line: &str, labels: &str) -> Option<f64> {
     bound.parse().ok()
 }
 
-/// The text for those who know of no exemplars.
-#[must_use]
-pub fn without_exemplars(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.split_once(" # {") {
-        Some((sample, _)) if !line.starts_with('#') => sample,
-        _ => line,
-    });
-    lines.flat_map(|line| [line, "\n"]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -118,7 +108,6 @@ mod tests {
                 "settle_x_seconds_bucket{le=\"+Inf\",a=\"b\"} 3 # {trace_id=\"04040404040404040404040404040404\"} 31 1763750000.123",
             ]
         );
-        assert_eq!(without_exemplars(&with), text());
     }
 
     #[test]
@@ -127,11 +116,5 @@ mod tests {
         (0..100_000_u32).for_each(|n| keep(&exemplars, f64::from(n) / 1e3, 1));
         assert_eq!(exemplars.0.lock().len(), 1);
         assert_eq!(exemplars.put_into(text()).matches("trace_id").count(), 5);
-    }
-
-    #[test]
-    fn a_comment_keeps_whatever_it_says() {
-        let text = "# HELP x Of # {this}.\nx 1\n# EOF\n";
-        assert_eq!(without_exemplars(text), text);
     }
 }
