@@ -59,7 +59,8 @@ impl Front {
         clock: Arc<SystemClock>,
     ) -> Self {
         let all = routes.merge(vitals::routes(Arc::clone(&vitals))).merge(vitals::deep_route(vitals));
-        let all = all.described_as(&format!("Settle: {}", &prefix[1..]), &["/", prefix]);
+        // With its name first: behind a gateway, paths without it lead nowhere.
+        let all = all.described_as(&format!("Settle: {}", &prefix[1..]), &[prefix, "/"]);
         let router = vitals::finish(Router::new().nest(prefix, all.clone()).merge(all));
         Self { router, about: Arc::new(About { metrics, clock, prefix, shop: None }), door: Door::socket() }
     }
