@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use servers::redis::{Persistence, Sentinel, Server};
-use servers::{free_port, nats};
+use servers::{free_port, nats, wait_until};
 use tempfile::TempDir;
 
 /// A service's servers, all as they should be.
@@ -127,6 +127,67 @@ fn a_replica_in_the_place_of_a_master() {
     let master = Server::start(Persistence::Always).unwrap();
     let healthy = Healthy::with(master.start_replica(Persistence::Always).unwrap());
     assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "is not a master but says `slave`");
+}
+
+/// Healthy servers, and a replica that the master is in touch with.
+fn with_a_replica(persistence: Persistence) -> (Healthy, Server) {
+    let healthy = Healthy::start();
+    let replica = healthy.redis.start_replica(persistence).unwrap();
+    let in_touch = || healthy.redis.ask("INFO replication").unwrap().contains("state=online");
+    assert!(wait_until(Duration::from_secs(30), in_touch), "the replica finds its master");
+    (healthy, replica)
+}
+
+#[test]
+fn nothing_is_wrong_with_a_replica_that_is_as_it_should_be() {
+    let (healthy, replica) = with_a_replica(Persistence::Always);
+    let (code, text) = healthy.doctor(&healthy.configuration("").replace("\"fsync\"", "\"replicated\""));
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains(&replica.address()) && text.contains("Nothing is wrong"), "{text}");
+}
+
+#[test]
+fn a_replica_that_writes_nothing_down() {
+    let (healthy, replica) = with_a_replica(Persistence::None);
+    let expected = format!("{} has `appendonly no`", replica.address());
+    assert_finds("warning", healthy.doctor(&healthy.configuration("")), &expected);
+    let replicated = healthy.configuration("").replace("\"fsync\"", "\"replicated\"");
+    assert_finds("WRONG", healthy.doctor(&replicated), &expected);
+}
+
+#[test]
+fn a_replica_that_would_throw_accounts_away_as_the_master() {
+    let (healthy, replica) = with_a_replica(Persistence::Always);
+    replica.ask("CONFIG SET maxmemory 100mb").unwrap();
+    replica.ask("CONFIG SET maxmemory-policy allkeys-lru").unwrap();
+    let sentinel = Sentinel::start("stock", &healthy.redis, 1, Duration::from_secs(2)).unwrap();
+    let knows = || sentinel.ask("SENTINEL REPLICAS stock").unwrap().contains(&replica.port().to_string());
+    assert!(wait_until(Duration::from_secs(30), knows), "the Sentinel finds the replica");
+    let expected = format!("{} has `maxmemory-policy allkeys-lru`", replica.address());
+    assert_finds("WRONG", healthy.doctor(&by_sentinels(&healthy, &[sentinel.address()], "stock")), &expected);
+}
+
+#[test]
+fn a_replica_that_only_the_sentinels_know() {
+    let (healthy, mut replica) = with_a_replica(Persistence::Always);
+    let sentinel = Sentinel::start("stock", &healthy.redis, 1, Duration::from_secs(2)).unwrap();
+    let knows = || sentinel.ask("SENTINEL REPLICAS stock").unwrap().contains(&replica.port().to_string());
+    assert!(wait_until(Duration::from_secs(30), knows), "the Sentinel finds the replica");
+    replica.kill().unwrap();
+    let gone = || !healthy.redis.ask("INFO replication").unwrap().contains("slave0");
+    assert!(wait_until(Duration::from_secs(30), gone), "the master misses its replica");
+    let expected = format!("a replica cannot be looked at: {} cannot be reached", replica.address());
+    assert_finds("warning", healthy.doctor(&by_sentinels(&healthy, &[sentinel.address()], "stock")), &expected);
+}
+
+#[test]
+fn a_replica_that_stands_still() {
+    let (healthy, mut replica) = with_a_replica(Persistence::Always);
+    replica.process().freeze().unwrap();
+    let expected = "has 1 replicas in touch, and 0 of them acknowledge within 1000 ms";
+    assert_finds("warning", healthy.doctor(&healthy.configuration("")), expected);
+    let replicated = healthy.configuration("").replace("\"fsync\"", "\"replicated\"");
+    assert_finds("WRONG", healthy.doctor(&replicated), expected);
 }
 
 /// The configuration by Sentinels, under which a master is known by that name.

@@ -37,15 +37,18 @@ pub fn examine(options: &Options) -> Examined {
         examined.problems.push(error.to_string());
         return examined;
     }
-    if let Place::Sentinel { sentinels, master } = &options.place {
-        examined.sentinels(sentinels, master, options.patience);
-    }
+    let known = match &options.place {
+        Place::Sentinel { sentinels, master } => examined.sentinels(sentinels, master, options.patience),
+        Place::Standalone { .. } => Vec::new(),
+    };
     let looked = Compass::new(options).and_then(|compass| {
         let seat = compass.seat()?;
         if let Err(error) = compass.check_failover(options) {
             examined.problems.push(error.to_string());
         }
-        examined.server(&mut Link::introduce(&seat.address, options)?, options)
+        let mut master = Link::introduce(&seat.address, options)?;
+        examined.server(&mut master, options)?;
+        examined.replicas(&mut master, known, options)
     });
     if let Err(error) = looked {
         examined.problems.push(error.to_string());
@@ -54,12 +57,14 @@ pub fn examine(options: &Options) -> Examined {
 }
 
 impl Examined {
-    fn sentinels(&mut self, sentinels: &[String], master: &str, patience: Duration) {
-        let mut known = 0;
+    /// Looks at the Sentinels, and says which replicas they know.
+    fn sentinels(&mut self, sentinels: &[String], master: &str, patience: Duration) -> Vec<String> {
+        let (mut known, mut replicas) = (0, Vec::new());
         for address in sentinels {
             match word(address, master, patience) {
                 Ok(word) => {
                     known = known.max(word.sentinels);
+                    replicas.extend(word.replicas);
                     if word.quorum > word.sentinels / 2 + 1 || word.quorum < 2 {
                         let (quorum, of) = (word.quorum, word.sentinels);
                         self.warnings.push(format!(
@@ -86,6 +91,7 @@ impl Examined {
                 "{known} Sentinels watch `{master}`: with fewer than {SENTINELS}, the loss of one leaves none to agree with. Start more"
             ));
         }
+        replicas
     }
 
     fn server(&mut self, link: &mut Link, options: &Options) -> Result<(), OpenError> {

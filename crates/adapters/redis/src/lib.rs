@@ -119,6 +119,7 @@ mod link;
 mod log_store;
 mod options;
 mod queue;
+mod replicas;
 mod script;
 mod sentinel;
 mod statistics;

@@ -91,12 +91,28 @@ impl Link {
     /// # Errors
     /// If it does not say.
     pub(crate) fn shortcomings(&mut self, options: &Options) -> Result<Vec<OpenError>, OpenError> {
-        let mut found = Vec::new();
         let address = self.address.clone();
-        found.extend(self.check_role()?);
+        let mut found = Vec::from_iter(self.check_role()?);
         if field(&self.info("server")?, "redis_mode") == Some("cluster") {
             found.push(OpenError::Cluster { address: address.clone() });
         }
+        found.extend(self.losses(options)?);
+        if matches!(options.durability, Durability::Replicated { .. }) {
+            match self.ask(Words::new().word("WAIT").word("0").word("1"))? {
+                Value::Int(_) => {}
+                other => found.push(OpenError::NoWait { address, said: shown(&other) }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// How the server would lose what it is told, whether it is a master or may become one.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub(crate) fn losses(&mut self, options: &Options) -> Result<Vec<OpenError>, OpenError> {
+        let mut found = Vec::new();
+        let address = self.address.clone();
         let policy = self.setting("maxmemory-policy")?;
         if policy.starts_with("allkeys") && self.setting("maxmemory")? != "0" {
             found.push(OpenError::Evicts { address: address.clone(), policy });
@@ -109,13 +125,26 @@ impl Link {
                 }
             }
         }
-        if matches!(options.durability, Durability::Replicated { .. }) {
-            match self.ask(Words::new().word("WAIT").word("0").word("1"))? {
-                Value::Int(_) => {}
-                other => found.push(OpenError::NoWait { address, said: shown(&other) }),
-            }
-        }
         Ok(found)
+    }
+
+    /// How many replicas acknowledge within `wait` whatever they were sent before, up to as many as were in touch; `None` if the server may
+    /// not be asked. What is published goes to them, and is kept nowhere.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub(crate) fn acknowledged(&mut self, wait: Duration, patience: Duration) -> Result<Option<u32>, OpenError> {
+        let unreachable = |address: &str, why: String| OpenError::Unreachable { address: address.to_owned(), why };
+        let longer = self.connection.set_read_timeout(Some(wait + patience));
+        longer.map_err(|error| unreachable(&self.address, error.to_string()))?;
+        if let Value::ServerError(_) = self.ask(Words::new().word("PUBLISH").word("settle:doctor").word(""))? {
+            return Ok(None);
+        }
+        let (replicas, wait) = (i64::from(self.replicas), i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+        match self.ask(Words::new().word("WAIT").number(replicas).number(wait))? {
+            Value::Int(count) => Ok(Some(u32::try_from(count).unwrap_or(0))),
+            _ => Ok(None),
+        }
     }
 
     fn check_role(&mut self) -> Result<Option<OpenError>, OpenError> {

@@ -106,6 +106,8 @@ pub(crate) struct Word {
     pub(crate) quorum: u32,
     /// How long it must be silent for that. Milliseconds.
     pub(crate) down_after: u64,
+    /// `host:port` of each replica that could be promoted.
+    pub(crate) replicas: Vec<String>,
 }
 
 /// Asks one Sentinel about a master.
@@ -113,16 +115,17 @@ pub(crate) struct Word {
 /// # Errors
 /// Why it did not say.
 pub(crate) fn word(address: &str, master: &str, patience: Duration) -> Result<Word, String> {
-    let answer = ask(&mut open(address, patience)?, &["SENTINEL", "MASTER", master])?;
-    let fields = fields(&answer);
-    let number =
-        |name: &str| fields.iter().find(|(known, _)| known == name).and_then(|(_, text)| text.parse::<u64>().ok());
+    let mut sentinel = open(address, patience)?;
+    let answer = ask(&mut sentinel, &["SENTINEL", "MASTER", master])?;
+    let number = |name: &str| named(&answer, name)?.parse::<u64>().ok();
     let told = (number("num-other-sentinels"), number("quorum"), number("down-after-milliseconds"));
     let (Some(others), Some(quorum), Some(down_after)) = told else {
         return Err(format!("not what a Sentinel says of a master: {}", shown(&answer)));
     };
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    Ok(Word { sentinels: small(others.saturating_add(1)), quorum: small(quorum), down_after })
+    let place = |replica: &Value| Some(format!("{}:{}", named(replica, "ip")?, named(replica, "port")?));
+    let replicas = replicas(&mut sentinel, master)?.iter().filter_map(place).collect();
+    Ok(Word { sentinels: small(others.saturating_add(1)), quorum: small(quorum), down_after, replicas })
 }
 
 struct Shared {
@@ -239,7 +242,8 @@ fn open(address: &str, patience: Duration) -> Result<Connection, String> {
 
 /// Who the master is, and how many replicas could be promoted.
 fn look(sentinel: &mut Connection, name: &str) -> Result<(Seat, u32), String> {
-    Ok((master(sentinel, name)?, replicas(sentinel, name)?))
+    let seat = master(sentinel, name)?;
+    Ok((seat, u32::try_from(replicas(sentinel, name)?.len()).unwrap_or(u32::MAX)))
 }
 
 fn ask(sentinel: &mut Connection, words: &[&str]) -> Result<Value, String> {
@@ -260,8 +264,7 @@ fn ask(sentinel: &mut Connection, words: &[&str]) -> Result<Value, String> {
 /// answered with the promoted one from that moment on. An old epoch with a new address is corrected by the next answer.
 fn master(sentinel: &mut Connection, name: &str) -> Result<Seat, String> {
     let answer = ask(sentinel, &["SENTINEL", "MASTER", name])?;
-    let fields = fields(&answer);
-    let epoch = fields.iter().find(|(name, _)| name == "config-epoch").and_then(|(_, epoch)| epoch.parse().ok());
+    let epoch = named(&answer, "config-epoch").and_then(|epoch| epoch.parse().ok());
     let epoch = epoch.ok_or_else(|| format!("not what a Sentinel says of a master: {}", shown(&answer)))?;
     match ask(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])? {
         Value::Array(parts) if parts.len() == 2 => {
@@ -271,19 +274,21 @@ fn master(sentinel: &mut Connection, name: &str) -> Result<Seat, String> {
     }
 }
 
-/// How many replicas the Sentinel knows. Those with priority 0, which it would never promote, count too: `WAIT` takes their
+/// What the Sentinel says of each replica. Those with priority 0, which it would never promote, count too: `WAIT` takes their
 /// acknowledgement for that of one that could be.
-fn replicas(sentinel: &mut Connection, name: &str) -> Result<u32, String> {
-    let answer = ask(sentinel, &["SENTINEL", "REPLICAS", name])?;
-    let Value::Array(replicas) = &answer else { return Err(shown(&answer)) };
-    Ok(u32::try_from(replicas.len()).unwrap_or(u32::MAX))
+fn replicas(sentinel: &mut Connection, name: &str) -> Result<Vec<Value>, String> {
+    match ask(sentinel, &["SENTINEL", "REPLICAS", name])? {
+        Value::Array(replicas) => Ok(replicas),
+        other => Err(shown(&other)),
+    }
 }
 
-fn fields(value: &Value) -> Vec<(String, String)> {
-    match value {
-        Value::Array(parts) => parts.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect(),
-        Value::Map(pairs) => pairs.iter().map(|(name, value)| (shown(name), shown(value))).collect(),
-        _ => Vec::new(),
+/// The field of that name in what a Sentinel says.
+fn named(said: &Value, name: &str) -> Option<String> {
+    match said {
+        Value::Array(parts) => parts.chunks_exact(2).find(|pair| shown(&pair[0]) == name).map(|pair| shown(&pair[1])),
+        Value::Map(pairs) => pairs.iter().find(|(field, _)| shown(field) == name).map(|(_, value)| shown(value)),
+        _ => None,
     }
 }
 
