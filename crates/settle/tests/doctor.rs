@@ -116,6 +116,16 @@ fn a_database_whose_memory_is_at_its_end() {
 }
 
 #[test]
+fn a_database_that_refuses_writes_for_want_of_replicas() {
+    let (healthy, _replica) = with_a_replica(Persistence::Always);
+    healthy.redis.ask("CONFIG SET min-replicas-to-write 1").unwrap();
+    let (code, text) = healthy.doctor(&healthy.configuration(""));
+    assert_eq!(code, 0, "one is there: {text}");
+    healthy.redis.ask("CONFIG SET min-replicas-to-write 2").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "refuses every write: `min-replicas-to-write 2`");
+}
+
+#[test]
 fn too_few_replicas() {
     let healthy = Healthy::start();
     let configuration = healthy.configuration("replicas = 2").replace("\"fsync\"", "\"replicated\"");

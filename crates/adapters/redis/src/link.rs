@@ -163,7 +163,7 @@ impl Link {
         }
     }
 
-    fn setting(&mut self, name: &'static str) -> Result<String, OpenError> {
+    pub(crate) fn setting(&mut self, name: &'static str) -> Result<String, OpenError> {
         let answer = self.ask(Words::new().word("CONFIG").word("GET").word(name))?;
         match &answer {
             Value::Array(parts) if parts.len() == 2 => Ok(shown(&parts[1])),

@@ -2,7 +2,7 @@
 
 use crate::error::OpenError;
 use crate::examine::Examined;
-use crate::link::Link;
+use crate::link::{Link, field};
 use crate::options::{Durability, Options, Place};
 
 impl Examined {
@@ -14,7 +14,9 @@ impl Examined {
         options: &Options,
     ) -> Result<(), OpenError> {
         self.acknowledgements(master, options)?;
-        let mut replicas = named_by_master(&master.info("replication")?);
+        let replication = master.info("replication")?;
+        self.wanted_by_master(master, &replication)?;
+        let mut replicas = named_by_master(&replication);
         replicas.extend(known);
         replicas.sort();
         replicas.dedup();
@@ -33,6 +35,23 @@ impl Examined {
                 // It may be out of reach from here only.
                 Err(why) => self.warnings.push(format!("a replica cannot be looked at: {why}")),
             }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the master has the replicas without which it takes no writes.
+    fn wanted_by_master(&mut self, master: &mut Link, replication: &str) -> Result<(), OpenError> {
+        // It counts those that were heard of lately, and only if it was told to want any.
+        let Some(good) = field(replication, "min_slaves_good_slaves").and_then(|good| good.parse::<u32>().ok()) else {
+            return Ok(());
+        };
+        let wanted = master.setting("min-replicas-to-write")?;
+        if wanted.parse::<u32>().is_ok_and(|wanted| good < wanted) {
+            self.problems.push(format!(
+                "{} refuses every write: `min-replicas-to-write {wanted}`, and it has heard of {good} within `min-replicas-max-lag`: start \
+                 more, or set fewer",
+                master.address
+            ));
         }
         Ok(())
     }
