@@ -116,6 +116,13 @@ fn a_database_whose_memory_is_at_its_end() {
 }
 
 #[test]
+fn a_database_that_does_not_flush_while_it_rewrites_its_file() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET no-appendfsync-on-rewrite yes").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "set `no-appendfsync-on-rewrite no`");
+}
+
+#[test]
 fn a_database_that_refuses_writes_for_want_of_replicas() {
     let (healthy, _replica) = with_a_replica(Persistence::Always);
     healthy.redis.ask("CONFIG SET min-replicas-to-write 1").unwrap();

@@ -118,7 +118,9 @@ impl Link {
             found.push(OpenError::Evicts { address: address.clone(), policy });
         }
         if options.durability != Durability::Memory {
-            for (setting, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
+            // The last one holds even `always` off, for as long as the file is rewritten.
+            let settings = [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
+            for (setting, wanted) in settings {
                 let is = self.setting(setting)?;
                 if is != wanted {
                     found.push(OpenError::NotDurable { address: address.clone(), setting, found: is, wanted });
