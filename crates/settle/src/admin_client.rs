@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,8 +92,31 @@ impl AdminClient {
         serde_json::from_slice(&answer).with_context(|| format!("the shop's answer to {path} cannot be read"))
     }
 
+    /// Asks whether it answers at all, and what, good or bad.
+    pub(crate) fn ask_within(&mut self, patience: Duration, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.exchange(patience, "GET", path, Bytes::new())
+    }
+
     /// Sends a request and returns the body of its 2xx answer; a problem becomes an error in the shop's own words.
     fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let (status, body) = self.exchange(PATIENCE, method, path, body)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match problem.get("detail").and_then(Value::as_str) {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("the shop answered {status}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        patience: Duration,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
         let request = match &self.password {
             Some(password) => request.header(AUTHORIZATION, format!("Bearer {password}")),
@@ -106,17 +129,8 @@ impl AdminClient {
             let answer = requests.send_request(request).await?;
             Ok::<_, hyper::Error>((answer.status(), answer.into_body().collect().await?.to_bytes()))
         };
-        let answered = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await });
-        let answered = answered.with_context(|| format!("the shop did not answer in {} s", PATIENCE.as_secs()))?;
-        let (status, body) =
-            answered.context("the shop broke the connection off; whether it did what was asked is not known")?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-        match problem.get("detail").and_then(Value::as_str) {
-            Some(detail) => bail!("{detail}"),
-            None => bail!("the shop answered {status}: {}", String::from_utf8_lossy(&body)),
-        }
+        let answered = self.runtime.block_on(async { tokio::time::timeout(patience, exchange).await });
+        let answered = answered.with_context(|| format!("the shop did not answer in {} s", patience.as_secs()))?;
+        answered.context("the shop broke the connection off; whether it did what was asked is not known")
     }
 }

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod common;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use common::Folder;
+use rustix::process::{Pid, Signal, kill_process};
 use servers::redis::{Persistence, Sentinel, Server};
 use servers::{free_port, nats, wait_until};
 use tempfile::TempDir;
@@ -302,6 +306,22 @@ fn a_data_folder_in_memory() {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         assert_finds("WRONG", doctor(&["--data", folder.path().join("data").to_str().unwrap()]), "is in memory");
     }
+}
+
+#[test]
+fn a_shop_that_stands_still() {
+    let folder = Folder::new();
+    let shop = folder.serve(&[]);
+    let data = folder.data();
+    let look = || doctor(&["--data", data.to_str().unwrap()]);
+    let (code, text) = look();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("ok       shop: it runs, and answers"), "{text}");
+    let process = Pid::from_child(&shop.child);
+    kill_process(process, Signal::STOP).unwrap();
+    let found = look();
+    kill_process(process, Signal::CONT).unwrap();
+    assert_finds("WRONG", found, &format!("process {} stands still", shop.child.id()));
 }
 
 #[test]

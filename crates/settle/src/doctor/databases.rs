@@ -1,6 +1,7 @@
 //! The three databases in a data folder, read as a start would read them, and not changed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use embedded::{Machine, OpenError};
 use ledger::Ledger;
@@ -9,11 +10,14 @@ use shop::orders::OrderBook;
 use shop::server::{Found, examine_store};
 
 use super::Findings;
+use crate::admin_client::AdminClient;
 
 /// The databases of a shop in one process.
 const ALL: [&str; 3] = ["orders", "stock", "payment"];
 /// Where the handbook says what to do about a damaged one.
 const DAMAGED: &str = "docs/operating.md#a-damaged-journal";
+/// How long a shop that runs may take to answer a question that costs nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks at what is in a data folder that is there.
 pub(super) fn examine(data: &Path, findings: &mut Findings) {
@@ -41,15 +45,40 @@ pub(super) fn examine(data: &Path, findings: &mut Findings) {
             ),
         );
     }
+    let mut holder = None;
     for service in ALL.into_iter().filter(|service| !missing.contains(service)) {
-        match service {
+        let held = match service {
             "orders" => one::<OrderBook>(data, service, findings),
             _ => one::<Ledger>(data, service, findings),
-        }
+        };
+        holder = holder.or(held);
+    }
+    if let Some(holder) = holder {
+        shop(data, &holder, findings);
     }
 }
 
-fn one<M: Machine>(data: &Path, service: &'static str, findings: &mut Findings) {
+/// Asks the shop that has the databases open whether it is there.
+fn shop(data: &Path, holder: &str, findings: &mut Findings) {
+    let socket = data.join(shop::admin::SOCKET);
+    let asked = AdminClient::reach(&socket)
+        .and_then(|client| client.map(|mut client| client.ask_within(PATIENCE, "/log-level")).transpose());
+    match asked {
+        Ok(Some(_)) => findings.ok("shop", format!("it runs, and answers on {}", socket.display())),
+        // The databases are open before the socket is there, and after.
+        Ok(None) => findings.ok("shop", format!("it starts or stops: nobody listens on {} yet or any more", socket.display())),
+        Err(why) => findings.wrong(
+            "shop",
+            format!(
+                "{holder} stands still or has far too much to do: {why}. If `ps` shows it as stopped (`T`), `kill -CONT` lets it go on; if \
+                 nothing helps, `kill -KILL` it and start it again, which loses nothing that was acknowledged"
+            ),
+        ),
+    }
+}
+
+/// Looks at one database, and says who has it open.
+fn one<M: Machine>(data: &Path, service: &'static str, findings: &mut Findings) -> Option<String> {
     let about = format!("{service} database");
     match examine_store::<M>(data, service) {
         Ok(Found { opened, .. }) => {
@@ -62,6 +91,7 @@ fn one<M: Machine>(data: &Path, service: &'static str, findings: &mut Findings) 
         }
         Err(OpenShopError::Store(_, OpenError::InUse { holder, .. })) => {
             findings.ok(&about, format!("in use by {holder}, and so not looked at: ask the shop, `/health/deep`"));
+            return Some(holder);
         }
         Err(OpenShopError::Store(_, error @ OpenError::Damaged { .. })) => {
             findings.wrong(&about, format!("{error}. See {DAMAGED}"));
@@ -70,4 +100,5 @@ fn one<M: Machine>(data: &Path, service: &'static str, findings: &mut Findings) 
         Err(OpenShopError::Label(_, why)) => findings.wrong(&about, why),
         Err(error) => findings.wrong(&about, error.to_string()),
     }
+    None
 }
