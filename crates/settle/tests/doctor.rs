@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -31,10 +33,22 @@ impl Healthy {
         Self { redis, nats: nats::Server::start().unwrap(), folder: tempfile::tempdir().unwrap() }
     }
 
-    /// The configuration of a stock instance, with one line more in its section.
+    /// The configuration of a stock instance that takes any port, with one line more in its section.
     fn configuration(&self, more: &str) -> String {
         let (redis, nats) = (self.redis.address(), self.nats.address());
-        format!("[nats]\nurl = \"{nats}\"\n\n[stock]\nredis = \"{redis}\"\ndurability = \"fsync\"\n{more}\n")
+        format!(
+            "listen = \"127.0.0.1:0\"\n[nats]\nurl = \"{nats}\"\n\n[stock]\nredis = \"{redis}\"\ndurability = \"fsync\"\n{more}\n"
+        )
+    }
+
+    /// The same, at an address.
+    fn at(&self, listen: &str) -> String {
+        self.configuration("").replace("127.0.0.1:0", listen)
+    }
+
+    /// The same of an order instance, with operators at a place of their own.
+    fn with_operators_at(&self, listen: &str) -> String {
+        self.configuration("").replace("[stock]", &format!("[admin]\nlisten = \"{listen}\"\n\n[orders]"))
     }
 
     fn doctor(&self, configuration: &str) -> (i32, String) {
@@ -283,10 +297,93 @@ fn links_to_traces_that_nobody_makes() {
 }
 
 #[test]
+fn a_port_that_somebody_else_has() {
+    let healthy = Healthy::start();
+    let taken = healthy.redis.address();
+    assert_finds("WRONG", healthy.doctor(&healthy.at(&taken)), "listen: whoever listens on");
+    let folder = Folder::new();
+    let shop = folder.serve(&[]);
+    let another = format!("listen: somebody else listens on {}", shop.address);
+    assert_finds("WRONG", healthy.doctor(&healthy.at(&shop.address)), &another);
+    let admin = format!("admin.listen: somebody else listens on {}", shop.address);
+    assert_finds("WRONG", healthy.doctor(&healthy.with_operators_at(&shop.address)), &admin);
+}
+
+#[test]
+fn one_port_for_requests_and_operators() {
+    let healthy = Healthy::start();
+    let place = format!("127.0.0.1:{}", free_port().unwrap());
+    let twice = healthy.with_operators_at(&place).replace("127.0.0.1:0", &place);
+    assert_finds("WRONG", healthy.doctor(&twice), "admin.listen: ");
+}
+
+#[test]
+fn a_socket_without_a_folder_or_in_one_that_cannot_be_written_to() {
+    let healthy = Healthy::start();
+    let operators_at = |path: &Path| healthy.doctor(&healthy.with_operators_at(path.to_str().unwrap()));
+    let folder = healthy.folder.path();
+    assert_finds("WRONG", operators_at(&folder.join("missing/admin.sock")), "admin.listen: there is no folder");
+    let file = folder.join("precious");
+    std::fs::write(&file, "precious").unwrap();
+    assert_finds("WRONG", operators_at(&file), "is no socket");
+    let (code, text) = operators_at(&folder.join("admin.sock"));
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn a_port_and_a_socket_that_the_service_itself_has() {
+    let healthy = Healthy::start();
+    let place = format!("127.0.0.1:{}", free_port().unwrap());
+    for (service, configuration) in [
+        ("stock", healthy.at(&place)),
+        ("order", healthy.with_operators_at("/SOCKET").replace("127.0.0.1:0", &place)),
+        (
+            "order",
+            healthy.with_operators_at(&format!("127.0.0.1:{}", free_port().unwrap())).replace("127.0.0.1:0", &place),
+        ),
+    ] {
+        let socket = healthy.folder.path().join("admin.sock");
+        let configuration = configuration.replace("/SOCKET", socket.to_str().unwrap());
+        let file = healthy.folder.path().join("settle.toml");
+        std::fs::write(&file, &configuration).unwrap();
+        let log = healthy.folder.path().join("output.log");
+        let mut command = common::settle();
+        command.arg(service).arg("--config").arg(&file);
+        let mut process = servers::Process::start(service, &mut command, &log).unwrap();
+        let serves = || process_answers(&place);
+        process.wait_until_ready(common::PATIENCE, serves).unwrap();
+        let (code, text) = healthy.doctor(&configuration);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("taken by the service itself"), "{text}");
+        if configuration.contains("[admin]") {
+            assert!(
+                text.lines().any(|line| line.starts_with("ok       admin.listen") && line.contains("taken by")),
+                "{text}"
+            );
+        }
+        process.freeze().unwrap();
+        assert_finds("WRONG", healthy.doctor(&configuration), "it stands still");
+    }
+}
+
+/// Whether a service takes requests.
+fn process_answers(place: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(place)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains(" 200 "))
+}
+
+#[test]
 fn faults_for_everybody() {
     let healthy = Healthy::start();
-    let open = format!("listen = \"0.0.0.0:8001\"\nchaos = true\n{}", healthy.configuration(""));
-    assert_finds("warning", healthy.doctor(&open), "faults can be injected by whoever reaches 0.0.0.0:8001");
+    let open = healthy.at("0.0.0.0:0\"\nchaos = true\n#");
+    assert_finds("warning", healthy.doctor(&open), "faults can be injected by whoever reaches 0.0.0.0:0");
 }
 
 #[test]

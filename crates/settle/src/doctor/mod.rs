@@ -3,6 +3,7 @@
 //! | file          | what it looks at                                                                                 |
 //! |---------------|--------------------------------------------------------------------------------------------------|
 //! | `services.rs` | the configuration of distributed services, their databases, Sentinels and broker, and their clocks |
+//! | `places.rs`   | where they would listen                                                                           |
 //! | `machine.rs`  | the data folder of the single process, its disk, and this machine                                  |
 //! | `databases.rs` | the databases in that folder                                                                      |
 //!
@@ -10,6 +11,7 @@
 
 mod databases;
 mod machine;
+mod places;
 mod services;
 
 use std::path::PathBuf;

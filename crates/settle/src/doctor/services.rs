@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use redis_store::{Examined, examine as examine_database};
 
-use super::Findings;
 use super::machine::disk;
+use super::{Findings, places};
 use crate::config::{Config, ConfigArgs, Service};
 use crate::service::connect_once;
 
@@ -29,6 +29,7 @@ pub(super) fn examine(file: &Path, findings: &mut Findings) {
     findings.ok("configuration", format!("{} can be read", file.display()));
     exposure(&config, findings);
     traces(&config, findings);
+    places::own(&config, findings);
     for file in config.password_files() {
         secrecy(file, findings);
     }
