@@ -139,6 +139,11 @@ impl Told {
         None
     }
 
+    /// Where that is, `HOST:PORT`, if it can be used.
+    pub(crate) fn address(&self) -> Option<String> {
+        Some(Endpoint::new(self.protocol.parse().ok()?, &self.endpoint).ok()?.authority().to_owned())
+    }
+
     fn settings(&self, origin: Origin, remote: bool) -> anyhow::Result<Settings> {
         if let Some((key, what)) = self.problem() {
             bail!("`telemetry.{key}` {what}");

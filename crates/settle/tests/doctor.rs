@@ -297,6 +297,18 @@ fn links_to_traces_that_nobody_makes() {
 }
 
 #[test]
+fn figures_and_traces_where_nobody_is() {
+    let healthy = Healthy::start();
+    let nobody = || format!("127.0.0.1:{}", free_port().unwrap());
+    let (instance, back_end) = (nobody(), nobody());
+    let both = healthy.configuration("")
+        + &format!("\n[watch]\ninstances = \"http://{instance}\"\n[telemetry]\nendpoint = \"http://{back_end}\"\n");
+    let found = healthy.doctor(&both);
+    assert_finds("warning", found.clone(), &format!("watch.instances: nobody can be reached at {instance}"));
+    assert_finds("warning", found, &format!("traces: nobody can be reached at {back_end}"));
+}
+
+#[test]
 fn a_port_that_somebody_else_has() {
     let healthy = Healthy::start();
     let taken = healthy.redis.address();

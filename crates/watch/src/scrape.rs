@@ -108,6 +108,11 @@ impl Instance {
         &self.name
     }
 
+    /// Where it is: `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Whether it is the process that asks, as was found with the first connection.
     pub fn is_own(&self) -> bool {
         self.own

@@ -3,7 +3,7 @@
 //! | file          | what it looks at                                                                                 |
 //! |---------------|--------------------------------------------------------------------------------------------------|
 //! | `services.rs` | the configuration of distributed services, their databases, Sentinels and broker, and their clocks |
-//! | `places.rs`   | where they would listen                                                                           |
+//! | `places.rs`   | where they would listen, and who listens where they would look                                    |
 //! | `machine.rs`  | the data folder of the single process, its disk, and this machine                                  |
 //! | `databases.rs` | the databases in that folder                                                                      |
 //!

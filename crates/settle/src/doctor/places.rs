@@ -1,13 +1,14 @@
-//! Where a service would listen.
+//! Where a service would listen, and who listens where it would look.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use rustix::fs::{Access, access};
 use serde_json::Value;
+use watch::scrape::Instance;
 
 use super::Findings;
 use crate::admin_client::AdminClient;
@@ -126,4 +127,40 @@ fn socket(path: &Path, findings: &mut Findings) {
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// What would be asked for figures, and told of traces.
+pub(super) fn others(config: &Config, findings: &mut Findings) {
+    let own = config.listen.to_string();
+    let instances = config.watched().iter().filter_map(|url| Instance::at(url).ok());
+    for instance in instances.filter(|instance| instance.address() != own) {
+        let address = instance.address();
+        if let Err(why) = somebody_listens(address) {
+            findings.warning(
+                "watch.instances",
+                format!("nobody can be reached at {address} ({why}), and the page shows it as down: start it, or take it off the list"),
+            );
+        }
+    }
+    if let Some(address) = config.traces().and_then(|told| told.address())
+        && let Err(why) = somebody_listens(&address)
+    {
+        findings.warning(
+            "traces",
+            format!(
+                "nobody can be reached at {address} ({why}), and traces are dropped until somebody can: start it, or mend `telemetry.endpoint`"
+            ),
+        );
+    }
+}
+
+fn somebody_listens(address: &str) -> std::io::Result<()> {
+    let mut last = std::io::Error::from(ErrorKind::NotFound);
+    for place in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&place, PATIENCE) {
+            Ok(_) => return Ok(()),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
 }

@@ -30,6 +30,7 @@ pub(super) fn examine(file: &Path, findings: &mut Findings) {
     exposure(&config, findings);
     traces(&config, findings);
     places::own(&config, findings);
+    places::others(&config, findings);
     for file in config.password_files() {
         secrecy(file, findings);
     }

@@ -98,6 +98,11 @@ impl Endpoint {
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
         Ok(Self { protocol, authority, path: path.trim_end_matches('/').to_owned() })
     }
+
+    /// Where that is: `HOST:PORT`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
 }
 
 enum Link {
