@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -270,6 +270,44 @@ fn a_broker_without_jetstream() {
     let mut healthy = Healthy::start();
     healthy.nats = nats::Server::start_with(false, &[]).unwrap();
     assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "has no JetStream");
+}
+
+/// Whether the broker can be used, when its JetStream has this much room.
+fn with_a_broker_of(room: &str, jetstream: &str) -> (i32, String) {
+    let mut healthy = Healthy::start();
+    let file = healthy.folder.path().join("nats.conf");
+    std::fs::write(&file, format!("jetstream {{ {room} }}")).unwrap();
+    healthy.nats = nats::Server::start_with(true, &["--config", file.to_str().unwrap()]).unwrap();
+    let configuration = healthy.configuration("").replace("\n\n[stock]", &format!("\n{jetstream}\n\n[stock]"));
+    let found = healthy.doctor(&configuration);
+    assert!(has_no_streams(&healthy.nats), "what it asks leaves nothing behind");
+    found
+}
+
+fn has_no_streams(broker: &nats::Server) -> bool {
+    let mut stream = TcpStream::connect(("127.0.0.1", broker.port())).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream.write_all(b"CONNECT {\"verbose\":false}\r\nSUB answers 1\r\nPUB $JS.API.INFO answers 0\r\n\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    lines.into_iter().find(|line| line.contains("account_info")).is_some_and(|line| line.contains("\"streams\":0"))
+}
+
+#[test]
+fn a_broker_without_room_for_what_waits() {
+    let streams = "would not keep `settle-command-stock`, `settle-command-payment`, 2048 MiB at most, in memory";
+    for memory in ["64MB", "1500MB"] {
+        assert_finds("WRONG", with_a_broker_of(&format!("max_memory_store: {memory}"), ""), streams);
+    }
+    assert_finds("WRONG", with_a_broker_of("max_file_store: 100MB", ""), "would not keep `settle-dead`, 256 MiB");
+    let room = "max_memory_store: 2GB, max_file_store: 300MB";
+    let (code, text) = with_a_broker_of(room, "");
+    assert_eq!(code, 0, "just enough: {text}");
+    assert_finds("WRONG", with_a_broker_of(room, "storage = \"file\""), "2304 MiB at most, in files");
+}
+
+#[test]
+fn a_broker_alone_that_should_keep_replicas() {
+    assert_finds("WRONG", with_a_broker_of("", "replicas = 3"), "cannot keep 3 replicas of stream");
 }
 
 #[test]

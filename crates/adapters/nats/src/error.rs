@@ -64,6 +64,25 @@ pub enum StartError {
         /// What it said.
         why: String,
     },
+    /// The server or the account has no room for what services keep there.
+    #[error(
+        "{servers} would not keep {streams}, {mib} MiB at most, in {place} ({why}): raise `{setting}` of the server or the limit of its \
+         account, or remove streams that nobody needs"
+    )]
+    NoRoom {
+        /// The servers.
+        servers: String,
+        /// The streams.
+        streams: String,
+        /// What they may take at most, together.
+        mib: i64,
+        /// Where they are kept.
+        place: &'static str,
+        /// What bounds it.
+        setting: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// A stream or consumer is there already, and is another than is needed.
     #[error(
         "stream `{stream}` has {setting} {found}, and {wanted} is needed, which cannot be changed in place: let the services stop, \

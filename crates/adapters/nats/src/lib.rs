@@ -96,6 +96,7 @@ mod ask;
 mod dead;
 mod desk;
 mod error;
+mod examine;
 mod link;
 mod names;
 mod on_the_way;

@@ -114,11 +114,21 @@ fn mode(shared: &Shared) -> (StorageType, usize) {
     }
 }
 
+/// All the streams that these services have, and their coordinators.
+pub(crate) fn wanted(shared: &Shared, services: &[Name]) -> Vec<Config> {
+    let queues = services.iter().map(|service| queue(shared, *service));
+    queues.chain([dead_letters(shared)]).collect()
+}
+
 /// The queue of a service.
 pub(crate) async fn command_stream(shared: &Shared, service: Name, when: When) -> Attempted {
+    stream(shared, queue(shared, service), when).await
+}
+
+fn queue(shared: &Shared, service: Name) -> Config {
     let (storage, replicas) = mode(shared);
     let max_age = shared.options.max_age();
-    let config = Config {
+    Config {
         name: shared.names.command_stream(service),
         subjects: vec![shared.names.command(service)],
         retention: RetentionPolicy::WorkQueue,
@@ -131,14 +141,17 @@ pub(crate) async fn command_stream(shared: &Shared, service: Name, when: When) -
         // Nothing is deduplicated here, but the server wants a window that is not longer than the age.
         duplicate_window: max_age.min(Duration::from_secs(1)),
         ..Config::default()
-    };
-    stream(shared, config, when).await
+    }
 }
 
 /// Where undecodable messages are kept.
 pub(crate) async fn dead_stream(shared: &Shared, when: When) -> Attempted {
+    stream(shared, dead_letters(shared), when).await
+}
+
+fn dead_letters(shared: &Shared) -> Config {
     let (_, replicas) = mode(shared);
-    let config = Config {
+    Config {
         name: shared.names.dead_stream(),
         subjects: vec![shared.names.all_dead()],
         retention: RetentionPolicy::Limits,
@@ -150,8 +163,7 @@ pub(crate) async fn dead_stream(shared: &Shared, when: When) -> Attempted {
         max_age: DEAD_FOR,
         duplicate_window: Duration::from_secs(120),
         ..Config::default()
-    };
-    stream(shared, config, when).await
+    }
 }
 
 async fn stream(shared: &Shared, wanted: Config, when: When) -> Attempted {

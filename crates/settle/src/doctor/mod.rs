@@ -7,7 +7,7 @@
 //! | `machine.rs`  | the data folder of the single process, its disk, and this machine                                  |
 //! | `databases.rs` | the databases in that folder                                                                      |
 //!
-//! It changes nothing.
+//! It changes nothing that stays.
 
 mod databases;
 mod machine;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use redis_store::{Examined, examine as examine_database};
+use shop::checkout::{PAYMENT, STOCK};
 
 use super::machine::disk;
 use super::{Findings, places};
@@ -132,8 +133,15 @@ fn broker(config: &Config, findings: &mut Findings) {
         Ok(runtime) => runtime,
         Err(error) => return findings.wrong(about, format!("cannot look: {error}")),
     };
-    match runtime.block_on(connect_once(config, BROKER_PATIENCE)) {
-        Ok(_) => findings.ok(about, format!("{} can be used", config.nats.url.join(", "))),
+    let looked = runtime.block_on(async {
+        let nats = connect_once(config, BROKER_PATIENCE).await?;
+        Ok::<_, nats::StartError>(nats.refusals(&[STOCK, PAYMENT]).await)
+    });
+    match looked {
+        Ok(refusals) if refusals.is_empty() => {
+            findings.ok(about, format!("{} can be used", config.nats.url.join(", ")));
+        }
+        Ok(refusals) => refusals.iter().for_each(|refusal| findings.wrong(about, refusal.to_string())),
         Err(error) => findings.wrong(about, error.to_string()),
     }
 }
