@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::Folder;
 use rustix::process::{Pid, Signal, kill_process};
 use servers::redis::{Persistence, Sentinel, Server};
-use servers::{free_port, nats, wait_until};
+use servers::{Process, free_port, nats, wait_until};
 use tempfile::TempDir;
 
 /// A service's servers, all as they should be.
@@ -49,6 +49,17 @@ impl Healthy {
     /// The same of an order instance, with operators at a place of their own.
     fn with_operators_at(&self, listen: &str) -> String {
         self.configuration("").replace("[stock]", &format!("[admin]\nlisten = \"{listen}\"\n\n[orders]"))
+    }
+
+    /// A service with this configuration, which listens at this place.
+    fn run(&self, service: &str, configuration: &str, place: &str) -> Process {
+        let file = self.folder.path().join("running.toml");
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = common::settle();
+        command.arg(service).arg("--config").arg(&file);
+        let mut process = Process::start(service, &mut command, &self.folder.path().join("output.log")).unwrap();
+        process.wait_until_ready(common::PATIENCE, || is_served(place)).unwrap();
+        process
     }
 
     fn doctor(&self, configuration: &str) -> (i32, String) {
@@ -306,6 +317,19 @@ fn a_broker_without_room_for_what_waits() {
 }
 
 #[test]
+fn a_broker_whose_queue_is_kept_elsewhere() {
+    let healthy = Healthy::start();
+    let place = format!("127.0.0.1:{}", free_port().unwrap());
+    let _stock = healthy.run("stock", &healthy.at(&place), &place);
+    let elsewhere = healthy.configuration("").replace("\n\n[stock]", "\nstorage = \"file\"\n\n[stock]");
+    assert_finds(
+        "WRONG",
+        healthy.doctor(&elsewhere),
+        "stream `settle-command-stock` has storage Memory, and File is needed",
+    );
+}
+
+#[test]
 fn a_broker_alone_that_should_keep_replicas() {
     assert_finds("WRONG", with_a_broker_of("", "replicas = 3"), "cannot keep 3 replicas of stream");
 }
@@ -394,14 +418,7 @@ fn a_port_and_a_socket_that_the_service_itself_has() {
     ] {
         let socket = healthy.folder.path().join("admin.sock");
         let configuration = configuration.replace("/SOCKET", socket.to_str().unwrap());
-        let file = healthy.folder.path().join("settle.toml");
-        std::fs::write(&file, &configuration).unwrap();
-        let log = healthy.folder.path().join("output.log");
-        let mut command = common::settle();
-        command.arg(service).arg("--config").arg(&file);
-        let mut process = servers::Process::start(service, &mut command, &log).unwrap();
-        let serves = || process_answers(&place);
-        process.wait_until_ready(common::PATIENCE, serves).unwrap();
+        let process = healthy.run(service, &configuration, &place);
         let (code, text) = healthy.doctor(&configuration);
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("taken by the service itself"), "{text}");
@@ -417,7 +434,7 @@ fn a_port_and_a_socket_that_the_service_itself_has() {
 }
 
 /// Whether a service takes requests.
-fn process_answers(place: &str) -> bool {
+fn is_served(place: &str) -> bool {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(place)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -17,14 +17,26 @@ use crate::streams;
 const ANCHOR_BYTES: i64 = 1;
 
 impl Nats {
-    /// Why the server would not keep the queues of these services, or their dead letters, as far as it does not have them yet. Nothing stays behind.
+    /// Why the server would not keep the queues of these services, or their dead letters, or what it has in their place. Nothing stays behind.
     pub async fn refusals(&self, services: &[Name]) -> Vec<StartError> {
         let shared = &*self.shared;
         let mut refusals = Vec::new();
         if shared.options.mode == Mode::Core {
             return refusals;
         }
-        let missing = missing(shared, services).await;
+        let mut missing = Vec::new();
+        for wanted in streams::wanted(shared, services) {
+            match shared.jetstream.get_stream(&wanted.name).await {
+                Ok(found) => refusals.extend(streams::contradiction(&found.cached_info().config, &wanted)),
+                Err(error) => match error.kind() {
+                    GetStreamErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        missing.push(wanted);
+                    }
+                    // Nothing is known, and nothing is said.
+                    _ => {}
+                },
+            }
+        }
         for storage in [StorageType::Memory, StorageType::File] {
             let wanted: Vec<&Config> = missing.iter().filter(|wanted| wanted.storage == storage).collect();
             if !wanted.is_empty() {
@@ -33,19 +45,6 @@ impl Nats {
         }
         refusals
     }
-}
-
-async fn missing(shared: &Shared, services: &[Name]) -> Vec<Config> {
-    let mut missing = Vec::new();
-    for wanted in streams::wanted(shared, services) {
-        if let Err(error) = shared.jetstream.get_stream(&wanted.name).await
-            && let GetStreamErrorKind::JetStream(why) = error.kind()
-            && why.error_code() == ErrorCode::STREAM_NOT_FOUND
-        {
-            missing.push(wanted);
-        }
-    }
-    missing
 }
 
 /// Why one of the streams, or all together, would be refused.

@@ -187,14 +187,8 @@ async fn stream(shared: &Shared, wanted: Config, when: When) -> Attempted {
             }
         },
     };
-    let strange = |setting, found: String, wanted_so: String| {
-        Err(StartError::Strange { stream: wanted.name.clone(), setting, found, wanted: wanted_so })
-    };
-    if found.storage != wanted.storage {
-        return strange("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage));
-    }
-    if found.retention != wanted.retention {
-        return strange("retention", format!("{:?}", found.retention), format!("{:?}", wanted.retention));
+    if let Some(strange) = contradiction(&found, &wanted) {
+        return Err(strange);
     }
     let settings = |config: &Config| {
         let limits = (config.max_messages, config.max_bytes, config.max_age, config.duplicate_window);
@@ -208,6 +202,20 @@ async fn stream(shared: &Shared, wanted: Config, when: When) -> Attempted {
         Ok(_) => Ok(Attempt::There { made: false }),
         Err(error) => failed(shared, &wanted, &request, &error),
     }
+}
+
+/// What cannot be changed in a stream that is there.
+pub(crate) fn contradiction(found: &Config, wanted: &Config) -> Option<StartError> {
+    let strange = |setting, found: String, wanted_so: String| {
+        Some(StartError::Strange { stream: wanted.name.clone(), setting, found, wanted: wanted_so })
+    };
+    if found.storage != wanted.storage {
+        return strange("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage));
+    }
+    if found.retention != wanted.retention {
+        return strange("retention", format!("{:?}", found.retention), format!("{:?}", wanted.retention));
+    }
+    None
 }
 
 fn failed(
