@@ -590,7 +590,7 @@ impl Metrics {
         self.audit_ended.know_no_longer();
     }
 
-    /// Everything, as Prometheus reads it, with exemplars: see [`classic`] for the older format.
+    /// Everything, as Prometheus reads it, with exemplars: see [`classic()`] for the older format.
     pub fn text(&self) -> String {
         self.process.look();
         let [exported, dropped, failures] = telemetry::traces::figures();
