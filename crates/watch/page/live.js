@@ -4,7 +4,7 @@ import { lasting } from "./dom.js";
 
 const KEPT = 600;
 /** Longer than this without a word: nobody knows how it goes; and nobody is there. Milliseconds. A server that is well speaks every second. */
-const SILENCE = { lost: 1800, gone: 4000 };
+const SILENCE = { lost: 1700, gone: 4000 };
 const AGAIN = 1000;
 
 /** `marks`: what happened, as any server of the last ten minutes told it, and what only this page can know. */

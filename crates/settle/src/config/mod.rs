@@ -40,7 +40,7 @@ use protocol::Name;
 use redis_store::{Credentials, Failover, Options, Place};
 use serde::Deserialize;
 
-use sources::{Source, one_or_many};
+use sources::{Source, address, name, one_or_many};
 
 use crate::traces::{HEADERS, Told};
 
@@ -572,16 +572,6 @@ fn some_name() -> Name {
     let random = std::hash::RandomState::new().build_hasher().finish();
     let text = format!("settle-{:012x}", random & 0xffff_ffff_ffff);
     Name::new(&text).expect("19 letters and digits are a name")
-}
-
-fn name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
-    let text = String::deserialize(from)?;
-    Name::new(&text).map_err(|_| serde::de::Error::unknown_variant(&text, &[]))
-}
-
-fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map_err(|_| serde::de::Error::unknown_variant(&text, &[]))
 }
 
 /// What figment found wrong, with the key, where it stands, and what is allowed.

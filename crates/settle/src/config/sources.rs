@@ -1,9 +1,11 @@
 //! Where values come from: the defaults, a file, the environment, the command line; each over those before it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
+use protocol::Name;
 use serde::Deserialize;
 
 use super::keys::{self, Kind, SECTIONS};
@@ -179,6 +181,18 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or_default()
+}
+
+/// A name.
+pub(super) fn name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
+    let text = String::deserialize(from)?;
+    Name::new(&text).map_err(|_| serde::de::Error::unknown_variant(&text, &[]))
+}
+
+/// An address and a port.
+pub(super) fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| serde::de::Error::unknown_variant(&text, &[]))
 }
 
 /// One text, or several.

@@ -5,7 +5,7 @@ use orchestrator::{Observation, Observer, Outcome, TurnedAway};
 use protocol::{BranchId, BranchState, Refusal, Reply, TransactionId};
 
 use super::*;
-use crate::faults::{Fault, Moment, Rule};
+use crate::faults::{Fault, Faults, Moment, Rule};
 
 const BEGIN: &str = "<!-- METRICS BEGIN -->\n";
 const END: &str = "<!-- METRICS END -->";
