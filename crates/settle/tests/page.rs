@@ -148,6 +148,20 @@ fn whoever_opens_the_page_behind_a_kill_sees_what_was_before_it() {
 }
 
 #[test]
+fn a_process_that_stood_still_says_so_to_whoever_comes_later() {
+    let folder = Folder::new();
+    let server = folder.serve(&[]);
+    Events::listen(&server.address).until("it is up", Instant::now(), |now| now["instances"][0]["state"] == "up");
+    let process = Pid::from_child(&server.child);
+    kill_process(process, Signal::STOP).unwrap();
+    // How long it stands still is what is told.
+    std::thread::sleep(Duration::from_secs(4));
+    kill_process(process, Signal::CONT).unwrap();
+    Events::listen(&server.address)
+        .until("it is told", Instant::now(), |now| now["marks"].to_string().contains("settle serve stood still for "));
+}
+
+#[test]
 fn a_fault_that_ended_the_process_is_told_behind_it() {
     let folder = Folder::new();
     let mut server = folder.serve(&["--chaos", "--protocol", "2pc"]);
