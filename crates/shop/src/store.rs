@@ -43,7 +43,7 @@ impl Machine for OrderBook {
         rows::write(trail.len(), trail.iter(), out)
     }
 
-    fn read_snapshot(input: &mut dyn Read) -> io::Result<Self> {
+    fn read_snapshot(input: &mut dyn Read, _: u16) -> io::Result<Self> {
         let (mut orders, mut records) = (Table::default(), Vec::new());
         rows::read(input, |(id, order)| _ = orders.insert(id, order))?;
         rows::read(input, |row| records.push(row))?;

@@ -70,7 +70,7 @@ impl Machine for Map {
         })
     }
 
-    fn read_snapshot(input: &mut dyn io::Read) -> io::Result<Self> {
+    fn read_snapshot(input: &mut dyn io::Read, _: u16) -> io::Result<Self> {
         let mut map = Map::default();
         let mut record = [0; 8 + RECORD];
         loop {

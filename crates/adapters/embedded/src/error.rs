@@ -72,9 +72,10 @@ pub enum OpenError {
     },
     /// The file is whole, but its commands or its state are encoded in a way this program does not know.
     #[error(
-        "{file}, byte {offset}: sequence {sequence} is in encoding {found}; this program knows only \
-         encoding {known}: open it with the program version that wrote it",
-        file = file.display()
+        "{file}, byte {offset}: sequence {sequence} is in encoding {found}; this program reads {known}: open it with the \
+         program version that wrote it",
+        file = file.display(),
+        known = encodings(*known)
     )]
     UnknownVersion {
         /// The file.
@@ -85,8 +86,8 @@ pub enum OpenError {
         sequence: u64,
         /// The version found, see [`Machine::VERSION`](crate::Machine::VERSION).
         found: u16,
-        /// The only one known.
-        known: u16,
+        /// The oldest one read, and the one written.
+        known: (u16, u16),
     },
     /// A journalled command, applied again, changed nothing: the machine that wrote it was another one.
     #[error(
@@ -110,6 +111,10 @@ pub enum OpenError {
         /// Its bounds, and what was given.
         why: String,
     },
+}
+
+fn encodings((oldest, latest): (u16, u16)) -> String {
+    if oldest == latest { format!("only encoding {latest}") } else { format!("encodings {oldest} to {latest}") }
 }
 
 /// Why a command or a read got no answer.

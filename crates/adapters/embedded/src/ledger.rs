@@ -34,7 +34,7 @@ impl Machine for Ledger {
         rows::write_row(&frozen.rest, &mut Vec::new(), out)
     }
 
-    fn read_snapshot(input: &mut dyn Read) -> io::Result<Self> {
+    fn read_snapshot(input: &mut dyn Read, _: u16) -> io::Result<Self> {
         let (mut accounts, mut branches) = (Table::default(), Table::default());
         rows::read(input, |(id, account)| _ = accounts.insert(id, account))?;
         rows::read(input, |(id, branch)| _ = branches.insert(id, branch))?;

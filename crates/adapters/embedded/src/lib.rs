@@ -62,8 +62,11 @@ pub trait Machine: Sized + Send + 'static {
     /// Stands in the header of every file, for instance `ledger`; at most 64 bytes.
     const NAME: &'static str;
     /// The version of the encoding of commands and snapshots. Give it the next number when either
-    /// changes: what was written in another version is refused, not misread.
+    /// changes: what was written in a version that this one does not read is refused, not misread.
     const VERSION: u16;
+    /// The oldest version that is still read. A variant that is new behind the others of a command leaves what was written before as
+    /// it is; where a snapshot's encoding differs, [`read_snapshot`](Machine::read_snapshot) is told in which one it is.
+    const OLDEST_READ: u16 = Self::VERSION;
 
     /// The state before the first command.
     fn new() -> Self;
@@ -77,11 +80,11 @@ pub trait Machine: Sized + Send + 'static {
     /// # Errors
     /// Those of `out`.
     fn write_snapshot(frozen: &Self::Frozen, out: &mut dyn io::Write) -> io::Result<()>;
-    /// Reads back exactly what [`write_snapshot`](Machine::write_snapshot) wrote, to the last byte.
+    /// Reads back exactly what [`write_snapshot`](Machine::write_snapshot) of that `version` wrote, to the last byte.
     ///
     /// # Errors
     /// Those of `input`, and whatever makes the bytes no state.
-    fn read_snapshot(input: &mut dyn io::Read) -> io::Result<Self>;
+    fn read_snapshot(input: &mut dyn io::Read, version: u16) -> io::Result<Self>;
 }
 
 /// What became of a command.

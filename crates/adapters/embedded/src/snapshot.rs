@@ -163,13 +163,13 @@ pub(crate) fn read<M: Machine>(path: &Path, sequence: u64) -> Result<M, OpenErro
         return damaged(SEQUENCE_AT, found);
     }
     let found = u16_at(&header, VERSION_AT);
-    if found != M::VERSION {
+    if !(M::OLDEST_READ..=M::VERSION).contains(&found) {
         return Err(OpenError::UnknownVersion {
             file: path.to_owned(),
             offset: VERSION_AT as u64,
             sequence,
             found,
-            known: M::VERSION,
+            known: (M::OLDEST_READ, M::VERSION),
         });
     }
     let mut blocks = BlockReader {
@@ -182,7 +182,7 @@ pub(crate) fn read<M: Machine>(path: &Path, sequence: u64) -> Result<M, OpenErro
         finished: false,
         fault: None,
     };
-    let machine = M::read_snapshot(&mut blocks);
+    let machine = M::read_snapshot(&mut blocks, found);
     // A machine may have swallowed an error of the reader, so the reader is asked, not the machine.
     let leftover = if blocks.fault.is_none() { blocks.drain() } else { 0 };
     match (blocks.fault, machine) {

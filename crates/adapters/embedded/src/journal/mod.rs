@@ -326,13 +326,13 @@ pub(crate) fn check_succession(folder: &Path, first: u64, expected: Option<u64>)
 
 /// Decodes a record's command; all of its bytes must belong to it.
 pub(crate) fn decode<M: Machine>(file: &Path, batch: &Batch, record: Record<'_>) -> Result<M::Command, OpenError> {
-    if batch.version != M::VERSION {
+    if !(M::OLDEST_READ..=M::VERSION).contains(&batch.version) {
         return Err(OpenError::UnknownVersion {
             file: file.to_owned(),
             offset: batch.offset + format::VERSION_AT as u64,
             sequence: record.sequence,
             found: batch.version,
-            known: M::VERSION,
+            known: (M::OLDEST_READ, M::VERSION),
         });
     }
     let found = match postcard::take_from_bytes::<M::Command>(record.body) {

@@ -270,8 +270,8 @@ impl<const V: u16> Machine for Other<V> {
         Ok(())
     }
 
-    fn read_snapshot(input: &mut dyn io::Read) -> io::Result<Self> {
-        Map::read_snapshot(input).map(|_| Other)
+    fn read_snapshot(input: &mut dyn io::Read, version: u16) -> io::Result<Self> {
+        Map::read_snapshot(input, version).map(|_| Other)
     }
 }
 
@@ -291,7 +291,7 @@ fn a_store_of_another_machine_version_or_format_is_refused_by_name() {
         assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
         assert!(error.to_string().contains("\"map\"") && error.to_string().contains("\"other\""));
         let error = Store::<Other<2>>::open(folder.path(), small()).unwrap_err();
-        assert!(matches!(error, OpenError::UnknownVersion { found: 1, known: 2, .. }), "{error}");
+        assert!(matches!(error, OpenError::UnknownVersion { found: 1, known: (2, 2), .. }), "{error}");
         assert!(journal::cat::<Other<2>>(folder.path()).unwrap().next().is_none_or(|it| it.is_err()));
     }
     for (name, bytes) in files(folder.path()).into_iter().filter(|(name, _)| name != "LOCK") {
@@ -306,6 +306,64 @@ fn a_store_of_another_machine_version_or_format_is_refused_by_name() {
         std::fs::write(folder.path().join(&name), bytes).unwrap();
     }
     Store::<Map>::open(folder.path(), small()).unwrap();
+}
+
+/// The map as a later program has it, which still reads what the earlier one wrote.
+struct Later(Map, Vec<u16>);
+
+impl Machine for Later {
+    type Command = Command;
+    type Reply = Option<Vec<u8>>;
+    type Frozen = <Map as Machine>::Frozen;
+
+    const NAME: &'static str = Map::NAME;
+    const VERSION: u16 = 2;
+    const OLDEST_READ: u16 = 1;
+
+    fn new() -> Self {
+        Later(Map::new(), Vec::new())
+    }
+
+    fn apply(&mut self, command: &Command) -> Applied<Self::Reply> {
+        self.0.apply(command)
+    }
+
+    fn freeze(&self) -> Self::Frozen {
+        self.0.freeze()
+    }
+
+    fn write_snapshot(frozen: &Self::Frozen, out: &mut dyn io::Write) -> io::Result<()> {
+        Map::write_snapshot(frozen, out)
+    }
+
+    fn read_snapshot(input: &mut dyn io::Read, version: u16) -> io::Result<Self> {
+        Map::read_snapshot(input, version).map(|map| Later(map, vec![version]))
+    }
+}
+
+#[test]
+fn what_an_earlier_program_wrote_is_read_and_gone_on_with_and_is_then_closed_to_that_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = || Store::<Map>::open(folder.path(), small());
+    let (store, _) = earlier().unwrap();
+    run(&store, put(1, 10)).unwrap();
+    store.snapshot().unwrap();
+    run(&store, put(2, 10)).unwrap();
+    drop(store);
+    for commands in [2, 3] {
+        let (store, _) = Store::<Later>::open(folder.path(), small()).unwrap();
+        let found = store.read(|later| (later.0.0.len(), later.1.clone())).unwrap();
+        assert_eq!(found, (commands, vec![1]), "the snapshot is the earlier one's still, and says so");
+        run(&store, put(commands as u32 + 1, 10)).unwrap();
+    }
+    assert!(journal::cat::<Later>(folder.path()).unwrap().all(|entry| entry.is_ok()), "segments of both encodings");
+    let error = earlier().unwrap_err();
+    assert!(matches!(error, OpenError::UnknownVersion { found: 2, known: (1, 1), .. }), "{error}");
+    let (store, _) = Store::<Later>::open(folder.path(), small()).unwrap();
+    store.snapshot().unwrap();
+    drop(store);
+    let (store, _) = Store::<Later>::open(folder.path(), small()).unwrap();
+    assert_eq!(store.read(|later| later.1.clone()).unwrap(), [2]);
 }
 
 #[test]
@@ -327,7 +385,7 @@ fn a_machine_that_decides_otherwise_is_refused() {
         fn write_snapshot((): &(), _: &mut dyn io::Write) -> io::Result<()> {
             Ok(())
         }
-        fn read_snapshot(_: &mut dyn io::Read) -> io::Result<Self> {
+        fn read_snapshot(_: &mut dyn io::Read, _: u16) -> io::Result<Self> {
             Ok(Stubborn)
         }
     }

@@ -69,7 +69,7 @@ impl Machine for Map {
         Ok(())
     }
 
-    fn read_snapshot(input: &mut dyn io::Read) -> io::Result<Self> {
+    fn read_snapshot(input: &mut dyn io::Read, _: u16) -> io::Result<Self> {
         let mut number = || -> io::Result<u32> {
             let mut bytes = [0; 4];
             input.read_exact(&mut bytes)?;
@@ -98,7 +98,10 @@ pub(crate) fn small() -> Options {
 }
 
 /// Submits and waits until the reply is durable.
-pub(crate) fn run(store: &Store<Map>, command: Command) -> Result<Option<Vec<u8>>, embedded::StoreError> {
+pub(crate) fn run<M: Machine<Command = Command>>(
+    store: &Store<M>,
+    command: Command,
+) -> Result<M::Reply, embedded::StoreError> {
     let (tell, hear) = mpsc::channel();
     store.submit(command, move |outcome| tell.send(outcome).unwrap());
     hear.recv().unwrap()
