@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ledger::{EntityId, Entry, entries};
-use protocol::log::{LogCommand, LogReply, Resolution, StageRefusal, Standing, Verdict, Writer};
+use protocol::log::{LogCommand, LogReply, Resolution, StageRefusal, Standing, Tries, Verdict, Writer};
 use protocol::{
     BranchId, BranchState, Cause, Command, Decision, Name, Order, Payload, Protocol, Recovery, Reply, Step, Timestamp,
-    Transaction, TransactionId, Verb,
+    Transaction, TransactionId, Unknown, Verb,
 };
 
 use crate::ports::{Done, Log, LogAnswer, LogQuery, Participant};
@@ -131,6 +131,21 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
     assert_eq!(decide(&*store, taker, open.id, abort()), LogReply::Decided { decision: abort(), first: true });
     let renew = LogCommand::Renew { writer, now: Timestamp(STANDS + 2), lease: STANDS };
     assert_eq!(append(&*store, renew), LogReply::Fenced);
+    let record = |id| match read(&*store, LogQuery::Transaction(id)) {
+        LogAnswer::Transaction(Some(record)) => *record,
+        other => panic!("the log answers about {id} with its record, not {other:?}"),
+    };
+    let hands = |id| [record(id).staged_by(), record(id).decided_by(), record(id).owner].map(Option::unwrap);
+    assert_eq!(hands(first.id), [writer.instance, writer.instance, taker.instance], "it was decided before");
+    assert_eq!(hands(open.id), [writer.instance, taker.instance, taker.instance]);
+    let tries = |verb, attempts| Tries { step: 0, verb, attempts, answered: true, why: Unknown::Failed };
+    let tried = |writer, tries| LogCommand::Tried { writer, id: open.id, tries };
+    assert_eq!(append(&*store, tried(writer, vec![tries(Verb::Abort, 2)])), LogReply::Fenced);
+    assert_eq!(append(&*store, tried(taker, vec![])), LogReply::Done);
+    assert_eq!(append(&*store, tried(taker, vec![tries(Verb::Abort, 2), tries(Verb::Prepare, 3)])), LogReply::Done);
+    assert_eq!(append(&*store, tried(taker, vec![tries(Verb::Abort, 4)])), LogReply::Done);
+    let told = [tries(Verb::Prepare, 3), tries(Verb::Abort, 4)];
+    assert_eq!(record(open.id).tries(), told, "what is told again takes the place of what was told");
     let listed = |log: &dyn Log| match read(log, LogQuery::Open) {
         LogAnswer::Open { instances, .. } => instances.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
         other => panic!("what is open is answered with that, not {other:?}"),
@@ -163,6 +178,9 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
     let finish = LogCommand::Finish { writer: taker, ids: vec![first.id, open.id], now: Timestamp(7) };
     assert_eq!(append(&*store, finish), LogReply::Done);
     assert!(matches!(read(&*store, LogQuery::Open), LogAnswer::Open { records, .. } if records.is_empty()));
+    assert_eq!(hands(open.id), [writer.instance, taker.instance, taker.instance], "the end takes nothing of it away");
+    assert_eq!(append(&*store, tried(taker, vec![tries(Verb::Abort, 9)])), LogReply::NotFound, "it is finished");
+    assert_eq!(record(open.id).tries(), told);
     let forget =
         |before: u64| LogCommand::Forget { finished_before: Timestamp(before), keep: 100, spare_since: Timestamp(0) };
     append(&*store, forget(1));

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use protocol::coordinator::Failure;
 use protocol::limits::LEASE_MS;
-use protocol::log::{DeadLetter, LogCommand, LogReply, Writer};
+use protocol::log::{DeadLetter, LogCommand, LogReply, Tries, Writer};
 use protocol::message::bounded;
 use protocol::policy::Policy;
 use protocol::transaction::Oversized;
@@ -99,6 +99,8 @@ pub(crate) struct LiveState {
     pub(crate) relinquished: Option<Timestamp>,
     /// Where the jitter of its retries comes from.
     entropy: u64,
+    /// What took more than one attempt, yet to be told to the log.
+    tries: Vec<Tries>,
 }
 
 thread_local! {
@@ -300,8 +302,8 @@ impl Engine {
         let (origin, caller) = caller.map_or((None, None), |(origin, done)| (origin, Some(done)));
         let steps = transaction.steps.len();
         let follower = self.observer.follow(&Followed { transaction: &transaction, recovered: !admitted }, origin);
-        let (outcome, relinquished, entropy) = (None, None, self.random());
-        let state = LiveState { coordinator, caller, waiters: Vec::new(), outcome, relinquished, entropy };
+        let (waiters, outcome, relinquished, tries) = (Vec::new(), None, None, Vec::new());
+        let state = LiveState { coordinator, caller, waiters, outcome, relinquished, entropy: self.random(), tries };
         let live = Arc::new(Live {
             id: transaction.id,
             transaction,
@@ -336,7 +338,7 @@ impl Engine {
     /// Hands events that came together to a coordinator, in their order, and carries out what comes of them.
     fn handle_all<const N: usize>(self: &Arc<Self>, live: &Arc<Live>, events: [Event; N]) {
         let mut effects = EFFECTS.take();
-        let over = {
+        let (over, tries) = {
             let mut state = live.state.lock();
             let now = self.clock.now();
             for event in events {
@@ -349,8 +351,17 @@ impl Engine {
                 let wake = state.coordinator.next_wake().map_or(u64::MAX, |at| at.0);
                 live.wake.store(wake, Ordering::Relaxed);
             }
-            state.coordinator.is_over()
+            // The attempts of what is over: the votes when it is decided, the acknowledgements when it is finished.
+            if effects.iter().any(|effect| matches!(effect, Effect::Decide(_) | Effect::Finish)) {
+                let LiveState { coordinator, tries, .. } = &mut *state;
+                tries.extend(coordinator.tries());
+            }
+            let told = if effects.contains(&Effect::Finish) { std::mem::take(&mut state.tries) } else { Vec::new() };
+            (state.coordinator.is_over(), told)
         };
+        if !tries.is_empty() {
+            self.log.append(LogCommand::Tried { writer: live.writer, id: live.id, tries }, Box::new(|_| {}));
+        }
         // Nothing is begun behind these: a probe that is left is for somebody else.
         let last = |effect: &Effect| matches!(effect, Effect::Decide(_) | Effect::Answer(_) | Effect::Relinquish);
         if let Some(pass) = live.pass.as_ref().filter(|_| effects.iter().any(last)) {

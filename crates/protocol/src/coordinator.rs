@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use crate::ids::Timestamp;
-use crate::log::StageRefusal;
+use crate::log::{StageRefusal, Tries};
 use crate::message::{BranchState, Reply, Unknown, Verb};
 use crate::pacing::{Delivery, Pacing, Sending};
 use crate::recovery::Resume;
@@ -348,6 +348,12 @@ impl Coordinator {
     /// How far each participant is with what it was asked last.
     pub fn sendings(&self) -> impl Iterator<Item = Sending> {
         self.common.transaction.positions().zip(&self.common.deliveries).map(|(step, delivery)| delivery.sending(step))
+    }
+
+    /// What took more than one attempt, of what each participant was asked last.
+    pub fn tries(&self) -> impl Iterator<Item = Tries> {
+        let deliveries = self.common.transaction.positions().zip(&self.common.deliveries);
+        deliveries.filter_map(|(step, delivery)| delivery.tries(step))
     }
 
     /// Whether the caller has been answered.

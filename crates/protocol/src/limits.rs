@@ -121,6 +121,8 @@ pub const KEPT_DEAD_MESSAGES: usize = 10_000;
 /// Bytes of those.
 pub const KEPT_DEAD_MESSAGE_BYTES: usize = 256 << 20;
 
+/// Owners before the present one that a transaction's record names.
+pub const MAX_HANDOVERS: usize = 16;
 /// Entries of the operators' trail that are kept: who did what to which transaction. The oldest go first.
 pub const KEPT_TRAIL: usize = 10_000;
 /// Accounts, orders or transactions that the continuous audit looks at in one question: others wait meanwhile.

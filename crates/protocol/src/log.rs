@@ -22,8 +22,10 @@ use crate::ids::{Epoch, Name, Timestamp, TransactionId};
 use crate::simulation::{Mutation, mark, mutated};
 use crate::transaction::{Cause, Decision, Transaction};
 
+mod history;
 mod vocabulary;
 
+pub use history::{Handover, History, Tries};
 pub use vocabulary::{
     DeadLetter, Lease, LogCommand, LogReply, Record, Resolution, StageCheck, StageRefusal, Standing, Verdict, Writer,
 };
@@ -112,6 +114,20 @@ impl LogState {
                 let verdicts = ids.iter().map(|&id| self.ask(id, *now, &mut changed)).collect();
                 (LogReply::Verdicts(verdicts), changed)
             }
+            LogCommand::Tried { writer, id, tries } => {
+                if self.is_fenced(writer) {
+                    return (LogReply::Fenced, false);
+                }
+                match self.records.get_mut(id) {
+                    Some(record) if record.finished.is_none() => {
+                        if !tries.is_empty() {
+                            record.history.get_or_insert_default().tried(tries);
+                        }
+                        (LogReply::Done, !tries.is_empty())
+                    }
+                    _ => (LogReply::NotFound, false),
+                }
+            }
             LogCommand::Forget { finished_before, keep, spare_since } => {
                 let before = self.finished.len();
                 self.forget(*finished_before, *keep, *spare_since);
@@ -154,6 +170,8 @@ impl LogState {
                 && record.owner.as_ref() == Some(from)
             {
                 record.owner = Some(writer.instance);
+                let handover = Handover { from: *from, at: now, decided: record.decided.is_some() };
+                record.history.get_or_insert_default().hand_over(handover);
                 taken += 1;
             }
         }
@@ -188,6 +206,7 @@ impl LogState {
                     finished: None,
                     letters: Vec::new(),
                     resolutions: Vec::new(),
+                    history: None,
                 };
                 self.records.insert(transaction.id, record);
                 self.open.insert(transaction.id, ());
@@ -235,6 +254,7 @@ impl LogState {
             finished: Some(now),
             letters: Vec::new(),
             resolutions: Vec::new(),
+            history: None,
         };
         self.records.insert(id, record);
         self.finished.push_back(id);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
+use crate::log::Tries;
 use crate::message::{Unknown, Verb};
 
 /// Deadlines and retries of a definition. All times in milliseconds.
@@ -93,6 +94,12 @@ impl Delivery {
             settled: self.settled,
             failure: failed.then_some(self.why),
         }
+    }
+
+    /// What it took, if that was more than one attempt.
+    pub(crate) fn tries(&self, step: u8) -> Option<Tries> {
+        let Self { verb, attempts, settled, why, .. } = *self;
+        (attempts > 1).then_some(Tries { step, verb, attempts, answered: settled, why })
     }
 
     pub(crate) fn idle(verb: Verb) -> Self {

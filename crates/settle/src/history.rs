@@ -1,64 +1,38 @@
 //! One transaction's history in words.
 
-use protocol::{Cause, Decision, Protocol, Timestamp, Transaction};
-use shop::admin::TransactionView;
-use shop::checkout::{asked, why_refused};
+use protocol::{Protocol, Transaction};
+use shop::admin::{Happening, TransactionView, What};
+use shop::checkout::asked;
 
 use crate::decode;
 use crate::output::time;
 
-/// The whole history, a line for everything that happened.
+/// The whole history: what it is, a line for everything that happened, and what is going on.
 pub(crate) fn tell(view: &TransactionView, state: &str) -> String {
-    let record = &view.record;
-    let transaction = record.transaction.as_deref();
-    let mut events = vec![(view.id.birth(), born(transaction))];
-    if let Some((decision, at)) = &record.decided {
-        events.push((*at, format!("decided: {}", decided(decision, transaction))));
-    }
-    for letter in &record.letters {
-        let (step, verb, attempts) = (named(letter.step, transaction), letter.verb, letter.attempts);
-        let what = format!(
-            "dead letter: {step} did not acknowledge {verb} in {attempts} attempts; the last: {}",
-            letter.error
-        );
-        events.push((letter.at, what));
-    }
-    for done in &record.resolutions {
-        let what = format!("{} resolved {}: {}", done.operator, named(done.step, transaction), done.reason);
-        events.push((done.at, what));
-    }
-    if let Some(at) = record.finished {
-        let everyone = match record.decision() {
-            _ if !record.resolutions.is_empty() => "nothing is left to do",
-            Some(Decision::Abort(_)) => "nothing is held or done for it any more",
-            _ => "every participant has acknowledged",
+    let mut text = format!("Transaction {}: {state}\n  {}", view.id, what_it_is(view.record.transaction.as_deref()));
+    for happening in view.timeline.iter().flatten() {
+        let when = match happening.at {
+            Some(at) => time(at),
+            None if happening.what == What::Waiting => "now".to_owned(),
+            // Nobody wrote down when.
+            None => String::new(),
         };
-        events.push((at, format!("finished: {everyone}")));
+        text.push_str(&format!("\n  {when:24}  {}", line(happening)));
     }
-    // What happened in the same millisecond stays in the order in which it can only have happened.
-    events.sort_by_key(|(at, _)| *at);
-    let mut text = format!("Transaction {}: {state}", view.id);
-    for (at, what) in events {
-        text.push_str(&line(at, &what));
-    }
-    if record.finished.is_none() {
-        text.push_str(&format!("\n  now                       {}", now(view)));
+    if view.record.finished.is_none() {
+        text.push_str(&format!("\n  {:24}  {}", "now", now(view)));
     }
     text
 }
 
-fn line(at: Timestamp, what: &str) -> String {
-    format!("\n  {}  {what}", time(at))
-}
-
-fn born(transaction: Option<&Transaction>) -> String {
+fn what_it_is(transaction: Option<&Transaction>) -> String {
     let Some(transaction) = transaction else { return "born, and never staged".to_owned() };
     let protocol = match transaction.protocol {
         Protocol::TwoPhase => "by two-phase commit",
         Protocol::Saga => "as a saga",
     };
     let order = decode::order(transaction).map(|order| format!(" of order {order}")).unwrap_or_default();
-    let mut text = format!("born and staged: a {}{order}, {protocol}", transaction.definition);
+    let mut text = format!("a {}{order}, {protocol}", transaction.definition);
     for (position, step) in transaction.steps.iter().enumerate() {
         let asked = asked(step).unwrap_or_else(|| "no longer known: dropped when it finished".to_owned());
         text.push_str(&format!("\n      step {position}, {}: {asked}", step.service));
@@ -66,30 +40,36 @@ fn born(transaction: Option<&Transaction>) -> String {
     text
 }
 
-fn named(step: u8, transaction: Option<&Transaction>) -> String {
-    match transaction.and_then(|transaction| transaction.steps.get(usize::from(step))) {
-        Some(found) => format!("step {step} ({})", found.service),
-        None => format!("step {step}"),
-    }
-}
-
-fn decided(decision: &Decision, transaction: Option<&Transaction>) -> String {
-    match decision {
-        Decision::Commit => "commit".to_owned(),
-        Decision::Abort(Cause::Refused { step, refusal }) => {
-            let service = transaction.and_then(|it| it.steps.get(usize::from(*step))).map(|step| step.service);
-            format!("abort, because {} refused: {}", named(*step, transaction), why_refused(service, refusal))
-        }
-        Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
-            format!("abort, because {} did not answer in time", named(*step, transaction))
-        }
-        Decision::Abort(Cause::Unavailable { step: None }) => {
-            "abort, because the log did not answer in time".to_owned()
-        }
-        Decision::Abort(Cause::Recovered) => "abort, because recovery found it undecided after a crash".to_owned(),
-        Decision::Abort(Cause::NeverStaged) => {
-            "abort, because a participant asked about it before it was staged: it never will be".to_owned()
-        }
+fn line(happening: &Happening) -> String {
+    let Happening { what, service, step, attempt, next, by, detail, .. } = happening;
+    let whose = match (step, service) {
+        (Some(step), Some(service)) => format!("step {step} ({service}) "),
+        (Some(step), None) => format!("step {step} "),
+        (None, _) => String::new(),
+    };
+    let title = match what {
+        What::Staged => "staged in the log",
+        What::Agreed => "agreed",
+        What::Refused => "refused",
+        What::Unanswered => "did not answer in time",
+        What::Waiting => "has not answered yet",
+        What::Decided => "decided",
+        What::TakenOver => "taken over",
+        What::DeadLetter => "became a dead letter",
+        What::Retried => "tried again by an operator",
+        What::Resolved => "settled by hand",
+        What::Acknowledged => "acknowledged",
+        What::Finished => "finished: nothing is left to do",
+    };
+    let attempt = attempt.map(|attempt| format!(" · attempt {attempt}")).unwrap_or_default();
+    let by = by.as_ref().map(|by| format!(" · by {by}")).unwrap_or_default();
+    // The steps, and what they ask for, stand at the top.
+    let detail = detail.as_ref().filter(|_| *what != What::Staged);
+    let next = next.map(|at| format!("; next {}", time(at))).unwrap_or_default();
+    match (what, detail) {
+        (What::Decided, Some(decision)) => format!("decided: {decision}{by}"),
+        (_, Some(detail)) => format!("{whose}{title}{attempt}{by}: {detail}{next}"),
+        (_, None) => format!("{whose}{title}{attempt}{by}{next}"),
     }
 }
 
@@ -98,14 +78,6 @@ fn now(view: &TransactionView) -> String {
         Some(doing) => format!("its coordinator is {doing}"),
         None => "nobody drives it: the next start of the shop will".to_owned(),
     };
-    for sending in view.sendings.iter().filter(|it| it.attempts > 0 && !it.settled) {
-        let step = named(sending.step, view.record.transaction.as_deref());
-        let failure = sending.failure.map(|why| format!("; the last: {why}")).unwrap_or_default();
-        text.push_str(&format!(
-            "\n      {step} has not answered {}: attempt {}{failure}",
-            sending.verb, sending.attempts
-        ));
-    }
     for letter in view.record.open_letters() {
         text.push_str(&format!(
             "\n      step {step} waits for a person: mend the cause and `settle tx retry {id}`; only if the \

@@ -8,10 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use embedded::Store;
 use orchestrator::{LogAnswer, LogQuery, answer};
 use protocol::TransactionId;
-use protocol::limits::MAX_PAGE;
+use protocol::limits::{KEPT_TRAIL, MAX_PAGE};
 use protocol::log::Standing;
 use serde_json::{Value, json};
-use shop::admin::{ResolveRequest, RetryRequest, TransactionView};
+use shop::admin::{ResolveRequest, RetryRequest, TransactionView, tell};
 use shop::orders::OrderBook;
 use shop::trail::Entry;
 
@@ -204,12 +204,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
             let state = standing.as_ref().and_then(Value::as_str).map(|word| format!("&state={word}"));
             shop.get(&format!("/transactions?limit={asked}{}", state.unwrap_or_default()))?
         }
-        None => match look(&args.door.folder, LogQuery::Listing { standing, limit: asked })? {
-            LogAnswer::Listing(found) => {
-                found.into_iter().map(|(id, record)| TransactionView::undriven(id, record)).collect()
-            }
-            _ => Vec::new(),
-        },
+        None => look(&args.door.folder, |book| listing(book, standing, asked))?,
     };
     views.retain(|view| args.state.is_none_or(|state| State::of(view) == state));
     views.truncate(limit);
@@ -248,9 +243,11 @@ fn row(id: &str, state: &str, decision: &str, protocol: &str, born: &str, order:
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let mut view: TransactionView = match args.door.running()? {
         Some(mut shop) => shop.get(&format!("/transactions/{}", args.id))?,
-        None => match look(&args.door.folder, LogQuery::Transaction(args.id))? {
-            LogAnswer::Transaction(Some(record)) => TransactionView::undriven(args.id, *record),
-            _ => bail!("there is no transaction `{}`: it was never staged here, or is finished and forgotten", args.id),
+        None => match look(&args.door.folder, |book| alone(book, args.id))? {
+            Some(view) => view,
+            None => {
+                bail!("there is no transaction `{}`: it was never staged here, or is finished and forgotten", args.id)
+            }
         },
     };
     if view.standing == Standing::Finished
@@ -264,10 +261,27 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the log of a shop that is not running.
-fn look(folder: &Folder, query: LogQuery) -> anyhow::Result<LogAnswer> {
+/// Looks into the orders of a shop that is not running.
+fn look<T>(folder: &Folder, read: impl FnOnce(&OrderBook) -> T) -> anyhow::Result<T> {
     let orders: Store<OrderBook> = folder.open("orders")?;
-    orders.read(|book| answer(book.transactions(), query)).context("the store stopped while it was read")
+    orders.read(read).context("the store stopped while it was read")
+}
+
+fn listing(book: &OrderBook, standing: Option<Standing>, limit: usize) -> Vec<TransactionView> {
+    match answer(book.transactions(), LogQuery::Listing { standing, limit }) {
+        LogAnswer::Listing(found) => {
+            found.into_iter().map(|(id, record)| TransactionView::undriven(id, record)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// One transaction with everything that is known to have happened to it.
+fn alone(book: &OrderBook, id: TransactionId) -> Option<TransactionView> {
+    let mut view = TransactionView::undriven(id, book.transactions().get(id)?.clone());
+    let trail: Vec<Entry> = book.trail().latest(KEPT_TRAIL).cloned().collect();
+    view.timeline = Some(tell(&view, &trail));
+    Some(view)
 }
 
 fn json_line(view: &TransactionView) -> anyhow::Result<String> {
@@ -306,11 +320,7 @@ fn trail(args: &TrailArgs) -> anyhow::Result<()> {
     let limit = usize::from(args.limit);
     let entries: Vec<Entry> = match args.door.running()? {
         Some(mut shop) => shop.get(&format!("/trail?limit={limit}"))?,
-        None => {
-            let orders: Store<OrderBook> = args.door.folder.open("orders")?;
-            let read = orders.read(|book| book.trail().latest(limit).cloned().collect());
-            read.context("the store stopped while it was read")?
-        }
+        None => look(&args.door.folder, |book| book.trail().latest(limit).cloned().collect())?,
     };
     if entries.is_empty() && !args.json {
         say("Operators have done nothing yet.")?;

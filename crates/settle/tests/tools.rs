@@ -29,8 +29,11 @@ fn a_finished_transaction_is_told_whole_live_and_offline() {
             "a checkout of order 0, by two-phase commit",
             "step 0, stock: 2 of item 0",
             "step 1, payment: 10 from user 0",
-            "decided: commit",
-            "finished: every participant has acknowledged",
+            "staged in the log · by shop",
+            "step 1 (payment) agreed",
+            "decided: commit · by shop",
+            "step 0 (stock) acknowledged: commit: what it held is taken for good",
+            "finished: nothing is left to do · by shop",
         ] {
             assert!(told.contains(words), "`{words}` is missing in: {told}");
         }
@@ -40,12 +43,14 @@ fn a_finished_transaction_is_told_whole_live_and_offline() {
         assert_eq!(json["state"], "finished");
         told
     };
-    let live = tell();
+    tell();
     unusable(&folder.tool(&["tx", "retry", &id]), &["finished", "nothing to try again"]);
     unusable(
         &folder.tool(&["tx", "resolve", &id, "--step", "1", "--reason", "because", "--operator", "ann"]),
         &["no dead letter"],
     );
+    let live = tell();
+    assert!(live.contains("tried again by an operator"), "what came to nothing is told, too: {live}");
     server.stop();
     assert_eq!(tell(), live);
     unusable(&folder.tool(&["tx", "retry", &id]), &["no shop is running", "settle serve --data"]);
@@ -67,8 +72,10 @@ fn a_refusal_is_told_in_words_whether_the_shop_runs_or_not() {
     let tell = || {
         let told = fine(&folder.tool(&["tx", "show", &id]));
         for words in [
-            "decided: abort, because step 1 (payment) refused: user 0 has not enough credit",
-            "finished: nothing is held or done for it any more",
+            "step 1 (payment) refused: user 0 has not enough credit",
+            "decided: abort",
+            "step 0 (stock) acknowledged: abort: if it held anything, that is released",
+            "finished: nothing is left to do",
         ] {
             assert!(told.contains(words), "`{words}` is missing in: {told}");
         }
@@ -82,9 +89,11 @@ fn a_refusal_is_told_in_words_whether_the_shop_runs_or_not() {
 fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     let (folder, server, id) = stuck();
     let told = fine(&folder.tool(&["tx", "show", &id]));
-    assert!(told.contains("dead letter: step 1 (payment) did not acknowledge commit in 2 attempts"), "{told}");
-    assert!(told.contains("step 1 (payment) has not answered commit: attempt "), "{told}");
-    assert!(told.contains("; the last: its store failed"), "{told}");
+    let dead =
+        "step 1 (payment) became a dead letter · attempt 2: commit was not acknowledged: payment: its store failed";
+    assert!(told.contains(dead), "{told}");
+    assert!(told.contains("step 1 (payment) has not answered yet · attempt "), "{told}");
+    assert!(told.contains(": commit; the last attempt: its store failed; next 20"), "{told}");
     assert!(told.contains(&format!("settle tx retry {id}")), "{told}");
     let audit = folder.tool(&["audit", "--wait", "0"]);
     assert_eq!(audit.status.code(), Some(2), "an audit that could not compare must not say that all is well");
@@ -93,11 +102,18 @@ fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     server.must("/payment/fault/clear");
     fine(&folder.tool(&["tx", "retry", &id]));
     assert_eq!(folder.the_one("finished"), id);
+    let tell = || fine(&folder.tool(&["tx", "show", &id]));
+    let told = tell();
+    for words in [dead, "tried again by an operator · by ", "step 1 (payment) acknowledged · attempt "] {
+        assert!(told.contains(words), "`{words}` is missing in: {told}");
+    }
+    assert!(told.contains("; an attempt before: its store failed"), "{told}");
     let record = &folder.transactions(&[])[0]["record"];
     let parked_for = record["finished"].as_u64().unwrap() - record["letters"][0]["at"].as_u64().unwrap();
     assert!(parked_for < protocol::Pacing::default().slow_pace, "the retry did nothing: it took {parked_for} ms");
     assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid orders for 10"));
     server.stop();
+    assert_eq!(tell(), told, "and the same of the folder");
 }
 
 #[test]
@@ -138,7 +154,10 @@ fn a_resolution_is_kept_with_who_and_why() {
     assert!(fine(&resolve(&["--reason", "payment is gone for good, ticket 4711"])).contains("By ann"));
     assert_eq!(folder.the_one("finished"), id);
     let told = fine(&folder.tool(&["tx", "show", &id]));
-    assert!(told.contains("ann resolved step 1 (payment): payment is gone for good, ticket 4711"), "{told}");
+    assert!(
+        told.contains("step 1 (payment) settled by hand · by ann: payment is gone for good, ticket 4711"),
+        "{told}"
+    );
     // Payment has not done its part yet, and will not for some seconds: the books say so, in the right place.
     drop(server);
     let audit = folder.tool(&["audit"]);

@@ -32,7 +32,7 @@ use crate::problem::Problem;
 use crate::request::{called, heard};
 
 pub use acts::{ResolveRequest, RetryRequest};
-pub use timeline::{Happening, What};
+pub use timeline::{Happening, What, tell};
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";

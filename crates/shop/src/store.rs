@@ -1,10 +1,13 @@
 //! The order book in the embedded store: as a machine, and as the orchestrator's log.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use embedded::{Applied, Machine, Store, StoreError, rows};
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, answer};
-use protocol::log::{LogCommand, LogReply, LogState};
+use protocol::log::{DeadLetter, LogCommand, LogReply, LogState, Record, Resolution};
+use protocol::{Decision, Name, Timestamp, Transaction, TransactionId};
+use serde::Deserialize;
 use table::Table;
 
 use crate::orders::{FrozenOrders, OrderBook, OrdersCommand, OrdersReply};
@@ -16,7 +19,9 @@ impl Machine for OrderBook {
     type Frozen = FrozenOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
+    /// 2 differs in that its records have no history.
+    const OLDEST_READ: u16 = 2;
 
     fn new() -> Self {
         Self::default()
@@ -43,10 +48,13 @@ impl Machine for OrderBook {
         rows::write(trail.len(), trail.iter(), out)
     }
 
-    fn read_snapshot(input: &mut dyn Read, _: u16) -> io::Result<Self> {
+    fn read_snapshot(input: &mut dyn Read, version: u16) -> io::Result<Self> {
         let (mut orders, mut records) = (Table::default(), Vec::new());
         rows::read(input, |(id, order)| _ = orders.insert(id, order))?;
-        rows::read(input, |row| records.push(row))?;
+        match version {
+            2 => rows::read(input, |(id, record): (TransactionId, Record2)| records.push((id, record.into())))?,
+            _ => rows::read(input, |row| records.push(row))?,
+        }
         let buffer = &mut Vec::new();
         let instances = rows::read_row(buffer, input)?;
         let finished = rows::read_row(buffer, input)?;
@@ -55,6 +63,25 @@ impl Machine for OrderBook {
         let mut trail = Vec::new();
         rows::read(input, |entry| trail.push(entry))?;
         Ok(Self::thaw(orders, LogState::thaw(records, instances, finished, floor), rest, Trail::of(trail)))
+    }
+}
+
+/// A record as version 2 wrote it.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+struct Record2 {
+    transaction: Option<Arc<Transaction>>,
+    owner: Option<Name>,
+    decided: Option<(Decision, Timestamp)>,
+    finished: Option<Timestamp>,
+    letters: Vec<DeadLetter>,
+    resolutions: Vec<Resolution>,
+}
+
+impl From<Record2> for Record {
+    fn from(old: Record2) -> Self {
+        let Record2 { transaction, owner, decided, finished, letters, resolutions } = old;
+        Self { transaction, owner, decided, finished, letters, resolutions, history: None }
     }
 }
 
@@ -88,5 +115,54 @@ impl Log for OrderLog {
     fn read(&self, query: LogQuery, done: Done<Result<LogAnswer, LogError>>) {
         let look = move |book: &OrderBook| answer(book.transactions(), query);
         self.0.read_durable(look, |found| done(found.map_err(|error| LogError(error.to_string()))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::log::{Handover, History, Standing};
+
+    use super::*;
+    use crate::orders::OrdersRest;
+
+    fn id(n: u8) -> TransactionId {
+        TransactionId::new(Timestamp(1_000), [n; 16])
+    }
+
+    fn read(bytes: &[u8], version: u16) -> Vec<(TransactionId, Record)> {
+        let mut left = bytes;
+        let book = <OrderBook as Machine>::read_snapshot(&mut left, version).unwrap();
+        assert!(left.is_empty());
+        match answer(book.transactions(), LogQuery::Listing { standing: Some(Standing::Settling), limit: 9 }) {
+            LogAnswer::Listing(found) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_the_version_before_is_read_and_this_ones_keeps_histories() {
+        let owner = Some(Name::literal("single"));
+        let decided = Some((Decision::Commit, Timestamp(7)));
+        let old = Record2 { transaction: None, owner, decided, finished: None, letters: vec![], resolutions: vec![] };
+        let (mut bytes, buffer) = (Vec::new(), &mut Vec::new());
+        rows::write(0, std::iter::empty::<()>(), &mut bytes).unwrap();
+        rows::write(1, [(id(1), old)].into_iter(), &mut bytes).unwrap();
+        rows::write_row(&std::collections::BTreeMap::<Name, ()>::new(), buffer, &mut bytes).unwrap();
+        rows::write_row(&Vec::<TransactionId>::new(), buffer, &mut bytes).unwrap();
+        rows::write_row(&Timestamp(5), buffer, &mut bytes).unwrap();
+        rows::write_row(&OrdersRest::default(), buffer, &mut bytes).unwrap();
+        rows::write(0, std::iter::empty::<()>(), &mut bytes).unwrap();
+        let mut found = read(&bytes, 2);
+        assert_eq!(found[0].1.decided_by(), owner);
+
+        let from = Handover { from: Name::literal("a"), at: Timestamp(8), decided: true };
+        found[0].1.history = Some(Box::new(History { handovers: vec![from], tries: vec![] }));
+        let book = |records| {
+            let log = LogState::thaw(records, Default::default(), Default::default(), Timestamp(5));
+            OrderBook::thaw(Table::default(), log, OrdersRest::default(), Trail::default())
+        };
+        let mut bytes = Vec::new();
+        <OrderBook as Machine>::write_snapshot(&book(found.clone()).freeze(), &mut bytes).unwrap();
+        assert_eq!(read(&bytes, 3), found);
     }
 }

@@ -9,13 +9,14 @@ const TITLES = {
   unanswered: "did not answer in time",
   waiting: "has not answered yet",
   decided: "decided",
+  taken_over: "taken over",
   dead_letter: "became a dead letter",
   retried: "tried again by an operator",
   resolved: "settled by hand",
   acknowledged: "acknowledged",
   finished: "finished: nothing is left to do",
 };
-const LEVELS = { refused: "warning", unanswered: "warning", waiting: "warning", dead_letter: "bad", resolved: "warning", agreed: "good", acknowledged: "good", finished: "good" };
+const LEVELS = { refused: "warning", unanswered: "warning", taken_over: "warning", waiting: "warning", dead_letter: "bad", resolved: "warning", agreed: "good", acknowledged: "good", finished: "good" };
 const STANDINGS = { undecided: ["warning", "undecided"], settling: ["warning", "settling"], stuck: ["bad", "stuck"], finished: ["good", "finished"] };
 
 /** Where a transaction stands, as a badge. */
@@ -33,9 +34,6 @@ export function decision(view) {
 
 export const protocol = (view) => view.record.transaction?.protocol ?? "–";
 
-/** When a waiting step is asked again, in words. */
-const next = (detail) => detail?.replace(/next at (\d+)/, (_, at) => `next ${clock(Number(at))}`);
-
 export function timeline(view) {
   const began = birth(view.id);
   return el("ol", { class: "timeline" }, view.timeline.map((it) => el("li", { "data-level": LEVELS[it.what] ?? "calm", "data-what": it.what },
@@ -44,7 +42,7 @@ export function timeline(view) {
       it.service && el("strong", {}, `${it.service} `), it.what === "decided" ? `decided: ${it.detail}` : TITLES[it.what] ?? words(it.what),
       it.attempt ? el("span", { class: "quiet" }, ` · attempt ${it.attempt}`) : null,
       it.by ? el("span", { class: "quiet" }, ` · by ${it.by}`) : null,
-      it.detail && it.what !== "decided" ? el("span", { class: "detail" }, next(it.detail)) : null))));
+      it.detail && it.what !== "decided" ? el("span", { class: "detail" }, it.next ? `${it.detail}; next ${clock(it.next)}` : it.detail) : null))));
 }
 
 const span = (millis) => (millis < 10_000 ? `${millis} ms` : lasting(millis));

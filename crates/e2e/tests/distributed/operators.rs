@@ -83,7 +83,10 @@ fn a_stuck_transaction_is_seen_and_tried_again_from_any_order_instance() {
     let stuck = stuck();
     for name in NAMES {
         let told = stuck.tx(name, &["show", &stuck.id]);
-        assert!(told.contains("dead letter: step 1 (payment) did not acknowledge commit in 3 attempts"), "{told}");
+        assert!(
+            told.contains("step 1 (payment) became a dead letter · attempt 3: commit was not acknowledged"),
+            "{told}"
+        );
         assert!(told.contains("its coordinator is committing"), "{name} knows who drives it: {told}");
         assert!(stuck.tx(name, &["retry", &stuck.id]).contains("Sent again"));
     }
@@ -114,7 +117,7 @@ fn a_resolution_at_another_instance_is_heeded_by_the_one_that_drives_it() {
     the_one(&stuck.system, NAMES[0], "finished");
     for name in NAMES {
         let told = stuck.tx(name, &["show", &stuck.id]);
-        assert!(told.contains("ann resolved step 1 (payment): ticket 4711"), "{told}");
+        assert!(told.contains("step 1 (payment) settled by hand · by ann: ticket 4711"), "{told}");
         assert_eq!(listed(&stuck.system, name, "stuck").len(), 0);
     }
     // The fault is still there: payment does its part when it asks.
@@ -136,6 +139,17 @@ fn a_resolution_stands_when_its_instance_is_gone_and_another_takes_the_transacti
     assert_eq!(record["owner"], "order-2");
     assert_eq!(record["letters"].as_array().unwrap().len(), 1, "it is not written off once more: {record}");
     assert_eq!(record["resolutions"][0]["reason"], "ticket 4711");
+    let told = stuck.tx(NAMES[1], &["show", &stuck.id]);
+    let ends = [
+        "staged in the log · by order-1",
+        "decided: commit · by order-1",
+        "taken over · by order-2: order-1 had it",
+        "· by order-2",
+    ];
+    let mut lines = told.lines();
+    for end in ends {
+        assert!(lines.any(|line| line.contains(end)), "`{end}` is missing, or not where it belongs, in: {told}");
+    }
     stuck.settles_to_the_last_cent();
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::{History, Tries};
 use crate::ids::{Epoch, Name, Timestamp, TransactionId};
 use crate::message::{Refusal, Verb};
 use crate::transaction::{Decision, Transaction};
@@ -99,6 +100,15 @@ pub enum LogCommand {
         keep: usize,
         /// However many there are, remember those that finished, or were born, at or after this.
         spare_since: Timestamp,
+    },
+    /// What took more than one attempt, for people; told before the transaction is finished.
+    Tried {
+        /// The owner.
+        writer: Writer,
+        /// The transaction.
+        id: TransactionId,
+        /// What did.
+        tries: Vec<Tries>,
     },
 }
 
@@ -219,6 +229,9 @@ pub struct Record {
     pub letters: Vec<DeadLetter>,
     /// What operators did.
     pub resolutions: Vec<Resolution>,
+    /// Through whose hands it went, and what did not succeed at the first attempt, if there is anything of the kind.
+    #[serde(default)]
+    pub history: Option<Box<History>>,
 }
 
 /// Where a transaction stands.

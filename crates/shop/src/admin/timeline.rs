@@ -1,9 +1,10 @@
 //! One transaction as everything that is known to have happened, in its order: what the log says, what whoever drives it says, and what operators did.
 //!
-//! The log keeps what decides, and when: the stage, the decision, dead letters, resolutions, the end. It keeps no single vote or acknowledgement; they follow
-//! from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of their own.
+//! The log keeps what decides, and when: the stage, the decision, dead letters, resolutions, the end; and through whose hands it went. It keeps no single vote
+//! or acknowledgement; they follow from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of
+//! their own. What took one attempt it does not keep, either.
 
-use protocol::log::Resolution;
+use protocol::log::{Record, Resolution, Tries};
 use protocol::{Cause, Decision, Name, Protocol, Sending, Step, Timestamp, Transaction, Verb};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub enum What {
     Waiting,
     /// All or nothing: it was decided.
     Decided,
+    /// Another instance took it over, because nothing was heard of the one that had it.
+    TakenOver,
     /// A participant would not acknowledge that, so often that a person should look.
     DeadLetter,
     /// An operator had it tried again.
@@ -50,31 +53,51 @@ pub struct Happening {
     pub service: Option<String>,
     /// To which step.
     pub step: Option<u8>,
-    /// In which attempt.
+    /// In which attempt; `None`: the first, as far as anybody told the log.
     pub attempt: Option<u32>,
+    /// When it is tried again, of what is waited for.
+    #[serde(default)]
+    pub next: Option<Timestamp>,
     /// Who: an instance, or an operator.
     pub by: Option<String>,
     /// More, for people.
     pub detail: Option<String>,
 }
 
+/// What is answered with a vote.
+const VOTES: [Verb; 3] = [Verb::Prepare, Verb::Execute, Verb::Inquire];
+
 struct Story<'a> {
     transaction: Option<&'a Transaction>,
+    tries: &'a [Tries],
     told: Vec<(Timestamp, Happening)>,
 }
 
 impl Story<'_> {
-    /// Adds what happened `at`, or, if nobody wrote down when, not before `not_before`.
-    fn tell(&mut self, what: What, at: Option<Timestamp>, not_before: Timestamp) -> &mut Happening {
-        let happening = Happening { at, what, service: None, step: None, attempt: None, by: None, detail: None };
-        self.told.push((at.unwrap_or(not_before), happening));
+    /// Adds what happened `at`, if anybody wrote down when; it has its place among what happened at `place`.
+    fn tell(&mut self, what: What, at: Option<Timestamp>, place: Timestamp) -> &mut Happening {
+        let happening =
+            Happening { at, what, service: None, step: None, attempt: None, next: None, by: None, detail: None };
+        self.told.push((place, happening));
         &mut self.told.last_mut().expect("one was pushed just now").1
     }
 
-    fn at_step(&mut self, what: What, step: u8, at: Option<Timestamp>, not_before: Timestamp) -> &mut Happening {
+    fn at_step(&mut self, what: What, step: u8, at: Option<Timestamp>, place: Timestamp) -> &mut Happening {
         let service = self.service(step).map(|service| service.to_string());
-        let happening = self.tell(what, at, not_before);
+        let happening = self.tell(what, at, place);
         (happening.service, happening.step) = (service, Some(step));
+        happening
+    }
+
+    /// A vote or an acknowledgement, with the attempts that the `verb`s took.
+    fn answer(&mut self, what: What, step: u8, place: Timestamp, verbs: &[Verb]) -> &mut Happening {
+        let tried = self.tries.iter().rfind(|it| it.step == step && verbs.contains(&it.verb));
+        let happening = self.at_step(what, step, None, place);
+        if let Some(Tries { attempts, answered, why, .. }) = tried {
+            happening.attempt = Some(*attempts);
+            let which = if *answered { "an attempt before" } else { "the last" };
+            happening.detail = Some(format!("{which}: {why}"));
+        }
         happening
     }
 
@@ -88,23 +111,28 @@ impl Story<'_> {
 }
 
 /// Tells it, the earliest first; the latest entry of the `trail` comes first.
-pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
+pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     let record = &view.record;
     let born = view.id.birth();
-    let mut story = Story { transaction: record.transaction.as_deref(), told: Vec::new() };
+    let mut story = Story { transaction: record.transaction.as_deref(), tries: record.tries(), told: Vec::new() };
     if let Some(transaction) = story.transaction {
         let parts: Vec<String> = transaction.steps.iter().map(part).collect();
         let detail = format!("{} of {}", protocol_of(transaction), parts.join(", "));
-        story.tell(What::Staged, Some(born), born).detail = Some(detail);
+        let staged = story.tell(What::Staged, Some(born), born);
+        (staged.by, staged.detail) = (text(record.staged_by()), Some(detail));
     }
+    handovers(&mut story, record, false);
     match &record.decided {
         Some((decision, at)) => {
             votes(&mut story, decision, *at);
             let decided = story.tell(What::Decided, Some(*at), *at);
+            decided.by = text(record.decided_by());
             decided.detail = Some(if decision.is_commit() { "commit" } else { "abort" }.to_owned());
         }
-        None => sendings(&mut story, &view.sendings, born, What::Agreed),
+        // What is going on now stands behind everything that was.
+        None => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Agreed),
     }
+    handovers(&mut story, record, true);
     for letter in &record.letters {
         let dead = story.at_step(What::DeadLetter, letter.step, Some(letter.at), letter.at);
         dead.attempt = Some(letter.attempts);
@@ -114,16 +142,34 @@ pub(super) fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     match (&record.decided, record.finished) {
         (Some((decision, _)), Some(at)) => {
             acknowledgements(&mut story, decision, &record.resolutions, at);
-            // Who staged and decided it the log does not keep: its owner is whoever took it over last.
-            story.tell(What::Finished, Some(at), at).by = record.owner.map(|owner| owner.to_string());
+            story.tell(What::Finished, Some(at), at).by = text(record.owner);
         }
-        // What is going on now stands behind everything that was.
         (Some(_), None) => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Acknowledged),
         (None, _) => {}
     }
     // What happened in the same millisecond stays in the order in which it can only have happened.
     story.told.sort_by_key(|(at, _)| *at);
     story.told.into_iter().map(|(_, happening)| happening).collect()
+}
+
+fn text(name: Option<Name>) -> Option<String> {
+    name.map(|name| name.to_string())
+}
+
+/// Who took it over from whom, before it was decided or since.
+fn handovers(story: &mut Story<'_>, record: &Record, decided: bool) {
+    let hands = record.handovers();
+    for (at, handover) in hands.iter().enumerate().filter(|(_, handover)| handover.decided == decided) {
+        // The log knows which came first, whatever the clocks of two machines say.
+        let place = match &record.decided {
+            Some((_, at)) if decided => handover.at.max(*at),
+            Some((_, at)) => handover.at.min(*at),
+            None => handover.at,
+        };
+        let taken = story.tell(What::TakenOver, Some(handover.at), place);
+        taken.by = text(hands.get(at + 1).map(|next| next.from).or(record.owner));
+        taken.detail = Some(format!("{} had it, and its lease had lapsed", handover.from));
+    }
 }
 
 fn protocol_of(transaction: &Transaction) -> &'static str {
@@ -143,18 +189,19 @@ fn part(step: &Step) -> String {
 
 /// What a decision says of the votes before it.
 fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
+    let told = |story: &mut Story<'_>, what: What, step: u8| {
+        story.answer(what, step, at, &VOTES);
+    };
     match decision {
-        Decision::Commit => {
-            for step in story.steps() {
-                story.at_step(What::Agreed, step, None, at);
-            }
-        }
+        Decision::Commit => story.steps().for_each(|step| told(story, What::Agreed, step)),
         Decision::Abort(Cause::Refused { step, refusal }) => {
+            others(story, *step, at);
             let service = story.service(*step);
-            story.at_step(What::Refused, *step, None, at).detail = Some(why_refused(service, refusal));
+            story.answer(What::Refused, *step, at, &VOTES).detail = Some(why_refused(service, refusal));
         }
         Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
-            story.at_step(What::Unanswered, *step, None, at);
+            others(story, *step, at);
+            told(story, What::Unanswered, *step);
         }
         Decision::Abort(Cause::Unavailable { step: None }) => {
             story.tell(What::Unanswered, None, at).detail = Some("the log did not answer in time".to_owned());
@@ -167,6 +214,13 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
             let why = "a participant asked about it before it was staged: it never will be".to_owned();
             story.tell(What::Unanswered, None, at).detail = Some(why);
         }
+    }
+}
+
+/// What was asked of the others more than once, beside the one that made it an abort.
+fn others(story: &mut Story<'_>, but: u8, at: Timestamp) {
+    for Tries { step, answered, .. } in story.tries.iter().filter(|it| it.step != but && VOTES.contains(&it.verb)) {
+        story.answer(if *answered { What::Agreed } else { What::Unanswered }, *step, at, &VOTES);
     }
 }
 
@@ -201,9 +255,8 @@ fn resolved(story: &mut Story<'_>, resolution: &Resolution) {
 /// How far each participant is, as whoever drives the transaction says.
 fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, done: What) {
     for Sending { step, verb, attempts, next, settled, failure } in sendings {
-        let begins = matches!(verb, Verb::Prepare | Verb::Execute | Verb::Inquire);
         // Until a decision is sent, what is remembered is the vote.
-        if (*attempts == 0 && !settled) || begins == (done == What::Acknowledged) {
+        if (*attempts == 0 && !settled) || VOTES.contains(verb) == (done == What::Acknowledged) {
             continue;
         }
         let what = if *settled { done } else { What::Waiting };
@@ -211,8 +264,8 @@ fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, 
         happening.attempt = Some(*attempts).filter(|attempts| *attempts > 0);
         if !settled {
             let failure = failure.map(|why| format!("; the last attempt: {why}")).unwrap_or_default();
-            let next = next.map(|at| format!("; next at {}", at.0)).unwrap_or_default();
-            happening.detail = Some(format!("{verb}{failure}{next}"));
+            happening.detail = Some(format!("{verb}{failure}"));
+            happening.next = *next;
         }
     }
 }
@@ -237,7 +290,9 @@ fn acknowledgements(story: &mut Story<'_>, decision: &Decision, resolutions: &[R
             _ if saga => "compensate: if it had done its part, that is undone",
             _ => "abort: if it held anything, that is released",
         };
-        story.at_step(What::Acknowledged, step, None, at).detail = Some(fate.to_owned());
+        let acknowledged = story.answer(What::Acknowledged, step, at, &[Verb::Commit, Verb::Abort, Verb::Compensate]);
+        let tried = acknowledged.detail.take().map(|tried| format!("; {tried}")).unwrap_or_default();
+        acknowledged.detail = Some(format!("{fate}{tried}"));
     }
 }
 
@@ -246,7 +301,7 @@ mod tests {
     use std::sync::Arc;
 
     use ledger::{EntityId, Entry as Amount};
-    use protocol::log::{DeadLetter, Record};
+    use protocol::log::{DeadLetter, Handover, History, Record};
     use protocol::{Order, Payload, Recovery, Refusal, TransactionId, Unknown};
 
     use super::*;
@@ -272,6 +327,7 @@ mod tests {
             finished: None,
             letters: vec![],
             resolutions: vec![],
+            history: None,
         };
         TransactionView::undriven(id, record)
     }
@@ -314,12 +370,13 @@ mod tests {
         let entry = Entry { number: 1, note: note.clone(), outcome: Some("sent_again".into()) };
         let other = Note { transaction: TransactionId::new(Timestamp(2), [1; 16]), ..note };
         let trail = [entry, Entry { number: 2, note: other, outcome: None }];
-        let before = ["1000 staged", "agreed stock", "agreed payment", "1010 decided"];
+        let before = ["1000 staged order-2", "agreed stock", "agreed payment", "1010 decided order-2"];
         let stuck = [&before[..], &["1500 dead_letter payment #20", "1600 retried ann"]].concat();
         let now = [&stuck[..], &["acknowledged stock #1", "waiting payment #23"]].concat();
         assert_eq!(told(&view, &trail), now);
-        let waiting = tell(&view, &trail).pop().unwrap().detail.unwrap();
-        assert_eq!(waiting, "commit; the last attempt: its store failed; next at 9000");
+        let waiting = tell(&view, &trail).pop().unwrap();
+        assert_eq!(waiting.detail.as_deref(), Some("commit; the last attempt: its store failed"));
+        assert_eq!(waiting.next, Some(Timestamp(9_000)));
 
         let (operator, reason) = ("ann".into(), "ticket 4711".into());
         view.record.resolutions.push(Resolution { step: 1, operator, reason, at: Timestamp(1_700) });
@@ -375,7 +432,7 @@ mod tests {
         let details = |view: &TransactionView| -> Vec<String> {
             tell(view, &[]).into_iter().filter_map(|it| Some(format!("{}: {}", it.service?, it.detail?))).collect()
         };
-        let begin = ["1000 staged", "refused stock", "1010 decided"];
+        let begin = ["1000 staged order-2", "refused stock", "1010 decided order-2"];
         let saga = refused(Protocol::Saga);
         // Who refused did nothing that had to be undone: a saga does not ask.
         assert_eq!(told(&saga, &[]), [&begin[..], &["acknowledged payment", "1020 finished order-2"]].concat());
@@ -401,11 +458,49 @@ mod tests {
     }
 
     #[test]
+    fn hands_and_attempts_are_told_in_their_order_whatever_the_clocks_say() {
+        let mut view = view(Protocol::TwoPhase);
+        let tries = |step, verb, attempts, answered| Tries { step, verb, attempts, answered, why: Unknown::Failed };
+        let hand = |from, at, decided| Handover { from: Name::literal(from), at: Timestamp(at), decided };
+        view.record.decided = Some((Decision::Commit, Timestamp(1_500)));
+        view.record.finished = Some(Timestamp(1_800));
+        // The clock of whoever took it over first was ahead; that of the other is late.
+        view.record.history = Some(Box::new(History {
+            handovers: vec![hand("order-1", 1_600, false), hand("order-3", 1_400, true)],
+            tries: vec![tries(1, Verb::Inquire, 2, true), tries(0, Verb::Commit, 3, true)],
+        }));
+        let whole = [
+            "1000 staged order-1",
+            "1600 taken_over order-3",
+            "agreed stock",
+            "agreed payment #2",
+            "1500 decided order-3",
+            "1400 taken_over order-2",
+            "acknowledged stock #3",
+            "acknowledged payment",
+            "1800 finished order-2",
+        ];
+        assert_eq!(told(&view, &[]), whole);
+        let details: Vec<_> = tell(&view, &[]).into_iter().filter_map(|it| it.detail).collect();
+        assert_eq!(details[1], "order-1 had it, and its lease had lapsed");
+        assert_eq!(details[2], "an attempt before: its store failed");
+        assert_eq!(details[5], "commit: what it held is taken for good; an attempt before: its store failed");
+
+        // Who was asked in vain is told beside who made it an abort.
+        let refusal = Refusal::new(ledger::INSUFFICIENT, "7");
+        view.record.decided = Some((Decision::Abort(Cause::Refused { step: 0, refusal }), Timestamp(1_500)));
+        let tries = vec![tries(1, Verb::Prepare, 4, false)];
+        view.record.history = Some(Box::new(History { handovers: vec![], tries }));
+        let abort = ["1000 staged order-2", "unanswered payment #4", "refused stock", "1500 decided order-2"];
+        assert_eq!(told(&view, &[])[..4], abort);
+    }
+
+    #[test]
     fn one_under_way_shows_who_has_answered() {
         let mut view = view(Protocol::TwoPhase);
         let sending =
             |step, settled| Sending { step, verb: Verb::Prepare, attempts: 1, next: None, settled, failure: None };
         view.sendings = vec![sending(0, true), sending(1, false)];
-        assert_eq!(told(&view, &[]), ["1000 staged", "agreed stock #1", "waiting payment #1"]);
+        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock #1", "waiting payment #1"]);
     }
 }

@@ -57,6 +57,7 @@ fn transaction() -> Value {
         ("service", or_null("string")),
         ("step", or_null("integer")),
         ("attempt", or_null("integer")),
+        ("next", or_null("integer")),
         ("by", or_null("string")),
         ("detail", or_null("string")),
     ]);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::{Log, LogAnswer, LogQuery, answer};
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS};
-use protocol::log::{DeadLetter, LogCommand, LogReply, Resolution, StageRefusal, Standing, Verdict, Writer};
+use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_HANDOVERS, MAX_IDEMPOTENCY_KEYS};
+use protocol::log::{DeadLetter, LogCommand, LogReply, Resolution, StageRefusal, Standing, Tries, Verdict, Writer};
 use protocol::{
     Cause, Decision, Epoch, Name, Order as StepOrder, Payload, Protocol, Recovery, Refusal, Step, Timestamp,
-    Transaction, TransactionId, Verb,
+    Transaction, TransactionId, Unknown, Verb,
 };
 use servers::redis::{Persistence, Server};
 use shop::checkout::{CHECKOUT, Claim, PAYMENT, STOCK};
@@ -210,7 +210,7 @@ impl Story {
     }
 
     fn of_log(&mut self, book: &OrderBook) -> LogCommand {
-        match self.number(40) {
+        match self.number(44) {
             0..=11 => LogCommand::Stage { writer: self.writer(book), transaction: self.transaction(book) },
             12..=21 => self.decide(book),
             22..=25 => LogCommand::Finish { writer: self.writer(book), ids: self.ids(book), now: self.now() },
@@ -221,24 +221,36 @@ impl Story {
                 let letter = DeadLetter { step, verb: Verb::Commit, attempts: self.random.u32(..), error, at };
                 LogCommand::Park { writer: self.writer(book), id, letter }
             }
-            30..=32 => {
+            30..=33 => {
                 let (id, step) = (self.ids(book).pop().unwrap_or_else(|| self.id()), self.random.u8(0..2));
                 let resolution =
                     Resolution { step, operator: self.word().into(), reason: self.word().into(), at: self.now() };
                 LogCommand::Resolve { id, resolution }
             }
-            33 => {
+            34 => {
                 let keep = [0, 2, 5, 9, usize::MAX][self.number(5) as usize];
                 let (finished_before, spare_since) = (self.now(), self.now());
                 LogCommand::Forget { finished_before, keep, spare_since }
             }
-            34 | 35 => {
+            35 | 36 => {
                 let lease = [5, 60, u64::MAX][self.number(3) as usize];
                 LogCommand::Register { instance: INSTANCES[self.number(3) as usize], now: self.now(), lease }
             }
-            36 | 37 => LogCommand::Renew { writer: self.writer(book), now: self.now(), lease: self.number(60) },
-            _ => LogCommand::TakeOver { writer: self.writer(book), from: self.instance(), now: self.now() },
+            37 | 38 => LogCommand::Renew { writer: self.writer(book), now: self.now(), lease: self.number(60) },
+            39 | 40 => LogCommand::TakeOver { writer: self.writer(book), from: self.instance(), now: self.now() },
+            _ => {
+                let id = self.ids(book).pop().unwrap_or_else(|| self.id());
+                let tries = (0..self.number(4)).map(|_| self.tries()).collect();
+                LogCommand::Tried { writer: self.writer(book), id, tries }
+            }
         }
+    }
+
+    fn tries(&mut self) -> Tries {
+        let verb = [Verb::Prepare, Verb::Commit, Verb::Compensate][self.number(3) as usize];
+        let why = [Unknown::Timeout, Unknown::Unreachable, Unknown::Failed][self.number(3) as usize];
+        let (step, attempts, answered) = (self.random.u8(0..2), self.random.u32(..), self.one_in(2));
+        Tries { step, verb, attempts, answered, why }
     }
 
     fn next(&mut self, book: &OrderBook) -> Vec<OrdersCommand> {
@@ -404,6 +416,7 @@ struct Met {
     forgotten: usize,
     replaced: usize,
     overwritten: usize,
+    tried: usize,
 }
 
 impl Met {
@@ -421,6 +434,7 @@ impl Met {
                 self.entombed += verdicts.iter().filter(|verdict| **verdict == Verdict::Aborted).count();
                 self.forgotten += verdicts.iter().filter(|verdict| **verdict == Verdict::Forgotten).count();
             }
+            (OrdersCommand::Log(LogCommand::Tried { .. }), OrdersReply::Log(Done)) => self.tried += 1,
             (OrdersCommand::Replace { .. }, OrdersReply::Done) => self.replaced += 1,
             _ => {}
         }
@@ -467,12 +481,21 @@ fn the_scripts_answer_as_the_pure_order_book_does() {
         );
         let by_hand = book.transactions().finished().count();
         assert_eq!(number("HLEN {settle:orders:0}:records"), open + by_hand, "{when}: forgotten ones are gone");
-        let lettered = |(_, record): &(TransactionId, &protocol::log::Record)| !record.letters.is_empty();
-        let letters = book.transactions().open().chain(book.transactions().finished()).filter(lettered).count();
-        assert_eq!(number("HLEN {settle:orders:0}:letters"), letters, "{when}: and their letters");
+        let count = |has: fn(&protocol::log::Record) -> bool| {
+            book.transactions().open().chain(book.transactions().finished()).filter(|(_, record)| has(record)).count()
+        };
+        for (beside, has) in [
+            ("letters", (|record| !record.letters.is_empty()) as fn(&protocol::log::Record) -> bool),
+            ("handovers", |record| !record.handovers().is_empty()),
+            ("tries", |record| !record.tries().is_empty()),
+        ] {
+            let kept = number(&format!("HLEN {{settle:orders:0}}:{beside}"));
+            assert_eq!(kept, count(has), "{when}: and their {beside}");
+        }
     }
     println!("{met:?}");
-    let Met { claimed, refused, fenced, late, paid, entombed, taken, by_hand, forgotten, replaced, overwritten } = met;
+    let Met { claimed, refused, fenced, late, paid, entombed, taken, by_hand, forgotten, replaced, overwritten, tried } =
+        met;
     for (what, met) in [
         ("claimed", claimed),
         ("refused", refused),
@@ -485,9 +508,53 @@ fn the_scripts_answer_as_the_pure_order_book_does() {
         ("forgotten", forgotten),
         ("replaced", replaced),
         ("overwritten", overwritten),
+        ("tried", tried),
     ] {
         assert!(met > 20, "the histories meet every rule: {what} {met} times");
     }
+}
+
+#[test]
+fn of_a_transaction_that_went_through_very_many_hands_both_name_the_same_ones() {
+    let server = quick_server();
+    let store = open(&in_memory(&server)).by_callers_time();
+    let (mut book, mut used) = (OrderBook::default(), BTreeSet::new());
+    let mut story = Story { random: Rng::with_seed(5), told: 0, used: BTreeSet::new(), a_million: false };
+    let transaction = {
+        tell(
+            &mut book,
+            &store,
+            &OrdersCommand::Create { order: EntityId::number(1), user: EntityId::number(1), key: None },
+            "first",
+        );
+        let context = Claim { order: EntityId::number(1), version: 1 }.encode().unwrap();
+        Arc::new(Transaction { context, ..(*story.transaction(&book)).clone() })
+    };
+    let id = transaction.id;
+    used.insert(id);
+    for hand in 0..2 * MAX_HANDOVERS {
+        let when = format!("hand {hand}");
+        let (now, instance) = (Timestamp(10 * hand as u64), INSTANCES[hand % 2]);
+        let log = |book: &mut OrderBook, command| tell(book, &store, &OrdersCommand::Log(command), &when);
+        let OrdersReply::Log(LogReply::Registered(epoch)) =
+            log(&mut book, LogCommand::Register { instance, now, lease: 5 })
+        else {
+            panic!("{when}")
+        };
+        let writer = Writer { instance, epoch };
+        if hand == 0 {
+            log(&mut book, LogCommand::Stage { writer, transaction: Arc::clone(&transaction) });
+        } else {
+            let from = INSTANCES[(hand + 1) % 2];
+            let taken = log(&mut book, LogCommand::TakeOver { writer, from, now });
+            assert_eq!(taken, OrdersReply::Log(LogReply::Taken(1)), "{when}");
+        }
+        if hand == MAX_HANDOVERS + 3 {
+            log(&mut book, LogCommand::Decide { writer, id, decision: Decision::Commit, now });
+        }
+        compare(&book, &store, &used, &when);
+    }
+    assert_eq!(book.transactions().get(id).unwrap().handovers().len(), MAX_HANDOVERS);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) fn before(log: &LogState, command: &LogCommand) -> Before {
         | LogCommand::Stage { writer, .. }
         | LogCommand::Decide { writer, .. }
         | LogCommand::Finish { writer, .. }
+        | LogCommand::Tried { writer, .. }
         | LogCommand::Park { writer, .. } => (Some(*writer), None),
         LogCommand::TakeOver { writer, from, .. } => {
             (Some(*writer), log.instances().get(from).and_then(|lease| lease.expires))

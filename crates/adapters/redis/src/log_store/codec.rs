@@ -1,8 +1,11 @@
 //! Commands to the log as calls of its scripts, and their answers as replies.
 
 use orchestrator::StoreFailure;
-use protocol::limits::MAX_SCRIPT_ITEMS;
-use protocol::log::{DeadLetter, Lease, LogCommand, LogReply, Record, Resolution, StageRefusal, Verdict, Writer};
+use protocol::limits::{MAX_HANDOVERS, MAX_SCRIPT_ITEMS};
+use protocol::log::{
+    DeadLetter, Handover, History, Lease, LogCommand, LogReply, Record, Resolution, StageRefusal, Tries, Verdict,
+    Writer,
+};
 use protocol::record::{self, RecordError};
 use protocol::{Cause, Decision, Epoch, Name, Payload, Refusal, Timestamp, Transaction, TransactionId};
 use redis::Value;
@@ -110,6 +113,7 @@ impl RedisLog {
             LogCommand::Renew { writer, .. } => self.call_by("renew", writer),
             LogCommand::TakeOver { writer, .. } => self.call_by("take", writer),
             LogCommand::Park { writer, .. } => self.call_by("park", writer),
+            LogCommand::Tried { writer, .. } => self.call_by("tried", writer),
             LogCommand::Resolve { .. } => self.call("resolve"),
             LogCommand::Forget { .. } => self.call("forget"),
         };
@@ -118,7 +122,9 @@ impl RedisLog {
                 words.word(instance.as_str()).word(&self.lease_time(*now)).word(&lease.to_string());
             }
             LogCommand::Renew { now, lease, .. } => _ = words.word(&self.lease_time(*now)).word(&lease.to_string()),
-            LogCommand::TakeOver { from, now, .. } => _ = words.word(from.as_str()).word(&self.lease_time(*now)),
+            LogCommand::TakeOver { from, now, .. } => {
+                words.word(from.as_str()).word(&self.lease_time(*now)).word(&MAX_HANDOVERS.to_string());
+            }
             LogCommand::Park { id, letter, .. } => {
                 let (step, at) = (letter.step.to_string(), time_word(letter.at));
                 words.word(&id.to_string()).word(&step).word(&at).word(&encode_text(letter)?);
@@ -126,6 +132,12 @@ impl RedisLog {
             LogCommand::Resolve { id, resolution } => {
                 let (step, at) = (resolution.step.to_string(), time_word(resolution.at));
                 words.word(&id.to_string()).word(&step).word(&at).word(&encode_text(resolution)?);
+            }
+            LogCommand::Tried { id, tries, .. } => {
+                words.word(&id.to_string());
+                for tries in tries {
+                    words.word(&format!("{} {}", tries.step, tries.verb)).word(&encode_text(tries)?);
+                }
             }
             LogCommand::Forget { finished_before, keep, spare_since } => {
                 words.word(&time_word(*finished_before)).word(&keep.to_string()).word(&time_word(*spare_since));
@@ -257,25 +269,39 @@ pub(super) fn ended(values: &[Value]) -> Result<(Rows, Option<String>), Unreadab
 
 /// Transactions, out of the lists of what is known of them. One that is not known is left out.
 pub(super) fn rows(value: &Value) -> Result<Rows, Unreadable> {
-    let [ids, records, payloads, letters, resolutions] = list(value)? else { return Err(unreadable(value)) };
-    let (ids, records, payloads) = (list(ids)?, list(records)?, list(payloads)?);
-    let (letters, resolutions) = (list(letters)?, list(resolutions)?);
+    let lists = list(value)?.iter().map(list).collect::<Result<Vec<_>, _>>()?;
+    let [ids, records, payloads, letters, resolutions, handovers, tries] = lists[..] else {
+        return Err(unreadable(value));
+    };
+    if lists.iter().any(|list| list.len() != ids.len()) {
+        return Err(unreadable(value));
+    }
     let mut found = Vec::with_capacity(ids.len());
-    for (((id, record), payloads), (letters, resolutions)) in
-        ids.iter().zip(records).zip(payloads).zip(letters.iter().zip(resolutions))
-    {
+    for (at, id) in ids.iter().enumerate() {
         let id = text(id)?.and_then(|id| id.parse().ok()).ok_or_else(|| unreadable(id))?;
-        let Some(record) = bytes(record)? else { continue };
-        let parts = (bytes(payloads)?, text(letters)?.unwrap_or_default(), text(resolutions)?.unwrap_or_default());
-        found.push((id, read_record(record, parts).map_err(|Unreadable(why)| Unreadable(format!("{id}: {why}")))?));
+        let Some(record) = bytes(&records[at])? else { continue };
+        let beside = Beside {
+            payloads: bytes(&payloads[at])?,
+            letters: text(&letters[at])?.unwrap_or_default(),
+            resolutions: text(&resolutions[at])?.unwrap_or_default(),
+            handovers: text(&handovers[at])?.unwrap_or_default(),
+            tries: text(&tries[at])?.unwrap_or_default(),
+        };
+        found.push((id, read_record(record, &beside).map_err(|Unreadable(why)| Unreadable(format!("{id}: {why}")))?));
     }
     Ok(found)
 }
 
-fn read_record(
-    record: &[u8],
-    (payloads, letters, resolutions): (Option<&[u8]>, &str, &str),
-) -> Result<Record, Unreadable> {
+/// What is kept of a transaction beside its record.
+struct Beside<'a> {
+    payloads: Option<&'a [u8]>,
+    letters: &'a str,
+    resolutions: &'a str,
+    handovers: &'a str,
+    tries: &'a str,
+}
+
+fn read_record(record: &[u8], beside: &Beside<'_>) -> Result<Record, Unreadable> {
     let strange = || Unreadable("not a record of a log".to_owned());
     let end = record.iter().position(|byte| *byte == b'\n').ok_or_else(strange)?;
     let (header, transaction) = record.split_at(end);
@@ -285,7 +311,7 @@ fn read_record(
     let time = |text: &str| text.parse().map(Timestamp).map_err(|_| strange());
     let transaction = &transaction[1..];
     let mut whole = if transaction.is_empty() { None } else { Some(decode::<Transaction>(transaction)?) };
-    if let (Some(whole), Some(payloads)) = (&mut whole, payloads) {
+    if let (Some(whole), Some(payloads)) = (&mut whole, beside.payloads) {
         let payloads: Vec<Payload> = decode(payloads)?;
         for (step, payload) in whole.steps.iter_mut().zip(payloads) {
             step.payload = payload;
@@ -301,12 +327,26 @@ fn read_record(
         owner: if owner.is_empty() { None } else { Some(Name::new(owner).map_err(|_| strange())?) },
         decided,
         finished: if finished.is_empty() { None } else { Some(time(finished)?) },
-        letters: read_list::<DeadLetter>(letters)?,
-        resolutions: read_list::<Resolution>(resolutions)?,
+        letters: read_list::<DeadLetter>(beside.letters)?,
+        resolutions: read_list::<Resolution>(beside.resolutions)?,
+        history: read_history(beside)?,
     })
 }
 
-/// Letters, or resolutions: each with its step and time, and then the whole.
+fn read_history(beside: &Beside<'_>) -> Result<Option<Box<History>>, Unreadable> {
+    let handover = |entry: &str| {
+        let mut words = entry.split(' ');
+        let (from, at, decided) = (words.next()?, words.next()?, words.next()?);
+        Some(Handover { from: Name::new(from).ok()?, at: Timestamp(at.parse().ok()?), decided: decided == "1" })
+    };
+    let handovers: Option<Vec<_>> = beside.handovers.split_terminator(';').map(handover).collect();
+    let handovers = handovers.ok_or_else(|| Unreadable(format!("no handovers: {}", beside.handovers)))?;
+    let tries = read_list::<Tries>(beside.tries)?;
+    let any = !handovers.is_empty() || !tries.is_empty();
+    Ok(any.then(|| Box::new(History { handovers, tries })))
+}
+
+/// Letters, resolutions or tries: each with what the scripts know it by, and then the whole.
 fn read_list<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, Unreadable> {
     let one = |entry: &str| decode_text(entry.rsplit(' ').next().unwrap_or_default());
     text.split_terminator(';').map(one).collect()

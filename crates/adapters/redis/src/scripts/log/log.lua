@@ -53,7 +53,7 @@ local function renew()
   return 'ok'
 end
 
--- take INSTANCE EPOCH FROM NOW
+-- take INSTANCE EPOCH FROM NOW MOST_HANDOVERS: each transaction taken keeps whose it was, until when, and whether it was decided then, as FROM NOW 0|1;
 local function take()
   local instance, from = ARGV[2], ARGV[4]
   if is_fenced(instance, ARGV[3]) then return 'fenced' end
@@ -62,18 +62,27 @@ local function take()
   local epoch, expires = string.match(lease, '^(%d+) (%d*)$')
   if expires ~= '' and time_of(ARGV[5]) <= tonumber(expires) then return 'alive' end
   call('HSET', base .. 'instances', from, string.format('%.0f ', tonumber(epoch) + 1))
+  local now, most = ARGV[5] == '' and string.format('%.0f', server_time()) or ARGV[5], tonumber(ARGV[6])
   local taken, open = 0, call('ZCARD', base .. 'open')
   for first = 0, open - 1, SLICE do
     local ids = call('ZRANGE', base .. 'open', first, first + SLICE - 1)
-    local records, owned = call('HMGET', base .. 'records', unpack(ids)), {}
+    local records, handovers = call('HMGET', base .. 'records', unpack(ids)), call('HMGET', base .. 'handovers', unpack(ids))
+    local owned, handed = {}, {}
     for i = 1, #ids do
-      local owner, rest = string.match(records[i], '^([^|]*)(.*)$')
+      local owner, decided, rest = string.match(records[i], '^([^|]*)|([^|]*)(.*)$')
       if owner == from then
-        owned[#owned + 1], owned[#owned + 2] = ids[i], instance .. rest
+        owned[#owned + 1], owned[#owned + 2] = ids[i], instance .. '|' .. decided .. rest
+        local before = handovers[i] or ''
+        if select(2, string.gsub(before, ';', '')) == most then before = string.gsub(before, '[^;]*;$', '') end
+        handed[#handed + 1] = ids[i]
+        handed[#handed + 1] = before .. from .. ' ' .. now .. (decided == '' and ' 0;' or ' 1;')
         taken = taken + 1
       end
     end
-    if owned[1] then call('HSET', base .. 'records', unpack(owned)) end
+    if owned[1] then
+      call('HSET', base .. 'records', unpack(owned))
+      call('HSET', base .. 'handovers', unpack(handed))
+    end
   end
   drop_taken_over()
   return { 'taken', string.format('%.0f', taken) }
@@ -126,6 +135,26 @@ local function park()
   end
   kept[#kept + 1] = ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ';'
   call('HSET', base .. 'letters', id, table.concat(kept))
+  return 'ok'
+end
+
+-- tried INSTANCE EPOCH ID WHAT TRIES ..., where WHAT is STEP VERB: kept as WHAT TRIES; and takes the place of what was told of that before
+local function tried()
+  if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
+  local id, kept = ARGV[4], {}
+  if not is_open(call('HGET', base .. 'records', id)) then return 'not_found' end
+  if not ARGV[5] then return 'ok' end
+  for what, tries in string.gmatch(call('HGET', base .. 'tries', id) or '', '(%d+ %a+) (%x+);') do
+    kept[#kept + 1] = { what, tries }
+  end
+  for at = 5, #ARGV, 2 do
+    for i = #kept, 1, -1 do
+      if kept[i][1] == ARGV[at] then table.remove(kept, i) end
+    end
+    kept[#kept + 1] = { ARGV[at], ARGV[at + 1] }
+  end
+  for i = 1, #kept do kept[i] = kept[i][1] .. ' ' .. kept[i][2] .. ';' end
+  call('HSET', base .. 'tries', id, table.concat(kept))
   return 'ok'
 end
 
@@ -194,7 +223,7 @@ local function forget()
   end
   if gone[1] then
     call('HDEL', base .. 'records', unpack(gone))
-    call('HDEL', base .. 'letters', unpack(gone))
+    for _, beside in ipairs({ 'letters', 'handovers', 'tries' }) do call('HDEL', base .. beside, unpack(gone)) end
     call('LTRIM', base .. 'finished', #gone, -1)
     call('HINCRBY', meta, 'forgotten', #gone)
     if risen > tonumber(call('HGET', meta, 'floor') or '0') then
@@ -207,12 +236,11 @@ end
 ---------------------------------------------------------------------------------------------------------------------------
 -- Questions.
 
--- What is known of transactions: their ids, records, payloads, letters and resolutions, one list each.
+-- What is known of transactions: their ids, records, and what is kept beside those, one list each.
 local function rows(ids)
-  if not ids[1] then return { {}, {}, {}, {}, {} } end
   local found = { ids }
-  for i, part in ipairs({ 'records', 'payloads', 'letters', 'resolutions' }) do
-    found[i + 1] = call('HMGET', base .. part, unpack(ids))
+  for i, part in ipairs({ 'records', 'payloads', 'letters', 'resolutions', 'handovers', 'tries' }) do
+    found[i + 1] = ids[1] and call('HMGET', base .. part, unpack(ids)) or {}
   end
   return found
 end
@@ -277,6 +305,7 @@ if what == 'renew' then return renew() end
 if what == 'register' then return register() end
 if what == 'take' then return take() end
 if what == 'park' then return park() end
+if what == 'tried' then return tried() end
 if what == 'resolve' then return resolve() end
 if what == 'oldest' then return oldest() end
 if what == 'latest' then return latest() end
