@@ -7,6 +7,7 @@
 //! | with another `Host`: a name that somebody made to lead here        | refused, 403 `strange_host`               |
 //! | with a change, from a page of another site                         | refused, 403 `cross_site`                 |
 //! | an operator by way of a proxy                                      | refused, 403 `operators_only`             |
+//! | with a body of more than 64 KiB                                    | refused, 413 `bad_argument`               |
 //!
 //! The rules are those of [`shop::guard`], where everybody else has them from.
 
@@ -16,9 +17,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -41,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Requests that are passed on at a time; others wait.
 const AT_A_TIME: usize = 64;
+/// Bytes of a body that are passed on: far more than any request needs, and so few that they fit into a connection on which nobody reads them. Whoever
+/// refuses a request without having read it is heard then; otherwise the connection breaks, and nobody knows what became of the request.
+const MAX_BODY_BYTES: usize = 64 << 10;
 /// What is about one connection, and goes no further.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -68,22 +72,24 @@ pub(super) fn routes(ways: Ways) -> Router {
     router.route("/admin/{*rest}", any(to_operators)).with_state(Arc::new((ways, Semaphore::new(AT_A_TIME))))
 }
 
-async fn to_gateway(State(of): State<Of>, request: Request) -> Response {
+async fn to_gateway(State(of): State<Of>, request: Request) -> Result<Response, Problem> {
     let (ways, places) = &*of;
     let Some(port) = ways.gateway else {
-        return away("the infrastructure runs alone: there is no gateway");
+        return Err(Problem::unavailable("the infrastructure runs alone: there is no gateway"));
     };
+    let request = whole(request).await?;
     // It is never closed.
     let _place = places.acquire().await;
-    match timeout(CONNECT, TcpStream::connect(("127.0.0.1", port))).await {
+    Ok(match timeout(CONNECT, TcpStream::connect(("127.0.0.1", port))).await {
         Ok(Ok(stream)) => pass(stream, request).await,
         Ok(Err(error)) => away(format!("the gateway cannot be reached: {error}")),
         Err(_) => away("the gateway does not answer"),
-    }
+    })
 }
 
-async fn to_operators(State(of): State<Of>, request: Request) -> Response {
+async fn to_operators(State(of): State<Of>, request: Request) -> Result<Response, Problem> {
     let (ways, places) = &*of;
+    let request = whole(request).await?;
     let _place = places.acquire().await;
     let sockets: Vec<PathBuf> = ways
         .components
@@ -94,10 +100,28 @@ async fn to_operators(State(of): State<Of>, request: Request) -> Response {
         .collect();
     for socket in sockets {
         if let Ok(Ok(stream)) = timeout(CONNECT, UnixStream::connect(&socket)).await {
-            return pass(stream, request).await;
+            return Ok(pass(stream, request).await);
         }
     }
-    away("no order instance that runs lets operators in")
+    Err(Problem::unavailable("no order instance that runs lets operators in"))
+}
+
+/// Takes the whole request in, so that nothing of it is still to come when it is passed on.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    match timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
+        Ok(Err(error)) if is_too_long(&error) => {
+            let detail = format!("a body has {MAX_BODY_BYTES} bytes at most here");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_argument", detail))
+        }
+        Ok(Err(error)) => Err(Problem::bad_argument(format!("the request did not come whole: {error}"))),
+        Err(_) => Err(Problem::bad_argument(format!("the request did not come whole in {} s", PATIENCE.as_secs()))),
+    }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
 async fn pass(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut request: Request) -> Response {
@@ -165,6 +189,33 @@ fn refusal(method: &Method, path: &str, headers: &HeaderMap) -> Option<Refused> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn request(bytes: usize) -> Request {
+        Request::post("/admin/x").header("host", "here").body(Body::from(vec![b' '; bytes])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_refuses_a_request_without_having_read_it_is_heard() {
+        use std::io::{Read, Write};
+        for _ in 0..200 {
+            let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+            here.set_nonblocking(true).unwrap();
+            let refuses = std::thread::spawn(move || {
+                there.read_exact(&mut [0; 16]).unwrap();
+                there.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            });
+            let request = whole(request(MAX_BODY_BYTES)).await.unwrap();
+            let answer = pass(UnixStream::from_std(here).unwrap(), request).await;
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+            refuses.join().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_passed_on_to_nobody() {
+        let refused = whole(request(MAX_BODY_BYTES + 1)).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
 
     fn refused(method: Method, path: &str, headers: &[(&'static str, &str)]) -> Option<Refused> {
         let mut map = HeaderMap::new();
