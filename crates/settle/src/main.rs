@@ -122,7 +122,7 @@ fn main() -> ExitCode {
         Some(Command::Journal(args)) => journal::journal(args),
         Some(Command::Config(args)) => config::command::config(&args),
         Some(Command::Top(args)) => top::top(&args),
-        Some(Command::Doctor(args)) => doctor::doctor(&args),
+        Some(Command::Doctor(args)) => doctor::doctor(&args, &cli.serve),
         Some(Command::Up(args)) => up::up(args),
         Some(Command::Chaos(args)) => chaos::chaos(&args),
         Some(Command::AsChild(args)) => up::child::as_child(&args),

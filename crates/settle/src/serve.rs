@@ -100,6 +100,21 @@ impl ServeArgs {
         self.listen
     }
 
+    /// Whether a power cut takes back what it answered.
+    pub(crate) fn is_volatile(&self) -> bool {
+        matches!(self.durability, DurabilityArg::Memory)
+    }
+
+    /// Whether faults can be injected from elsewhere.
+    pub(crate) fn is_open_to_faults(&self) -> bool {
+        self.chaos && !self.listen.ip().is_loopback()
+    }
+
+    /// Whether it is told what excludes each other.
+    pub(crate) fn contradicts_itself(&self) -> bool {
+        self.chaos && self.production
+    }
+
     /// Its data folder.
     pub(crate) fn data(&self) -> &Path {
         &self.data

@@ -69,12 +69,21 @@ impl Healthy {
     }
 }
 
-fn doctor(words: &[&str]) -> (i32, String) {
+/// The program, told nothing by the environment.
+fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_settle"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETTLE_")) {
         command.env_remove(name);
     }
-    let output = command.arg("doctor").args(words).output().unwrap();
+    command
+}
+
+fn doctor(words: &[&str]) -> (i32, String) {
+    said(bare().arg("doctor").args(words))
+}
+
+fn said(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap(), text)
 }
@@ -142,6 +151,21 @@ fn a_database_whose_memory_is_at_its_end() {
     let healthy = Healthy::start();
     healthy.redis.ask("CONFIG SET maxmemory 1mb").unwrap();
     assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "`maxmemory` allows");
+}
+
+#[test]
+fn a_database_that_soon_turns_connections_away() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("CONFIG SET maxclients 2").unwrap();
+    let _one_more = TcpStream::connect(healthy.redis.address()).unwrap();
+    assert_finds("warning", healthy.doctor(&healthy.configuration("")), "`maxclients` allows");
+}
+
+#[test]
+fn a_database_that_lets_nobody_run_scripts() {
+    let healthy = Healthy::start();
+    healthy.redis.ask("ACL SETUSER default -@scripting").unwrap();
+    assert_finds("WRONG", healthy.doctor(&healthy.configuration("")), "Allow the user `+@scripting`");
 }
 
 #[test]
@@ -486,6 +510,34 @@ fn a_shop_that_stands_still() {
     let found = look();
     kill_process(process, Signal::CONT).unwrap();
     assert_finds("WRONG", found, &format!("process {} stands still", shop.child.id()));
+}
+
+/// What is said of a shop that is told this by its environment.
+fn told(environment: &[(&str, &str)]) -> (i32, String) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut command = bare();
+    command.env("SETTLE_DATA", folder.path().join("data")).envs(environment.iter().copied());
+    said(command.arg("doctor"))
+}
+
+#[test]
+fn an_environment_that_a_shop_does_not_start_with_or_should_not() {
+    let (code, text) = told(&[("SETTLE_LISTEN", "127.0.0.1:0")]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("Nothing is wrong.") && text.contains("listen: 127.0.0.1:0 is free"), "{text}");
+    let (code, text) = told(&[("SETTLE_PROTOCOL", "3pc")]);
+    assert!(code == 2 && text.contains("invalid value '3pc' for '--protocol"), "{text}");
+    let both = [("SETTLE_CHAOS", "1"), ("SETTLE_PRODUCTION", "1")];
+    assert_finds("WRONG", told(&both), "SETTLE_CHAOS and SETTLE_PRODUCTION");
+    assert_finds("warning", told(&[("SETTLE_DURABILITY", "memory")]), "a power cut takes back what was answered");
+    let open = [("SETTLE_CHAOS", "1"), ("SETTLE_LISTEN", "0.0.0.0:0")];
+    assert_finds("warning", told(&open), "SETTLE_CHAOS lets whoever reaches 0.0.0.0:0 inject faults");
+    let folder = Folder::new();
+    let shop = folder.serve(&[]);
+    assert_finds("warning", told(&[("SETTLE_LISTEN", &shop.address)]), "listen: a shop cannot listen on");
+    let data = folder.data();
+    let own = said(bare().env("SETTLE_LISTEN", &shop.address).args(["doctor", "--data"]).arg(data));
+    assert_finds("ok", own, "is taken; the shop runs");
 }
 
 #[test]

@@ -119,6 +119,26 @@ impl Examined {
                 link.address
             ));
         }
+        let clients = link.info("clients")?;
+        let number = |name: &str| field(&clients, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let (here, most) = (number("connected_clients"), number("maxclients"));
+        if most > 0 && here.saturating_mul(10) >= most.saturating_mul(9) {
+            self.warnings.push(format!(
+                "{} has {here} of the {most} connections that `maxclients` allows; beyond them services are turned away: raise it",
+                link.address
+            ));
+        }
+        // Nobody has a script by this name: whoever may run some is told so.
+        let script = "0".repeat(40);
+        if let Value::ServerError(error) = link.ask(Words::new().word("EVALSHA").word(&script).word("0"))?
+            && error.code() != "NOSCRIPT"
+        {
+            self.problems.push(format!(
+                "{} lets nobody run scripts under these credentials, and everything that is written is written by one: {error}. Allow the user \
+                 `+@scripting`",
+                link.address
+            ));
+        }
         if is_here(&link.address) {
             self.folder = match link.ask(Words::new().word("CONFIG").word("GET").word("dir"))? {
                 Value::Array(parts) => parts.get(1).map(shown),

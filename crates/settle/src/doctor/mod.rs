@@ -6,10 +6,12 @@
 //! | `places.rs`   | where they would listen, and who listens where they would look                                    |
 //! | `machine.rs`  | the data folder of the single process, its disk, and this machine                                  |
 //! | `databases.rs` | the databases in that folder                                                                      |
+//! | `environment.rs` | what the environment tells a `settle serve`                                                     |
 //!
 //! It changes nothing that stays.
 
 mod databases;
+mod environment;
 mod machine;
 mod places;
 mod services;
@@ -22,6 +24,7 @@ use serde::Serialize;
 
 use crate::exit::OFF;
 use crate::output::say;
+use crate::serve::ServeArgs;
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -84,8 +87,8 @@ impl Findings {
     }
 }
 
-/// Looks, and tells.
-pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+/// Looks, and tells. `shop` is what a `settle serve` is told by the environment alone.
+pub(crate) fn doctor(args: &DoctorArgs, shop: &ServeArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     machine::limits(&mut findings);
     if let Some(file) = &args.config {
@@ -95,6 +98,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         (Some(data), _) => machine::data(data, &mut findings),
         (None, None) => machine::data("settle-data".as_ref(), &mut findings),
         (None, Some(_)) => {}
+    }
+    if args.config.is_none() {
+        environment::examine(shop, args.data.as_deref(), &mut findings);
     }
     let Findings(findings) = findings;
     let worst = findings.iter().map(|finding| finding.verdict).max();
