@@ -158,6 +158,12 @@ pub fn log(fresh: impl Fn() -> Arc<dyn Log>) {
     assert!(back.epoch > third.epoch, "and who comes back gets an epoch that nobody ever had");
     assert_eq!(stage(&*store, writer, &transaction(15, 8)), LogReply::StageRefused(StageRefusal::Fenced));
 
+    // Who starts again takes up its own.
+    let taker = register(&*store, "b", 500);
+    let hands_of = |id| record(id).handovers().iter().map(|it| (it.from, it.decided)).collect::<Vec<_>>();
+    assert_eq!(hands_of(open.id), [(writer.instance, false), (taker.instance, true)]);
+    assert_eq!(hands(open.id), [writer.instance, taker.instance, taker.instance]);
+
     // A dead letter makes it stuck until someone resolves it.
     let letter = protocol::log::DeadLetter {
         step: 0,

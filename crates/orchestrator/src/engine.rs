@@ -100,7 +100,7 @@ pub(crate) struct LiveState {
     /// Where the jitter of its retries comes from.
     entropy: u64,
     /// What took more than one attempt, yet to be told to the log.
-    tries: Vec<Tries>,
+    pub(crate) tries: Vec<Tries>,
 }
 
 thread_local! {
@@ -359,8 +359,9 @@ impl Engine {
             let told = if effects.contains(&Effect::Finish) { std::mem::take(&mut state.tries) } else { Vec::new() };
             (state.coordinator.is_over(), told)
         };
+        // As its finish is: by this instance under its present epoch, though another may have taken the transaction over meanwhile.
         if !tries.is_empty() {
-            self.log.append(LogCommand::Tried { writer: live.writer, id: live.id, tries }, Box::new(|_| {}));
+            self.log.append(LogCommand::Tried { writer: self.writer(), id: live.id, tries }, Box::new(|_| {}));
         }
         // Nothing is begun behind these: a probe that is left is for somebody else.
         let last = |effect: &Effect| matches!(effect, Effect::Decide(_) | Effect::Answer(_) | Effect::Relinquish);

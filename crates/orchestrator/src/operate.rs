@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protocol::limits::MAX_TERMINATION_BATCH;
-use protocol::log::{LogCommand, LogReply, Resolution, Verdict, Writer};
+use protocol::log::{LogCommand, LogReply, Resolution, Tries, Verdict, Writer};
 use protocol::{Event, Name, Outcome, Protocol, Sending, Timestamp, TransactionId};
 
 use crate::definition::Choice;
@@ -80,7 +80,16 @@ impl Engine {
     pub fn progress_of(&self, id: TransactionId) -> Option<(&'static str, Vec<Sending>)> {
         let live = self.live(id)?;
         let state = live.state.lock();
-        Some((state.coordinator.state(), state.coordinator.sendings().collect()))
+        // Behind what is on its way stand the votes that took more than one attempt.
+        let votes = state.tries.iter().map(|&Tries { step, verb, attempts, answered, why }| Sending {
+            step,
+            verb,
+            attempts,
+            next: None,
+            settled: answered,
+            failure: Some(why),
+        });
+        Some((state.coordinator.state(), state.coordinator.sendings().chain(votes).collect()))
     }
 
     /// Whether this engine has told an outcome of a transaction; `None` if it does not drive it. If it has not, another may have: see

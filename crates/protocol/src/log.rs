@@ -67,6 +67,8 @@ impl LogState {
                 // Above every epoch that was ever given to anybody: so whoever is no longer listed can be forgotten.
                 let epoch = Epoch(self.highest_epoch().0 + 1);
                 self.instances.insert(*instance, Lease { epoch, expires: Some(now.plus(*lease)) });
+                // What it left behind when it ended is its own again.
+                self.hand_over(instance, *instance, *now);
                 self.drop_taken_over();
                 (LogReply::Registered(epoch), true)
             }
@@ -164,19 +166,25 @@ impl LogState {
         mark("log.take_over");
         lease.epoch.0 += 1;
         lease.expires = None;
-        let mut taken = 0;
+        let taken = self.hand_over(from, writer.instance, now);
+        self.drop_taken_over();
+        (LogReply::Taken(taken), true)
+    }
+
+    /// Gives what one instance has unfinished to another, or to itself; and says how many that were.
+    fn hand_over(&mut self, from: &Name, to: Name, now: Timestamp) -> u64 {
+        let mut handed = 0;
         for id in self.open.keys() {
             if let Some(record) = self.records.get_mut(id)
                 && record.owner.as_ref() == Some(from)
             {
-                record.owner = Some(writer.instance);
-                let handover = Handover { from: *from, at: now, decided: record.decided.is_some() };
+                record.owner = Some(to);
+                let handover = Handover { from: *from, to, at: now, decided: record.decided.is_some() };
                 record.history.get_or_insert_default().hand_over(handover);
-                taken += 1;
+                handed += 1;
             }
         }
-        self.drop_taken_over();
-        (LogReply::Taken(taken), true)
+        handed
     }
 
     /// Whether a stage of this transaction would be accepted. A log that lives with the application's data asks before it
@@ -271,6 +279,8 @@ impl LogState {
                 && record.finished.is_none()
             {
                 record.finished = Some(now);
+                // Whoever lost it goes on with what was decided, and may be the first at its end.
+                record.owner = Some(writer.instance);
                 if let Some(whole) = &mut record.transaction {
                     Arc::make_mut(whole).drop_payloads();
                 }

@@ -55,11 +55,13 @@ fn line(happening: &Happening) -> String {
         What::Waiting => "has not answered yet",
         What::Decided => "decided",
         What::TakenOver => "taken over",
+        What::Resumed => "taken up again",
         What::DeadLetter => "became a dead letter",
         What::Retried => "tried again by an operator",
         What::Resolved => "settled by hand",
         What::Acknowledged => "acknowledged",
         What::Finished => "finished: nothing is left to do",
+        What::Other => "something that this program does not know: ask with one of the shop's version",
     };
     let attempt = attempt.map(|attempt| format!(" · attempt {attempt}")).unwrap_or_default();
     let by = by.as_ref().map(|by| format!(" · by {by}")).unwrap_or_default();

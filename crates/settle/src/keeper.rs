@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::exit::UNUSABLE;
 use crate::serve::ServeArgs;
+use crate::up::child::own_file;
 use crate::up::member::{ask_service, hold};
 use crate::up::plan::Kind;
 use crate::up::state::{Entry, State};
@@ -190,7 +191,7 @@ fn for_good(status: ExitStatus) -> Option<ExitCode> {
 
 /// Starts the shop, as this process was told to serve it.
 fn start() -> anyhow::Result<Child> {
-    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let this = own_file()?;
     let mut command = Command::new(&this);
     command.args(["as-child", &std::process::id().to_string(), "--"]).arg(&this);
     command.args(std::env::args_os().skip(1).filter(|word| word != "--restart")).env_remove(VARIABLE);

@@ -155,7 +155,7 @@ mod tests {
         let mut found = read(&bytes, 2);
         assert_eq!(found[0].1.decided_by(), owner);
 
-        let from = Handover { from: Name::literal("a"), at: Timestamp(8), decided: true };
+        let from = Handover { from: Name::literal("a"), to: Name::literal("single"), at: Timestamp(8), decided: true };
         found[0].1.history = Some(Box::new(History { handovers: vec![from], tries: vec![] }));
         let book = |records| {
             let log = LogState::thaw(records, Default::default(), Default::default(), Timestamp(5));

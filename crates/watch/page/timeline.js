@@ -10,13 +10,14 @@ const TITLES = {
   waiting: "has not answered yet",
   decided: "decided",
   taken_over: "taken over",
+  resumed: "taken up again",
   dead_letter: "became a dead letter",
   retried: "tried again by an operator",
   resolved: "settled by hand",
   acknowledged: "acknowledged",
   finished: "finished: nothing is left to do",
 };
-const LEVELS = { refused: "warning", unanswered: "warning", taken_over: "warning", waiting: "warning", dead_letter: "bad", resolved: "warning", agreed: "good", acknowledged: "good", finished: "good" };
+const LEVELS = { refused: "warning", unanswered: "warning", taken_over: "warning", resumed: "warning", waiting: "warning", dead_letter: "bad", resolved: "warning", agreed: "good", acknowledged: "good", finished: "good" };
 const STANDINGS = { undecided: ["warning", "undecided"], settling: ["warning", "settling"], stuck: ["bad", "stuck"], finished: ["good", "finished"] };
 
 /** Where a transaction stands, as a badge. */

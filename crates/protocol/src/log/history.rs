@@ -17,11 +17,13 @@ pub struct History {
     pub tries: Vec<Tries>,
 }
 
-/// A transaction was taken over.
+/// A transaction was taken over; or, if both are the same, taken up again by an instance that had ended and started again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Handover {
     /// From whom.
     pub from: Name,
+    /// By whom.
+    pub to: Name,
     /// When.
     pub at: Timestamp,
     /// Whether it was decided by then.
@@ -70,6 +72,11 @@ impl Record {
         self.history.as_ref().map_or(&[], |history| &history.tries)
     }
 
+    /// Whether others may have had it, whom the log does not name: before the last of the handovers that it remembers.
+    pub fn has_nameless_owners(&self) -> bool {
+        self.handovers().len() == MAX_HANDOVERS
+    }
+
     /// Who put it into the log; `None` of a tombstone.
     pub fn staged_by(&self) -> Option<Name> {
         self.handovers().first().map(|first| first.from).or(self.owner)
@@ -78,11 +85,11 @@ impl Record {
     /// Who decided it; `None` if nobody has, nobody owned it, or it went through so many hands that the log does not say.
     pub fn decided_by(&self) -> Option<Name> {
         self.decided.as_ref()?;
-        match self.handovers().iter().position(|handover| handover.decided) {
-            // Others may have stood in its place.
-            Some(at) if at + 1 == MAX_HANDOVERS => None,
-            Some(at) => Some(self.handovers()[at].from),
-            None => self.owner,
+        let hands = self.handovers();
+        match hands.iter().position(|handover| handover.decided) {
+            Some(at) if at + 1 == hands.len() && self.has_nameless_owners() => None,
+            Some(at) => Some(hands[at].from),
+            None => hands.last().map(|last| last.to).or(self.owner),
         }
     }
 }
@@ -95,7 +102,8 @@ mod tests {
     fn record(owner: &'static str, decided: bool, hands: &[(&'static str, bool)]) -> Record {
         let mut history = History::default();
         for (from, decided) in hands {
-            history.hand_over(Handover { from: Name::new(from).unwrap(), at: Timestamp(7), decided: *decided });
+            let (from, to) = (Name::new(from).unwrap(), Name::new(owner).unwrap());
+            history.hand_over(Handover { from, to, at: Timestamp(7), decided: *decided });
         }
         Record {
             transaction: None,
@@ -118,6 +126,9 @@ mod tests {
         assert_eq!(who(&record("b", true, &[("a", false)])), [some("a"), some("b")]);
         assert_eq!(who(&record("b", true, &[("a", true)])), [some("a"), some("a")]);
         assert_eq!(who(&record("c", true, &[("a", false), ("b", true)])), [some("a"), some("b")]);
+        // It was finished by one that had had it before.
+        let finished = Record { owner: Some(Name::literal("a")), ..record("b", true, &[("a", false)]) };
+        assert_eq!(who(&finished), [some("a"), some("b")]);
     }
 
     #[test]

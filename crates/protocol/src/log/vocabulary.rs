@@ -219,7 +219,7 @@ pub struct Resolution {
 pub struct Record {
     /// The transaction; without its payloads once finished; `None` in a tombstone.
     pub transaction: Option<Arc<Transaction>>,
-    /// Who drives it.
+    /// Who drives it; of a finished one, who said that it is.
     pub owner: Option<Name>,
     /// What was decided, and when.
     pub decided: Option<(Decision, Timestamp)>,

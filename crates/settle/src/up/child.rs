@@ -4,6 +4,7 @@
 //! survives the change of programs. It needs no code between fork and exec, which would be unsafe.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use super::member::located;
@@ -21,10 +22,22 @@ pub(crate) struct ChildArgs {
     command: Vec<String>,
 }
 
+/// This program's file. If another has been put in its place, that one: it is the same program, of another version.
+pub(crate) fn own_file() -> anyhow::Result<PathBuf> {
+    let file = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(in_its_place(file))
+}
+
+fn in_its_place(file: PathBuf) -> PathBuf {
+    // What Linux says of a file that was removed while it runs.
+    let successor = file.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    successor.filter(|successor| !file.exists() && successor.exists()).unwrap_or(file)
+}
+
 /// A command that runs `program` as such a child of this process. The thread that starts it must live as long as this process: the system
 /// watches the thread.
 pub(super) fn command(program: &[String]) -> anyhow::Result<Command> {
-    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let this = own_file()?;
     let mut command = Command::new(&this);
     command.args(["as-child", &std::process::id().to_string(), "--"]);
     match program.split_first() {
@@ -54,4 +67,22 @@ pub(crate) fn as_child(args: &ChildArgs) -> anyhow::Result<ExitCode> {
     let (program, rest) = args.command.split_first().context("no program is named")?;
     let error = Command::new(program).args(rest).exec();
     Err(error).with_context(|| format!("cannot start {program}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_put_in_the_place_of_this_one_is_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settle");
+        let gone = folder.path().join("settle (deleted)");
+        assert_eq!(in_its_place(gone.clone()), gone, "there is none");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(in_its_place(gone.clone()), file);
+        assert_eq!(in_its_place(file.clone()), file);
+        std::fs::write(&gone, "").unwrap();
+        assert_eq!(in_its_place(gone.clone()), gone, "somebody calls it so");
+    }
 }

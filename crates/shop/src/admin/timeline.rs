@@ -4,6 +4,8 @@
 //! or acknowledgement; they follow from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of
 //! their own. What took one attempt it does not keep, either.
 
+use std::collections::BTreeMap;
+
 use protocol::log::{Record, Resolution, Tries};
 use protocol::{Cause, Decision, Name, Protocol, Sending, Step, Timestamp, Transaction, Verb};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,8 @@ pub enum What {
     Decided,
     /// Another instance took it over, because nothing was heard of the one that had it.
     TakenOver,
+    /// Its instance, which had ended, took it up again when it started again.
+    Resumed,
     /// A participant would not acknowledge that, so often that a person should look.
     DeadLetter,
     /// An operator had it tried again.
@@ -40,6 +44,9 @@ pub enum What {
     Acknowledged,
     /// Nothing is left to do.
     Finished,
+    /// What a later program tells, and this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// Something that happened.
@@ -64,12 +71,21 @@ pub struct Happening {
     pub detail: Option<String>,
 }
 
+/// A vote that took more than one attempt, of a transaction that is decided: whoever drives it tells it behind what is on its way.
+fn vote_of(sending: &Sending) -> Option<Tries> {
+    let Sending { step, verb, attempts, settled, failure, .. } = *sending;
+    let tried = VOTES.contains(&verb) && attempts > 1;
+    tried.then_some(Tries { step, verb, attempts, answered: settled, why: failure? })
+}
+
 /// What is answered with a vote.
 const VOTES: [Verb; 3] = [Verb::Prepare, Verb::Execute, Verb::Inquire];
 
 struct Story<'a> {
     transaction: Option<&'a Transaction>,
-    tries: &'a [Tries],
+    tries: Vec<Tries>,
+    /// Who counted them, if it had the transaction from somebody else.
+    counted_by: Option<Name>,
     told: Vec<(Timestamp, Happening)>,
 }
 
@@ -91,12 +107,14 @@ impl Story<'_> {
 
     /// A vote or an acknowledgement, with the attempts that the `verb`s took.
     fn answer(&mut self, what: What, step: u8, place: Timestamp, verbs: &[Verb]) -> &mut Happening {
-        let tried = self.tries.iter().rfind(|it| it.step == step && verbs.contains(&it.verb));
+        let tried = self.tries.iter().rfind(|it| it.step == step && verbs.contains(&it.verb)).cloned();
+        let counted_by = self.counted_by;
         let happening = self.at_step(what, step, None, place);
         if let Some(Tries { attempts, answered, why, .. }) = tried {
-            happening.attempt = Some(*attempts);
-            let which = if *answered { "an attempt before" } else { "the last" };
-            happening.detail = Some(format!("{which}: {why}"));
+            happening.attempt = Some(attempts);
+            let which = if answered { "an attempt before" } else { "the last" };
+            let counted = counted_by.map(|name| format!(", as {name} counted")).unwrap_or_default();
+            happening.detail = Some(format!("{which}{counted}: {why}"));
         }
         happening
     }
@@ -114,7 +132,12 @@ impl Story<'_> {
 pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     let record = &view.record;
     let born = view.id.birth();
-    let mut story = Story { transaction: record.transaction.as_deref(), tries: record.tries(), told: Vec::new() };
+    let mut story = Story {
+        transaction: record.transaction.as_deref(),
+        tries: record.tries().iter().cloned().chain(view.sendings.iter().filter_map(vote_of)).collect(),
+        counted_by: record.owner.filter(|_| record.handovers().iter().any(|it| it.from != it.to)),
+        told: Vec::new(),
+    };
     if let Some(transaction) = story.transaction {
         let parts: Vec<String> = transaction.steps.iter().map(part).collect();
         let detail = format!("{} of {}", protocol_of(transaction), parts.join(", "));
@@ -156,7 +179,7 @@ fn text(name: Option<Name>) -> Option<String> {
     name.map(|name| name.to_string())
 }
 
-/// Who took it over from whom, before it was decided or since.
+/// Who took it over from whom, or took up its own again, before it was decided or since.
 fn handovers(story: &mut Story<'_>, record: &Record, decided: bool) {
     let hands = record.handovers();
     for (at, handover) in hands.iter().enumerate().filter(|(_, handover)| handover.decided == decided) {
@@ -166,9 +189,15 @@ fn handovers(story: &mut Story<'_>, record: &Record, decided: bool) {
             Some((_, at)) => handover.at.min(*at),
             None => handover.at,
         };
-        let taken = story.tell(What::TakenOver, Some(handover.at), place);
-        taken.by = text(hands.get(at + 1).map(|next| next.from).or(record.owner));
-        taken.detail = Some(format!("{} had it, and its lease had lapsed", handover.from));
+        let again = handover.from == handover.to;
+        let taken = story.tell(if again { What::Resumed } else { What::TakenOver }, Some(handover.at), place);
+        taken.by = text(Some(handover.to));
+        let why = match again {
+            true => "it had ended, and started again".to_owned(),
+            false => format!("{} had it, and its lease had lapsed", handover.from),
+        };
+        let last = at + 1 == hands.len() && record.has_nameless_owners();
+        taken.detail = Some(if last { format!("{why}; others may have had it before that") } else { why });
     }
 }
 
@@ -189,6 +218,7 @@ fn part(step: &Step) -> String {
 
 /// What a decision says of the votes before it.
 fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
+    const NOBODY: u8 = u8::MAX;
     let told = |story: &mut Story<'_>, what: What, step: u8| {
         story.answer(what, step, at, &VOTES);
     };
@@ -204,9 +234,11 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
             told(story, What::Unanswered, *step);
         }
         Decision::Abort(Cause::Unavailable { step: None }) => {
+            others(story, NOBODY, at);
             story.tell(What::Unanswered, None, at).detail = Some("the log did not answer in time".to_owned());
         }
         Decision::Abort(Cause::Recovered) => {
+            others(story, NOBODY, at);
             let why = "recovery found it undecided after a crash".to_owned();
             story.tell(What::Unanswered, None, at).detail = Some(why);
         }
@@ -219,8 +251,10 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
 
 /// What was asked of the others more than once, beside the one that made it an abort.
 fn others(story: &mut Story<'_>, but: u8, at: Timestamp) {
-    for Tries { step, answered, .. } in story.tries.iter().filter(|it| it.step != but && VOTES.contains(&it.verb)) {
-        story.answer(if *answered { What::Agreed } else { What::Unanswered }, *step, at, &VOTES);
+    let tried: Vec<_> = story.tries.iter().filter(|it| it.step != but && VOTES.contains(&it.verb)).collect();
+    let told: BTreeMap<u8, bool> = tried.into_iter().map(|it| (it.step, it.answered)).collect();
+    for (step, answered) in told {
+        story.answer(if answered { What::Agreed } else { What::Unanswered }, step, at, &VOTES);
     }
 }
 
@@ -261,7 +295,8 @@ fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, 
         }
         let what = if *settled { done } else { What::Waiting };
         let happening = story.at_step(what, *step, None, not_before);
-        happening.attempt = Some(*attempts).filter(|attempts| *attempts > 0);
+        // Whoever answered at once is no news.
+        happening.attempt = Some(*attempts).filter(|attempts| *attempts > 1 || !settled);
         if !settled {
             let failure = failure.map(|why| format!("; the last attempt: {why}")).unwrap_or_default();
             happening.detail = Some(format!("{verb}{failure}"));
@@ -372,7 +407,7 @@ mod tests {
         let trail = [entry, Entry { number: 2, note: other, outcome: None }];
         let before = ["1000 staged order-2", "agreed stock", "agreed payment", "1010 decided order-2"];
         let stuck = [&before[..], &["1500 dead_letter payment #20", "1600 retried ann"]].concat();
-        let now = [&stuck[..], &["acknowledged stock #1", "waiting payment #23"]].concat();
+        let now = [&stuck[..], &["acknowledged stock", "waiting payment #23"]].concat();
         assert_eq!(told(&view, &trail), now);
         let waiting = tell(&view, &trail).pop().unwrap();
         assert_eq!(waiting.detail.as_deref(), Some("commit; the last attempt: its store failed"));
@@ -461,12 +496,15 @@ mod tests {
     fn hands_and_attempts_are_told_in_their_order_whatever_the_clocks_say() {
         let mut view = view(Protocol::TwoPhase);
         let tries = |step, verb, attempts, answered| Tries { step, verb, attempts, answered, why: Unknown::Failed };
-        let hand = |from, at, decided| Handover { from: Name::literal(from), at: Timestamp(at), decided };
+        let hand = |from, to, at, decided| {
+            let (from, to) = (Name::literal(from), Name::literal(to));
+            Handover { from, to, at: Timestamp(at), decided }
+        };
         view.record.decided = Some((Decision::Commit, Timestamp(1_500)));
         view.record.finished = Some(Timestamp(1_800));
         // The clock of whoever took it over first was ahead; that of the other is late.
         view.record.history = Some(Box::new(History {
-            handovers: vec![hand("order-1", 1_600, false), hand("order-3", 1_400, true)],
+            handovers: vec![hand("order-1", "order-3", 1_600, false), hand("order-3", "order-2", 1_400, true)],
             tries: vec![tries(1, Verb::Inquire, 2, true), tries(0, Verb::Commit, 3, true)],
         }));
         let whole = [
@@ -483,8 +521,16 @@ mod tests {
         assert_eq!(told(&view, &[]), whole);
         let details: Vec<_> = tell(&view, &[]).into_iter().filter_map(|it| it.detail).collect();
         assert_eq!(details[1], "order-1 had it, and its lease had lapsed");
-        assert_eq!(details[2], "an attempt before: its store failed");
-        assert_eq!(details[5], "commit: what it held is taken for good; an attempt before: its store failed");
+        assert_eq!(details[2], "an attempt before, as order-2 counted: its store failed");
+        assert_eq!(
+            details[5],
+            "commit: what it held is taken for good; an attempt before, as order-2 counted: its store failed"
+        );
+
+        view.record.history =
+            Some(Box::new(History { handovers: vec![hand("order-2", "order-2", 1_200, false)], tries: vec![] }));
+        assert_eq!(told(&view, &[])[1], "1200 resumed order-2");
+        assert_eq!(tell(&view, &[])[1].detail.as_deref(), Some("it had ended, and started again"));
 
         // Who was asked in vain is told beside who made it an abort.
         let refusal = Refusal::new(ledger::INSUFFICIENT, "7");
@@ -501,6 +547,6 @@ mod tests {
         let sending =
             |step, settled| Sending { step, verb: Verb::Prepare, attempts: 1, next: None, settled, failure: None };
         view.sendings = vec![sending(0, true), sending(1, false)];
-        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock #1", "waiting payment #1"]);
+        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock", "waiting payment #1"]);
     }
 }

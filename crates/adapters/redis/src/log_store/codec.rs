@@ -120,6 +120,7 @@ impl RedisLog {
         match command {
             LogCommand::Register { instance, now, lease } => {
                 words.word(instance.as_str()).word(&self.lease_time(*now)).word(&lease.to_string());
+                words.word(&MAX_HANDOVERS.to_string());
             }
             LogCommand::Renew { now, lease, .. } => _ = words.word(&self.lease_time(*now)).word(&lease.to_string()),
             LogCommand::TakeOver { from, now, .. } => {
@@ -322,6 +323,11 @@ fn read_record(record: &[u8], beside: &Beside<'_>) -> Result<Record, Unreadable>
         None if decided.is_empty() => None,
         None => return Err(strange()),
     };
+    // It is for people, and stops nobody.
+    let history = read_history(beside).unwrap_or_else(|Unreadable(why)| {
+        tracing::warn!(why, "a transaction's history cannot be read, and is left out");
+        None
+    });
     Ok(Record {
         transaction: whole.map(Into::into),
         owner: if owner.is_empty() { None } else { Some(Name::new(owner).map_err(|_| strange())?) },
@@ -329,15 +335,17 @@ fn read_record(record: &[u8], beside: &Beside<'_>) -> Result<Record, Unreadable>
         finished: if finished.is_empty() { None } else { Some(time(finished)?) },
         letters: read_list::<DeadLetter>(beside.letters)?,
         resolutions: read_list::<Resolution>(beside.resolutions)?,
-        history: read_history(beside)?,
+        history,
     })
 }
 
 fn read_history(beside: &Beside<'_>) -> Result<Option<Box<History>>, Unreadable> {
     let handover = |entry: &str| {
         let mut words = entry.split(' ');
-        let (from, at, decided) = (words.next()?, words.next()?, words.next()?);
-        Some(Handover { from: Name::new(from).ok()?, at: Timestamp(at.parse().ok()?), decided: decided == "1" })
+        let mut name = || Name::new(words.next()?).ok();
+        let (from, to) = (name()?, name()?);
+        let (at, decided) = (words.next()?, words.next()?);
+        Some(Handover { from, to, at: Timestamp(at.parse().ok()?), decided: decided == "1" })
     };
     let handovers: Option<Vec<_>> = beside.handovers.split_terminator(';').map(handover).collect();
     let handovers = handovers.ok_or_else(|| Unreadable(format!("no handovers: {}", beside.handovers)))?;

@@ -37,11 +37,41 @@ local function drop_taken_over()
   return highest
 end
 
--- register INSTANCE NOW LEASE
+-- Gives what one instance has unfinished to another, or to itself, and says how many that were. Each keeps whose it was, until when, and whether it was
+-- decided then, as FROM TO NOW 0|1; of which the latest takes the place of the one before it once there are so many.
+local function hand_over(from, to, now, most_handovers)
+  local now, most = now == '' and string.format('%.0f', server_time()) or now, tonumber(most_handovers)
+  local handed, open = 0, call('ZCARD', base .. 'open')
+  for first = 0, open - 1, SLICE do
+    local ids = call('ZRANGE', base .. 'open', first, first + SLICE - 1)
+    local records, handovers = call('HMGET', base .. 'records', unpack(ids)), call('HMGET', base .. 'handovers', unpack(ids))
+    local owned, histories = {}, {}
+    for i = 1, #ids do
+      local owner, decided, rest = string.match(records[i], '^([^|]*)|([^|]*)(.*)$')
+      if owner == from then
+        owned[#owned + 1], owned[#owned + 2] = ids[i], to .. '|' .. decided .. rest
+        local before = handovers[i] or ''
+        if select(2, string.gsub(before, ';', '')) == most then before = string.gsub(before, '[^;]*;$', '') end
+        histories[#histories + 1] = ids[i]
+        histories[#histories + 1] = before .. from .. ' ' .. to .. ' ' .. now .. (decided == '' and ' 0;' or ' 1;')
+        handed = handed + 1
+      end
+    end
+    if owned[1] then
+      call('HSET', base .. 'records', unpack(owned))
+      call('HSET', base .. 'handovers', unpack(histories))
+    end
+  end
+  return handed
+end
+
+-- register INSTANCE NOW LEASE MOST_HANDOVERS
 local function register()
   -- Above every epoch that was ever given to anybody.
   local epoch = string.format('%.0f', drop_taken_over() + 1)
   call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, ARGV[3], ARGV[4]))
+  -- What it left behind when it ended is its own again.
+  hand_over(ARGV[2], ARGV[2], ARGV[3], ARGV[5])
   drop_taken_over()
   return { 'registered', epoch }
 end
@@ -53,7 +83,7 @@ local function renew()
   return 'ok'
 end
 
--- take INSTANCE EPOCH FROM NOW MOST_HANDOVERS: each transaction taken keeps whose it was, until when, and whether it was decided then, as FROM NOW 0|1;
+-- take INSTANCE EPOCH FROM NOW MOST_HANDOVERS
 local function take()
   local instance, from = ARGV[2], ARGV[4]
   if is_fenced(instance, ARGV[3]) then return 'fenced' end
@@ -62,28 +92,7 @@ local function take()
   local epoch, expires = string.match(lease, '^(%d+) (%d*)$')
   if expires ~= '' and time_of(ARGV[5]) <= tonumber(expires) then return 'alive' end
   call('HSET', base .. 'instances', from, string.format('%.0f ', tonumber(epoch) + 1))
-  local now, most = ARGV[5] == '' and string.format('%.0f', server_time()) or ARGV[5], tonumber(ARGV[6])
-  local taken, open = 0, call('ZCARD', base .. 'open')
-  for first = 0, open - 1, SLICE do
-    local ids = call('ZRANGE', base .. 'open', first, first + SLICE - 1)
-    local records, handovers = call('HMGET', base .. 'records', unpack(ids)), call('HMGET', base .. 'handovers', unpack(ids))
-    local owned, handed = {}, {}
-    for i = 1, #ids do
-      local owner, decided, rest = string.match(records[i], '^([^|]*)|([^|]*)(.*)$')
-      if owner == from then
-        owned[#owned + 1], owned[#owned + 2] = ids[i], instance .. '|' .. decided .. rest
-        local before = handovers[i] or ''
-        if select(2, string.gsub(before, ';', '')) == most then before = string.gsub(before, '[^;]*;$', '') end
-        handed[#handed + 1] = ids[i]
-        handed[#handed + 1] = before .. from .. ' ' .. now .. (decided == '' and ' 0;' or ' 1;')
-        taken = taken + 1
-      end
-    end
-    if owned[1] then
-      call('HSET', base .. 'records', unpack(owned))
-      call('HSET', base .. 'handovers', unpack(handed))
-    end
-  end
+  local taken = hand_over(from, instance, ARGV[5], ARGV[6])
   drop_taken_over()
   return { 'taken', string.format('%.0f', taken) }
 end
@@ -98,10 +107,11 @@ local function finish()
   local now, seen, written, gone, last, by_hand, youngest = ARGV[4], {}, {}, {}, {}, {}, 0
   for i = 1, #ids do
     local id = ids[i]
-    local owner, decided, rest = string.match(records[i] or '', '^([^|]*)|([^|]+)||(.*)$')
+    local decided, rest = string.match(records[i] or '', '^[^|]*|([^|]+)||(.*)$')
     if decided and not seen[id] then
       seen[id] = true
-      written[#written + 1], written[#written + 2] = id, owner .. '|' .. decided .. '|' .. now .. '|' .. rest
+      -- Whoever lost it goes on with what was decided, and may be the first at its end.
+      written[#written + 1], written[#written + 2] = id, ARGV[2] .. '|' .. decided .. '|' .. now .. '|' .. rest
       gone[#gone + 1] = id
       youngest = math.max(youngest, birth_of(id))
       -- What was settled by hand is remembered for good: its branch may still come and ask.
