@@ -115,6 +115,16 @@ impl Instance {
         self.child.wait().unwrap();
     }
 
+    /// Has the process stand still.
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Tells the process to end, as a service manager would.
     pub fn tell_to_end(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();

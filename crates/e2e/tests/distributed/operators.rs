@@ -154,6 +154,40 @@ fn a_resolution_stands_when_its_instance_is_gone_and_another_takes_the_transacti
 }
 
 #[test]
+fn whoever_lost_a_transaction_and_finishes_it_is_told_with_its_attempts() {
+    let mut stuck = stuck();
+    let id = stuck.id.clone();
+    stuck.system.orders()[0].freeze();
+    stuck.system.route();
+    let until = Instant::now() + PATIENCE;
+    while the_one(&stuck.system, NAMES[1], "stuck")["record"]["owner"] != "order-2" {
+        assert!(Instant::now() < until, "nobody takes it over");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // It drives the transaction on, under an epoch that is not the one it began under.
+    stuck.system.orders()[0].thaw();
+    while stuck.system.orders()[0].client().try_send("GET", "/health", &[], "").is_ok_and(|it| it.status != 200) {
+        assert!(Instant::now() < until, "it does not come back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stuck.system.client().done("/payment/fault/clear");
+    stuck.system.wait_for_fault(2, "before_commit", false);
+    let operated = stuck.system.operate(NAMES[0], &["tx", "retry", &id]);
+    assert!(operated.status.success() || String::from_utf8_lossy(&operated.stderr).contains("is finished"));
+    let record = the_one(&stuck.system, NAMES[1], "finished")["record"].clone();
+    let tries = record["history"]["tries"].as_array().unwrap();
+    assert!(tries.iter().any(|it| it["verb"] == "commit" && it["step"] == 1), "{record}");
+    let told = stuck.tx(NAMES[1], &["show", &id]);
+    let owner = record["owner"].as_str().unwrap();
+    for words in
+        [&format!("· by {owner}"), "taken over · by order-2", "step 1 (payment) acknowledged · attempt ", " counted: "]
+    {
+        assert!(told.contains(words), "`{words}` is missing in: {told}");
+    }
+    stuck.settles_to_the_last_cent();
+}
+
+#[test]
 fn a_service_takes_faults_from_a_page_under_a_name_that_its_configuration_gives_it() {
     let system = System::start(1, &["--chaos", "--set", "hosts=shop.example"]);
     let clears = |path: &str, host: &str| {
