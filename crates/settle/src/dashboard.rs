@@ -31,6 +31,11 @@ pub(crate) fn of_process(about: About, source: impl Source, data: Option<&Path>)
     Watch::start(about, source, diary).context("cannot start the thread that watches")
 }
 
+/// Has the diary in a data folder say that this process was told to stop: the last that is written there.
+pub(crate) fn note_stop(data: &Path) {
+    Diary::note_stop(&data.join(DIARY));
+}
+
 /// Has the diary in a data folder say which fault ended this process, if one does.
 pub(crate) fn note_crashes(data: &Path) {
     let diary = data.join(DIARY);

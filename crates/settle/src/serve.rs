@@ -236,6 +236,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if served.is_err() || !settled {
         tracing::warn!("not everything was settled in time; the next start recovers the rest");
     }
+    dashboard::note_stop(&args.data);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -140,11 +140,18 @@ fn whoever_opens_the_page_behind_a_kill_sees_what_was_before_it() {
     let before: Vec<&Value> =
         history["points"].as_array().unwrap().iter().filter(|it| it["at"].as_u64() <= Some(last)).collect();
     assert!(before.iter().any(|it| it["committed"].as_f64() > Some(0.0)), "{history}");
-    events.until("what happened is told", Instant::now(), |now| {
-        let told: Vec<&str> =
-            now["marks"].as_array().unwrap().iter().map(|mark| mark["what"].as_str().unwrap()).collect();
-        told.ends_with(&["settle serve ended", "shop started"])
-    });
+    let tells = |events: &mut Events, end: &str| {
+        events.until("what happened is told", Instant::now(), |now| {
+            let told: Vec<&str> =
+                now["marks"].as_array().unwrap().iter().map(|mark| mark["what"].as_str().unwrap()).collect();
+            told.ends_with(&[end, "shop started"])
+        });
+    };
+    tells(&mut events, "settle serve was killed, or crashed");
+    drop(events);
+    server.stop();
+    let server = folder.serve(&[]);
+    tells(&mut Events::listen(&server.address), "settle serve was told to stop");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::counters::{Counters, Rise};
+use crate::diary::End;
 use crate::figures::{Bound, Counter, Figures, Outcome};
 use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS};
 use crate::marks::{Marks, Told};
@@ -89,11 +90,15 @@ impl Collector {
         Self { titles, ..Self::default() }
     }
 
-    /// Goes on from what was told by a process before this one, which was seen at this time for the last time. `why`: the fault that ended it, if
-    /// one did.
-    pub(crate) fn resume(&mut self, told: Told, ended: u64, why: Option<&str>) {
-        let why = why.map(|why| format!(" by an injected fault: {why}")).unwrap_or_default();
-        self.marks.resume(told, ended, format!("{} ended{why}", self.titles.title));
+    /// Goes on from what was told by a process before this one, which was seen at this time for the last time. `how` it came to its end, if it
+    /// could say so.
+    pub(crate) fn resume(&mut self, told: Told, ended: u64, how: Option<&End>) {
+        let how = match how {
+            Some(End::Fault(which)) => format!("ended by an injected fault: {which}"),
+            Some(End::Told) => "was told to stop".to_owned(),
+            None => "was killed, or crashed".to_owned(),
+        };
+        self.marks.resume(told, ended, format!("{} {how}", self.titles.title));
     }
 
     /// This process stood still, from this time on, for so many milliseconds: nobody looked.

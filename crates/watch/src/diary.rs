@@ -3,6 +3,7 @@
 //! ```text
 //! {"point":{"at":1763750000000,"committed":812.4,…}}      one a second
 //! {"ended":"stock after_prepare"}                        where a fault ended the process, if one did
+//! "stopped"                                              it was told to stop, and did
 //! {"marks":{"marks":[{"at":…,"what":"order-1 is down",…}],"times":{}}}      all of them, whenever they changed
 //! ```
 //!
@@ -28,6 +29,8 @@ enum Line {
     Marks(Told),
     /// Where a fault was about to end the process.
     Ended(String),
+    /// It did as it was told.
+    Stopped,
 }
 
 /// What stood in the file, as far as it still counts.
@@ -36,8 +39,17 @@ pub(crate) struct Remembered {
     /// The oldest first.
     pub(crate) points: Vec<Point>,
     pub(crate) marks: Told,
-    /// The fault that ended the process, if one did.
-    pub(crate) ended: Option<String>,
+    /// How the process came to its end, if it could say so.
+    pub(crate) ended: Option<End>,
+}
+
+/// How a process came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By an injected fault, and which.
+    Fault(String),
+    /// As it was told.
+    Told,
 }
 
 /// The file.
@@ -56,6 +68,13 @@ struct Open {
     bytes: u64,
     /// The last line of marks.
     marks: String,
+}
+
+fn note(path: &Path, what: &Line) {
+    if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
+        // Nobody is left to hear that it failed.
+        _ = file.write_all(line(what).as_bytes());
+    }
 }
 
 impl Diary {
@@ -85,7 +104,8 @@ impl Diary {
                     }
                 }
                 Ok(Line::Marks(marks)) => found.marks = marks,
-                Ok(Line::Ended(why)) => found.ended = Some(why),
+                Ok(Line::Ended(why)) => found.ended = Some(End::Fault(why)),
+                Ok(Line::Stopped) => found.ended = Some(End::Told),
                 Ok(Line::Point(_)) | Err(_) => {}
             }
         }
@@ -97,10 +117,12 @@ impl Diary {
 
     /// Notes, from whatever thread, that a fault at this place is about to end the process.
     pub fn note_end(path: &Path, why: &str) {
-        if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
-            // Nobody is left to hear that it failed.
-            _ = file.write_all(line(&Line::Ended(why.to_owned())).as_bytes());
-        }
+        note(path, &Line::Ended(why.to_owned()));
+    }
+
+    /// Notes that the process has done as it was told, and ends. Nobody writes behind it.
+    pub fn note_stop(path: &Path) {
+        note(path, &Line::Stopped);
     }
 
     /// Writes what is new. `all`: every point that counts, this one included.
@@ -232,7 +254,9 @@ mod tests {
         let mut diary = Diary::at(&path);
         write(&mut diary, &points[..2], &told(&["a"]));
         Diary::note_end(&path, "stock before_prepare");
-        assert_eq!(Diary::at(&path).read(NOW).ended.as_deref(), Some("stock before_prepare"));
+        assert_eq!(Diary::at(&path).read(NOW).ended, Some(End::Fault("stock before_prepare".to_owned())));
+        Diary::note_stop(&path);
+        assert_eq!(Diary::at(&path).read(NOW).ended, Some(End::Told));
         diary.write(Some(points[2]), || points.to_vec(), told(&["a"]));
         let read = Diary::at(&path).read(NOW);
         assert_eq!((read.points.len(), read.ended), (3, None));

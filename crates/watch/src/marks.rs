@@ -14,7 +14,7 @@
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | how often faults struck                  | `a fault struck: payment before prepare: fails`; `a fault struck 20 times: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
-//! | whoever watched before came to its end   | `settle serve ended`; `… ended by an injected fault: stock after prepare` |
+//! | whoever watched before came to its end   | `settle serve was killed, or crashed`, `… was told to stop`, `… ended by an injected fault: stock after prepare` |
 //! | whoever watches looked at nothing for long | `settle serve stood still for 6 s` |
 //!
 //! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out.

@@ -121,7 +121,7 @@ impl Watch {
         let now = now();
         let before = diary.read(now);
         if let Some(last) = before.points.last() {
-            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_deref());
+            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_ref());
         }
         self.0.points.lock().extend(before.points);
     }

@@ -32,7 +32,7 @@ fn the_page_says_that_the_server_is_gone_and_finds_it_again() {
     let expected = [
         "the server answers again, after ",
         "shop started",
-        "settle serve ended",
+        "settle serve was killed, or crashed",
         "no word from the server from here on",
         "shop started",
     ];
@@ -43,7 +43,7 @@ fn the_page_says_that_the_server_is_gone_and_finds_it_again() {
     assert!(after.as_u64() >= before.as_u64(), "what the page knew is kept: {before}, {after}");
     // Whoever opens the page only now is told of both, too.
     page.reload();
-    page.wait_for_text(".news", "settle serve ended");
+    page.wait_for_text(".news", "settle serve was killed, or crashed");
     page.wait_for("/\\d\\d:\\d\\d:\\d\\d/.test(document.querySelector('tbody tr').innerText)");
     // That nobody answered is known; the page itself did nothing wrong.
     let troubles = page.troubles();

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::dashboard;
 use crate::exit::Stopped;
 use member::{Life, Member, foreign, located};
 pub(crate) use options::UpArgs;
@@ -71,7 +72,12 @@ pub(crate) fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut system = System::plan(options)?;
         let result = system.run().await;
+        // What ends because it was told to has not failed.
+        system.page.watch_no_more();
         system.stop().await;
+        if result.is_ok() {
+            dashboard::note_stop(&system.folder.path);
+        }
         result
     })
 }

@@ -59,7 +59,7 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Page {
     told: channel::Sender<Vec<Told>>,
-    _watching: Watching,
+    watching: Option<Watching>,
 }
 
 /// What the page is told at its start.
@@ -96,7 +96,12 @@ impl Page {
             });
         };
         std::thread::Builder::new().name("page".to_owned()).spawn(run).context("cannot start a thread")?;
-        Ok(Self { told, _watching: watching })
+        Ok(Self { told, watching: Some(watching) })
+    }
+
+    /// Shows what was seen so far, and looks no more.
+    pub(super) fn watch_no_more(&mut self) {
+        self.watching = None;
     }
 
     /// Tells how the components are, if that is news.

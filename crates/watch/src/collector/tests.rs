@@ -390,7 +390,7 @@ fn what_was_told_before_a_crash_goes_on_behind_it() {
     after.collector.resume(before.collector.told().clone(), last + 1_000, None);
     // It began in the second in which the other ended, and tells that second in whole.
     let first = after.second(vec![says(last / 1_000 + 1, 0)]);
-    let expected = ["stock: breaker opened 2 times, now closed", "settle serve ended", "shop started"];
+    let expected = ["stock: breaker opened 2 times, now closed", "settle serve was killed, or crashed", "shop started"];
     assert_eq!(whats(&first), expected);
     assert_eq!(first.marks[1].at, last + 1_000);
     assert!(first.marks.is_sorted_by_key(|mark| mark.at), "{:?}", first.marks);
