@@ -78,7 +78,10 @@ impl System {
             let mut usual = USUAL.into_iter().filter_map(|data| Self::running_in(Path::new(data)).ok());
             return usual.next().with_context(|| {
                 let [up, serve] = USUAL;
-                format!("no system runs here, neither in {up} nor in {serve}: {}", start(None))
+                format!(
+                    "no system runs here, neither in {up} nor in {serve} (one that still starts is found once it serves): {}",
+                    start(None)
+                )
             });
         };
         Self::running_in(data)
