@@ -7,6 +7,7 @@
 //! | `--up`, `--config` | the three databases of the distributed system are audited, while its services run or not |
 //! | `--url`         | over the public contract, on any server: see the crate `load`                       |
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
@@ -185,15 +186,14 @@ fn audit_folder(folder: &Folder) -> anyhow::Result<AuditReport> {
 
 fn text(report: &AuditReport) -> String {
     let AuditReport { off, findings, paid_orders, paid_cost, items, users, open_transactions, compared, .. } = report;
-    let checked = format!("{items} items and {users} users add up");
+    let checked = format!("{} and {} add up", number(*items, "item"), number(*users, "user"));
     if report.is_clean() && *compared {
-        return format!(
-            "Audit OK: {paid_orders} paid orders for {paid_cost} in all; {checked}, and match them exactly."
-        );
+        let paid = number(*paid_orders, "paid order");
+        return format!("Audit OK: {paid} for {paid_cost} in all; {checked}, and match them exactly.");
     }
     let not_compared = format!(
-        "{open_transactions} transactions are not settled yet, so orders could not be compared with the ledgers; only the \
-         ledgers in themselves were checked."
+        "{} not settled yet, so orders could not be compared with the ledgers; only the ledgers in themselves were checked.",
+        are(*open_transactions, "transaction")
     );
     if report.is_clean() {
         return format!(
@@ -201,7 +201,7 @@ fn text(report: &AuditReport) -> String {
              then audit again, or with a longer --wait."
         );
     }
-    let mut text = format!("Audit FAILED: {off} things are off.");
+    let mut text = format!("Audit FAILED: {} off.", are(*off, "thing"));
     for finding in findings {
         text.push_str(&format!("\n  {finding}"));
     }
@@ -212,4 +212,13 @@ fn text(report: &AuditReport) -> String {
         text.push_str(&format!("\n{not_compared}"));
     }
     text
+}
+
+/// `1 item`, `1000 items`: without commas, for scripts read these.
+fn number<N: PartialEq + From<u8> + Display>(count: N, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == N::from(1) { "" } else { "s" })
+}
+
+fn are(count: usize, thing: &str) -> String {
+    format!("{} {}", number(count, thing), if count == 1 { "is" } else { "are" })
 }

@@ -97,7 +97,7 @@ fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     assert!(told.contains(&format!("settle tx retry {id}")), "{told}");
     let audit = folder.tool(&["audit", "--wait", "0"]);
     assert_eq!(audit.status.code(), Some(2), "an audit that could not compare must not say that all is well");
-    assert!(stdout(&audit).contains("1 transactions are not settled yet"), "{}", stdout(&audit));
+    assert!(stdout(&audit).contains("1 transaction is not settled yet"), "{}", stdout(&audit));
 
     server.must("/payment/fault/clear");
     fine(&folder.tool(&["tx", "retry", &id]));

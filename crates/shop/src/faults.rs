@@ -273,7 +273,7 @@ pub fn tell_before_crash(told: impl Fn(&str, Point) + Send + Sync + 'static) {
 /// Ends the process as `kill -9` would, once it is said that a fault did it: nothing is flushed or closed.
 pub fn crash(service: &str, moment: Moment, verb: Verb) -> ! {
     let point = Point { moment, verb };
-    tracing::warn!(service, %point, "an injected fault ends this process");
+    tracing::warn!(participant = service, %point, "an injected fault ends this process");
     if let Some(tell) = LAST_WORDS.get() {
         tell(service, point);
     }

@@ -234,7 +234,8 @@ async fn batch_init(
             }
             OrdersReply::Busy(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
             OrdersReply::Busy(open) => {
-                let detail = format!("{open} transactions are not settled yet: try again when they are");
+                let these = if open == 1 { "1 transaction is".to_owned() } else { format!("{open} transactions are") };
+                let detail = format!("{these} not settled yet: try again behind that");
                 return Err(Problem::new(StatusCode::CONFLICT, "busy", detail));
             }
             other => return Err(unexpected(&other)),
