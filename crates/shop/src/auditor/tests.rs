@@ -18,7 +18,7 @@ use super::finding::Named;
 use super::pass::{Ask, Part, Pass, Told, Yield};
 use crate::audit::Finding;
 use crate::checkout::{CHECKOUT, Claim, PAYMENT, STOCK, steps};
-use crate::order_store::{OrderDiscrepancy, OrdersAnswer, OrdersQuery, Sum, answer_orders};
+use crate::order_store::{OrderDiscrepancy, OrdersAnswer, OrdersLook, OrdersQuery, Sum, answer_orders};
 use crate::orders::{Line, Order, OrderBook, OrderState, OrdersCommand, OrdersReply};
 
 const ITEMS: u64 = 4;
@@ -514,12 +514,30 @@ fn a_branch_that_became_another_than_was_decided_is_found_and_named() {
     assert_eq!(found[&format!("branch stock {branch}")].0, expected);
 }
 
+/// Whoever watches a first pass sees it go on: an order that nobody paid yet takes as long as a paid one.
+#[test]
+fn every_page_of_orders_counts_also_of_those_that_are_open() {
+    let mut world = World::new(1);
+    let orders = OrdersCommand::Replace { count: 350, items: ITEMS, users: USERS, price: 2, seed: 1 };
+    assert_eq!(world.book.apply(&orders).0, OrdersReply::Done);
+    let mut pass = Pass::begin(BTreeMap::new(), Part::WHOLE);
+    let (mut before, mut rises) = (0, Vec::new());
+    while let Some(ask) = pass.ask() {
+        pass.take(world.answer(&ask)).unwrap();
+        if matches!(ask, Ask::Orders(OrdersLook::Orders { .. })) {
+            rises.push(pass.yield_.checked - before);
+        }
+        before = pass.yield_.checked;
+    }
+    assert_eq!(rises, [100, 100, 100, 50]);
+}
+
 #[test]
 fn an_answer_to_another_question_is_an_error_and_no_finding() {
     let world = World::new(1);
     let mut pass = Pass::begin(BTreeMap::new(), Part::WHOLE);
     let first = pass.ask().unwrap();
     let Told::Ledger(_) = world.answer(&first) else { panic!("{first:?}") };
-    let other = Ask::Orders(crate::order_store::OrdersLook::Ended { after: String::new() });
+    let other = Ask::Orders(OrdersLook::Ended { after: String::new() });
     assert!(pass.take(world.answer(&other)).is_err());
 }

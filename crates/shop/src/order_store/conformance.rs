@@ -15,7 +15,7 @@ use protocol::{
     TransactionId,
 };
 
-use super::{OrderStore, OrdersAnswer, OrdersAudit, OrdersQuery, answer_orders};
+use super::{OrderStore, OrdersAnswer, OrdersAudit, OrdersLook, OrdersQuery, OrdersSeen, answer_orders};
 use crate::checkout::{CHECKOUT, Claim, STOCK};
 use crate::orders::{Line, Order, OrderBook, OrderState, OrdersCommand, OrdersReply, refusals};
 use crate::trail::{Act, Note};
@@ -56,6 +56,21 @@ fn audit(store: &dyn OrderStore) -> OrdersAudit {
 struct Twins {
     store: Arc<dyn OrderStore>,
     book: OrderBook,
+}
+
+/// How many orders an audit that goes on says that it looked at: one may be met twice.
+fn looked_at(store: &dyn OrderStore) -> u64 {
+    let (mut page, mut all) = (Some(String::new()), 0);
+    while let Some(after) = page {
+        let OrdersAnswer::Seen(OrdersSeen::Orders { looked, next, .. }) =
+            query(store, OrdersQuery::Look(OrdersLook::Orders { after }))
+        else {
+            panic!("no orders")
+        };
+        all += looked;
+        page = next;
+    }
+    all
 }
 
 fn number(n: u64) -> EntityId {
@@ -298,6 +313,7 @@ fn replacing(store: Arc<dyn OrderStore>) {
     }
     twins.create(3, 99);
     twins.create(500, 99);
+    assert!(looked_at(&*twins.store) >= 2, "neither is paid nor claimed, and both are looked at");
     assert_eq!(twins.tell(replace(400, 10, 20, 3, 0xfeed_f00d_dead_beef)), OrdersReply::Done);
     for n in [0, 1, 2, 3, 4, 5, 77, 398, 399, 400, 500] {
         twins.order(n);

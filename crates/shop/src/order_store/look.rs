@@ -39,6 +39,8 @@ pub enum OrdersSeen {
     Orders {
         /// The orders. Their versions may be left out.
         rows: Vec<(EntityId, Order)>,
+        /// How many were looked at, those that are neither paid nor claimed included.
+        looked: u64,
         /// Those that contradict the log.
         off: Vec<OrderDiscrepancy>,
         /// How many paid orders have gone over to what is replaced: if it is another number at the end, one may have been counted here and there.
@@ -82,10 +84,12 @@ pub(super) fn look(book: &OrderBook, look: &OrdersLook) -> OrdersSeen {
     match look {
         OrdersLook::Orders { after } => {
             let (found, next) = book.order_page(slot(after), slots);
-            let taken: Vec<_> = found.filter(|(_, order)| order.state != OrderState::Open).collect();
+            let mut looked = 0;
+            let taken: Vec<_> =
+                found.inspect(|_| looked += 1).filter(|(_, order)| order.state != OrderState::Open).collect();
             let off = taken.iter().filter_map(|(id, order)| book.contradiction(*id, order)).collect();
             let rows = taken.into_iter().map(|(id, order)| (id, order.clone())).collect();
-            OrdersSeen::Orders { rows, off, buried, next: text(next) }
+            OrdersSeen::Orders { rows, looked, off, buried, next: text(next) }
         }
         OrdersLook::Replaced { after } => {
             let sums = replaced(book.replaced(), after);

@@ -76,7 +76,7 @@ impl Audit {
 
     /// Takes a page in, and says where the next one begins: at `0` if that was the last.
     fn take(&mut self, page: &Value) -> Result<String, Unreadable> {
-        let Page { cursor, rows, buried } = Page::read(page)?;
+        let Page { cursor, rows, buried, .. } = Page::read(page)?;
         match self.walk {
             Walk::Orders => list(rows)?.iter().try_for_each(|row| self.add(row))?,
             Walk::Replaced => {
@@ -125,13 +125,16 @@ struct Page<'a> {
     rows: &'a Value,
     /// How many paid orders were overwritten.
     buried: u64,
+    /// How many orders were looked at; 0 where it is about something else.
+    looked: u64,
 }
 
 impl<'a> Page<'a> {
     fn read(page: &'a Value) -> Result<Self, Unreadable> {
-        let [cursor, rows, buried] = list(page)? else { return Err(unreadable(page)) };
+        let [cursor, rows, buried, looked @ ..] = list(page)? else { return Err(unreadable(page)) };
         let cursor = text(cursor)?.ok_or_else(|| unreadable(page))?.to_owned();
-        Ok(Self { cursor, rows, buried: codec::number(buried)? })
+        let looked = looked.first().map_or(Ok(0), codec::number)?;
+        Ok(Self { cursor, rows, buried: codec::number(buried)?, looked })
     }
 
     fn next(self) -> Option<String> {
@@ -208,7 +211,7 @@ fn seen_orders(page: &Value) -> Result<OrdersSeen, Unreadable> {
         rows.push((id, whole));
         off.extend(contradiction);
     }
-    Ok(OrdersSeen::Orders { rows, off, buried: page.buried, next: page.next() })
+    Ok(OrdersSeen::Orders { rows, looked: page.looked, off, buried: page.buried, next: page.next() })
 }
 
 fn seen_sums(page: &Value) -> Result<OrdersSeen, Unreadable> {

@@ -93,7 +93,7 @@ local function word_of(transaction, order)
 end
 
 -- page CURSOR COUNT: the orders that are written down, paid ones and claimed ones: each with its state, user and lines, and what the log says
--- of the transaction; and how many were buried
+-- of the transaction; how many were buried; and how many were looked at, open ones included
 local function page()
   local found = call('HSCAN', base .. 'orders', ARGV[2], 'COUNT', ARGV[3])
   local written, rows = found[2], {}
@@ -103,7 +103,7 @@ local function page()
       rows[#rows + 1] = { written[i], state, user, lines, word_of(string.sub(state, 2), written[i]) }
     end
   end
-  return { found[1], rows, call('HGET', base .. 'replaced', 'orders') or '0' }
+  return { found[1], rows, call('HGET', base .. 'replaced', 'orders') or '0', text(#written / 2) }
 end
 
 -- replaced CURSOR COUNT: what the paid orders that were replaced came to, as `orders` and how many, or `u`
