@@ -10,6 +10,7 @@ mod taken;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use axum::http::StatusCode;
@@ -171,7 +172,7 @@ pub struct Metrics {
     protocol_switches: Family<Labels, Counter>,
     breaker_open: Family<Labels, Gauge>,
     breaker_trips: Family<Labels, Counter>,
-    faults_set: Family<Labels, Gauge>,
+    faults_set: Family<Labels, Gauge<f64, AtomicU64>>,
     faults_struck: Family<Labels, Told>,
 
     leader: Gauge,
@@ -326,7 +327,7 @@ impl Default for Metrics {
                 Family::default(),
                 "faults_active",
                 &["service", "point", "action"],
-                "1 where a fault is set that does this (crash, delay, error, error_after), 0 where not; nothing without `--chaos`"
+                "Above 0 where a fault is set that does this (crash, delay, error, error_after): in which share of cases, 1 for all; 0 where none is; nothing without `--chaos`"
             ),
             faults_struck: add!(
                 Family::default(),

@@ -232,13 +232,15 @@ impl Figures {
             "settle_faults_active" if value > 0.0 && self.faults.len() < MAX_WORDS => {
                 let (point, action) = (sample.label("point"), sample.label("action"));
                 if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
-                    self.faults.insert(Fault::new(of(), point.to_owned(), action.to_owned()));
+                    // The value is the share of cases. What is set and next to never strikes is set all the same.
+                    let percent = (value.min(1.0) * 100.0).round().max(1.0) as u8;
+                    self.faults.insert(Fault::new(of(), point.to_owned(), action.to_owned(), percent));
                 }
             }
             "settle_faults_struck_total" => {
                 let (point, action) = (sample.label("point"), sample.label("action"));
                 if point.len() <= MAX_WORD_BYTES && action.len() <= MAX_WORD_BYTES {
-                    self.add(Counter::Struck(Fault::new(of(), point.to_owned(), action.to_owned())), value);
+                    self.add(Counter::Struck(Fault::new(of(), point.to_owned(), action.to_owned(), 100)), value);
                 }
             }
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),

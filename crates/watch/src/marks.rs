@@ -268,14 +268,15 @@ fn heard_first(before: &Snapshot, now: &Snapshot) -> bool {
 
 fn faults(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {
     let before = before.map_or(&[][..], |before| &before.faults);
-    let mut tell = |what: &str, these: &[Fault], those: &[Fault]| {
-        let other: Vec<&str> = these.iter().filter(|it| !those.contains(it)).map(|it| &*it.words).collect();
-        if !other.is_empty() {
-            news.push(format!("faults {what}: {}", other.join(", ")));
+    let mut tell = |what: &str, these: Vec<&str>| {
+        if !these.is_empty() {
+            news.push(format!("faults {what}: {}", these.join(", ")));
         }
     };
-    tell("set", &now.faults, before);
-    tell("cleared", before, &now.faults);
+    tell("set", now.faults.iter().filter(|it| !before.contains(it)).map(|it| &*it.words).collect());
+    // What another has replaced is not cleared: something is set there all the while.
+    let is_set = |was: &&Fault| now.faults.iter().any(|it| it.is_where(was));
+    tell("cleared", before.iter().filter(|was| !is_set(was)).map(|was| &*was.words).collect());
 }
 
 fn findings(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {

@@ -181,13 +181,15 @@ pub struct Fault {
     pub point: String,
     /// What it does: `crash`, `delay`, `error` or `error_after`; empty if that is not told.
     pub action: String,
-    /// All of that for people: `payment before prepare: waits`.
+    /// In how many of a hundred cases: 1 to 100. Of one that struck, 100: it did.
+    pub percent: u8,
+    /// All of that for people: `payment before prepare: waits in 20 % of cases`.
     pub words: String,
 }
 
 impl Fault {
-    /// A fault, with its words.
-    pub fn new(service: String, point: String, action: String) -> Self {
+    /// A fault, with its words, that strikes in so many of a hundred cases.
+    pub fn new(service: String, point: String, action: String, percent: u8) -> Self {
         let does = match action.as_str() {
             "" => String::new(),
             "crash" => ": crashes the process".to_owned(),
@@ -196,8 +198,20 @@ impl Fault {
             "error_after" => ": does it, and fails".to_owned(),
             other => format!(": {}", other.replace('_', " ")),
         };
-        let words = format!("{service} {}{does}", point.replace('_', " "));
-        Self { service, point, action, words }
+        let often = match (percent, action.as_str()) {
+            (100.., _) => String::new(),
+            // Without a comma it would read as if it were done always.
+            (_, "error_after") => format!(", in {percent} % of cases"),
+            (_, "") => format!(": in {percent} % of cases"),
+            _ => format!(" in {percent} % of cases"),
+        };
+        let words = format!("{service} {}{does}{often}", point.replace('_', " "));
+        Self { service, point, action, percent, words }
+    }
+
+    /// Whether it is at the same point as another: of these, there is one at a time.
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.service, &self.point) == (&other.service, &other.point)
     }
 }
 

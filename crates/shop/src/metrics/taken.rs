@@ -4,7 +4,7 @@ use protocol::{Name, Protocol};
 
 use super::observed::protocol_word;
 use super::{DefinitionFigures, Metrics, OrchestratorFigures, StoreFigures, by_service, clamp, labels};
-use crate::faults::{Fault, Faults, Point};
+use crate::faults::{ALWAYS, Fault, Faults, Point};
 
 impl Metrics {
     /// Takes the figures of a store in.
@@ -76,10 +76,11 @@ impl Metrics {
         }
         let rules = faults.rules();
         for point in Point::all().map(|point| point.to_string()) {
-            let set = rules.get(&point).map(|rule| rule.fault.action());
+            let set = rules.get(&point).map(|rule| (rule.fault.action(), f64::from(rule.percent.min(ALWAYS)) / 100.0));
             for action in Fault::ACTIONS {
                 let of = labels([("service", service.as_str()), ("point", &point), ("action", action)]);
-                self.faults_set.get_or_create(&of).set((set == Some(action)).into());
+                let share = set.filter(|(does, _)| *does == action).map_or(0.0, |(_, share)| share);
+                self.faults_set.get_or_create(&of).set(share);
             }
         }
     }

@@ -103,6 +103,8 @@ fn full() -> Metrics {
     metrics.store("stock", &store);
     let faults = Faults::new(true);
     faults.set("before_commit".parse().unwrap(), Rule::always(Fault::Error, None));
+    let sometimes = Rule { percent: 20, ..Rule::always(Fault::Crash, None) };
+    faults.set("after_abort".parse().unwrap(), sometimes);
     for _ in 0..3 {
         faults.strike(Moment::Before, Verb::Commit);
     }
@@ -183,8 +185,9 @@ fn figures_are_exported_as_they_are() {
         "settle_protocol{definition=\"checkout\",protocol=\"saga\"} 1",
         "settle_protocol{definition=\"checkout\",protocol=\"2pc\"} 0",
         "settle_abort_percent{definition=\"checkout\"} 12",
-        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error\"} 1",
-        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error_after\"} 0",
+        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error\"} 1.0",
+        "settle_faults_active{service=\"stock\",point=\"before_commit\",action=\"error_after\"} 0.0",
+        "settle_faults_active{service=\"stock\",point=\"after_abort\",action=\"crash\"} 0.2",
         "settle_faults_struck_total{service=\"stock\",point=\"before_commit\",action=\"error\"} 3",
         "settle_store_batch_commands_bucket{le=\"2.0\",service=\"stock\"} 1",
         "settle_store_batch_commands_bucket{le=\"4.0\",service=\"stock\"} 3",

@@ -521,6 +521,29 @@ fn faults_that_are_set_are_told_once_for_all_instances() {
 }
 
 #[test]
+fn a_fault_that_strikes_by_chance_says_how_often_and_one_in_its_place_clears_nothing() {
+    let is = |action: &str, share: f64| {
+        let of = format!("service=\"payment\",point=\"before_prepare\",action=\"{action}\"");
+        vec![says("payment-1", 1, &format!("settle_faults_active{{{of}}} {share}"))]
+    };
+    let mut history = History::new();
+    for (action, share) in [("error", 0.0), ("error", 0.2), ("delay", 0.07), ("delay", 0.001), ("delay", 1.0)] {
+        history.second(is(action, share));
+    }
+    let last = history.second(is("delay", 0.0));
+    assert_eq!(
+        whats(&last),
+        [
+            "faults set: payment before prepare: fails in 20 % of cases",
+            "faults set: payment before prepare: waits in 7 % of cases",
+            "faults set: payment before prepare: waits in 1 % of cases",
+            "faults set: payment before prepare: waits",
+            "faults cleared: payment before prepare: waits"
+        ]
+    );
+}
+
+#[test]
 fn a_fault_says_what_it_does() {
     for (action, words) in [
         ("crash", "stock before prepare: crashes the process"),
@@ -531,7 +554,15 @@ fn a_fault_says_what_it_does() {
         ("", "stock before prepare"),
     ] {
         let [service, point, action] = ["stock", "before_prepare", action].map(str::to_owned);
-        assert_eq!(Fault::new(service, point, action).words, words);
+        assert_eq!(Fault::new(service, point, action, 100).words, words);
+    }
+    for (action, words) in [
+        ("crash", "stock before prepare: crashes the process in 20 % of cases"),
+        ("error_after", "stock before prepare: does it, and fails, in 20 % of cases"),
+        ("", "stock before prepare: in 20 % of cases"),
+    ] {
+        let [service, point, action] = ["stock", "before_prepare", action].map(str::to_owned);
+        assert_eq!(Fault::new(service, point, action, 20).words, words);
     }
 }
 
