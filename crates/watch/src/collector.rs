@@ -116,7 +116,7 @@ impl Collector {
     pub fn blank(&self, at: u64) -> Snapshot {
         let Titles { title, version, chaos, production, trace_url } = self.titles.clone();
         let operators = Operators::no("nobody has asked");
-        let verdict = Verdict { level: Level::Warning, text: "Nothing was seen yet".to_owned() };
+        let verdict = Verdict { level: Level::Unknown, text: "Nothing was seen yet".to_owned() };
         let (rates, latency_ms) = (Rates::default(), Latency::default());
         let [in_flight, queued, unsettled, in_doubt, dead_letters, violations, repairs] = [0; 7];
         let (definitions, breakers, services, faults, struck) = (vec![], vec![], vec![], vec![], vec![]);

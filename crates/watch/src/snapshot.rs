@@ -80,6 +80,8 @@ pub struct Verdict {
 pub enum Level {
     /// Nothing is to be done.
     Good,
+    /// Nothing is to be done, and nobody knows yet whether money and stock agree. Not [`Level::Good`], which says that they do.
+    Unknown,
     /// Somebody should look.
     Warning,
     /// Somebody must look, now.

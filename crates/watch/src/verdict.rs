@@ -9,26 +9,29 @@
 //! | bad     | no instance that is up reaches a database                    | `Nobody reaches the stock database`                    |
 //! | bad     | customers ask, and none gets an answer that is one           | `No checkout is served: 299 a second are turned away or undone` |
 //! | warning | transactions are stuck                                       | `1 transaction is stuck`, `1,000 or more transactions are stuck` |
-//! | warning | a breaker is open                                            | `Checkouts are turned away: stock does not answer`     |
+//! | warning | a breaker is open, or several are                            | `Checkouts are turned away: payment and stock do not answer` |
 //! | warning | an instance is down or frozen                                | `redis-stock-1 is down`                                |
 //! | warning | no leader is seen, though somebody serves orders              | `No leader is seen: what is stuck is not known`        |
 //! | warning | an instance does not reach its database                      | `order-1 does not reach the orders database`           |
-//! | warning | one checkout in a hundred takes more than a second           | `Slow: p99 1.5 s`                                      |
+//! | warning | one checkout in a hundred takes more than a second, and there are any | `Slow: p99 1.5 s`                             |
 //! | warning | recovery left transactions undecided for ten seconds         | `1 transaction is in doubt`                            |
 //! | warning | the auditor has run for an hour, and never got to the end    | `The audit has never finished`                         |
 //! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
-//! | good    | the same, without an auditor, or before its first word       | `Not audited yet · 0 stuck · p99 12 ms`                |
+//! | unknown | the same, while the auditor goes through everything for the first time | `Being audited behind a start: 31,500 looked at so far · 0 stuck · p99 12 ms` |
+//! | unknown | the same, and no auditor has said anything                   | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
 //! What is bad is told without the warnings, save that nobody is served: these may say why.
 //!
-//! Behind the reasons stands what the audit says, unless it is one of them: `1 transaction is stuck · money and stock agree`, `… · not audited yet`.
+//! Behind the reasons stands what the audit says, unless it is one of them: `order-1 is down · money and stock agree`, `… · not audited yet`.
+//! While a transaction is stuck or in doubt, its money or its stock is neither here nor there, and an audit of everything says that it could not compare.
+//! What the auditor knows then is that `all that is settled agrees`.
 //!
 //! Barrier violations and repairs are never forgotten while somebody watches: each is a bug, or lost data.
 
 use crate::limits::{LASTING_DOUBT_MS, MAX_REASONS, SLOW_MS, STALE_AUDIT_MS, UNSERVED};
 use crate::snapshot::{Instance, Kind, Level, Rates, Snapshot, State, Verdict};
-use crate::words::{digits, number, stuck_are};
+use crate::words::{digits, do_not, number, stuck_are};
 
 /// What a client needs: at least one instance of each kind that there is.
 const SERVING: [(Kind, &str); 5] = [
@@ -55,11 +58,17 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
         }
         return Verdict { level, text };
     }
-    let audited =
-        if snapshot.audit.is_some_and(|audit| audit.complete) { "Money and stock agree" } else { "Not audited yet" };
+    let (level, audited) = match snapshot.audit {
+        Some(audit) if audit.complete && is_open(snapshot) => (Level::Good, "All that is settled agrees".to_owned()),
+        Some(audit) if audit.complete => (Level::Good, "Money and stock agree".to_owned()),
+        Some(audit) => {
+            (Level::Unknown, format!("Being audited behind a start: {} looked at so far", digits(audit.checked)))
+        }
+        None => (Level::Unknown, "Not audited yet".to_owned()),
+    };
     let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
     let stuck = snapshot.stuck.map_or("nobody here knows what is stuck".to_owned(), |stuck| format!("{stuck} stuck"));
-    Verdict { level: Level::Good, text: format!("{audited} · {stuck} · {latency}") }
+    Verdict { level, text: format!("{audited} · {stuck} · {latency}") }
 }
 
 /// What the audit says, whatever else is wrong; `None` if that is among the reasons, or there is nothing to be said.
@@ -67,10 +76,16 @@ fn books(snapshot: &Snapshot) -> Option<&'static str> {
     match snapshot.audit {
         Some(audit) if audit.findings > 0 => None,
         Some(audit) if audit.complete && is_stale(snapshot, audit.at) => Some("money and stock agreed then"),
+        Some(audit) if audit.complete && is_open(snapshot) => Some("all that is settled agrees"),
         Some(audit) if audit.complete => Some("money and stock agree"),
         Some(_) if longest_up_ms(snapshot) > STALE_AUDIT_MS => None,
         _ => Some("not audited yet"),
     }
+}
+
+/// Whether there are transactions that nothing can be said of yet, and that do not go by in a moment.
+fn is_open(snapshot: &Snapshot) -> bool {
+    snapshot.in_doubt > 0 || snapshot.stuck.is_some_and(|stuck| stuck > 0)
 }
 
 fn is_stale(snapshot: &Snapshot, audited: u64) -> bool {
@@ -129,8 +144,9 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
     if let Some(count) = snapshot.stuck.filter(|count| *count > 0) {
         reasons.push(format!("{} stuck", stuck_are(count)));
     }
-    for breaker in snapshot.breakers.iter().filter(|breaker| breaker.open) {
-        reasons.push(format!("Checkouts are turned away: {} does not answer", breaker.service));
+    let open: Vec<&str> = snapshot.breakers.iter().filter(|it| it.open).map(|it| &*it.service).collect();
+    if !open.is_empty() {
+        reasons.push(format!("Checkouts are turned away: {}", do_not(&open, "answer")));
     }
     for it in &snapshot.instances {
         if matches!(it.state, State::Down | State::Frozen) {
@@ -146,7 +162,7 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
             reasons.push(format!("{} does not reach the {service} database", store.instance));
         }
     }
-    if let Some(p99) = snapshot.latency_ms.p99.filter(|p99| *p99 > SLOW_MS) {
+    if let Some(p99) = snapshot.latency_ms.p99.filter(|p99| *p99 > SLOW_MS && is_asked(snapshot)) {
         reasons.push(format!("Slow: p99 {}", duration(p99)));
     }
     if snapshot.in_doubt > 0 && in_doubt_ms >= LASTING_DOUBT_MS {
@@ -161,6 +177,12 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
         }
     }
     reasons
+}
+
+/// Whether there are checkouts now: percentiles look back further than that. What waits for its answer is one, however long it waits.
+fn is_asked(snapshot: &Snapshot) -> bool {
+    let Rates { committed, refused, conflict, rolled_back, in_doubt, .. } = snapshot.rates;
+    snapshot.in_flight + snapshot.queued > 0 || committed + refused + conflict + rolled_back + in_doubt > 0.0
 }
 
 /// For how long there has been an instance that audits. Milliseconds.
@@ -238,6 +260,7 @@ mod tests {
         snapshot.breakers = vec![Breaker { service: "stock".to_owned(), open: false, trips: 3 }];
         snapshot.audit = audit(NOW - 1_000, 0, true);
         snapshot.latency_ms.p99 = Some(12.3);
+        snapshot.rates.committed = 40.0;
         snapshot.stuck = Some(0);
         snapshot
     }
@@ -254,11 +277,11 @@ mod tests {
     }
 
     fn nobody_is_served(snapshot: &mut Snapshot) {
-        (snapshot.rates.turned_away, snapshot.rates.rolled_back, snapshot.rates.in_doubt) = (297.0, 1.6, 0.4);
+        snapshot.rates = Rates { turned_away: 297.0, rolled_back: 1.6, in_doubt: 0.4, ..Rates::default() };
     }
 
     fn begun_a_moment_ago(snapshot: &mut Snapshot) {
-        snapshot.audit = audit(0, 0, false);
+        snapshot.audit = Some(Audit { at: 0, checked: 31_500, findings: 0, complete: false });
         snapshot.instances.iter_mut().for_each(|it| it.since = NOW - 5_000);
     }
 
@@ -266,7 +289,7 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_is_judged_as_it_says() {
-        use Level::{Bad, Good, Warning};
+        use Level::{Bad, Good, Unknown, Warning};
         let rows: &[(Change, Level, &str)] = &[
             (|it| it.audit = audit(NOW, 2, true), Bad, "The audit found 2 things that are off"),
             (|it| it.audit = audit(NOW, 1, false), Bad, "The audit found 1 thing that is off"),
@@ -285,19 +308,39 @@ mod tests {
             (|it| nobody_is_served(it), Bad, "No checkout is served: 299 a second are turned away or undone"),
             // One that is refused is served, and one in five seconds may be chance.
             (
-                |it| (it.rates.turned_away, it.rates.refused) = (299.0, 0.2),
+                |it| it.rates = Rates { turned_away: 299.0, refused: 0.2, ..Rates::default() },
                 Good,
                 "Money and stock agree · 0 stuck · p99 12 ms",
             ),
-            (|it| it.rates.rolled_back = 0.4, Bad, "No checkout is served: all are turned away or undone"),
-            (|it| it.rates.turned_away = 0.2, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
+            (
+                |it| (it.rates.rolled_back, it.rates.committed) = (0.4, 0.0),
+                Bad,
+                "No checkout is served: all are turned away or undone",
+            ),
+            (
+                |it| (it.rates.turned_away, it.rates.committed) = (0.2, 0.0),
+                Good,
+                "Money and stock agree · 0 stuck · p99 12 ms",
+            ),
             (|it| it.breakers[0].open = true, Warning, "Checkouts are turned away: stock does not answer"),
+            (
+                |it| {
+                    let open = |service: &str| Breaker { service: service.to_owned(), open: true, trips: 1 };
+                    it.breakers = vec![open("payment"), open("stock")];
+                },
+                Warning,
+                "Checkouts are turned away: payment and stock do not answer",
+            ),
             (|it| it.instances[0].state = State::Down, Warning, "order-1 is down"),
             (|it| it.instances[7].state = State::Frozen, Warning, "redis-stock-1 is frozen"),
             (|it| it.stores[1].up = false, Warning, "order-2 does not reach the orders database"),
             (|it| it.latency_ms.p99 = Some(1_500.0), Warning, "Slow: p99 1.5 s"),
             (|it| it.audit = audit(0, 0, false), Warning, "The audit has never finished"),
-            (|it| begun_a_moment_ago(it), Good, "Not audited yet · 0 stuck · p99 12 ms"),
+            (
+                |it| begun_a_moment_ago(it),
+                Unknown,
+                "Being audited behind a start: 31,500 looked at so far · 0 stuck · p99 12 ms",
+            ),
             (
                 |it| it.audit = audit(NOW - 80 * 60_000, 0, true),
                 Warning,
@@ -306,16 +349,30 @@ mod tests {
             (|_| {}, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| it.latency_ms.p99 = Some(1_000.0), Good, "Money and stock agree · 0 stuck · p99 1.0 s"),
             (|it| it.latency_ms.p99 = None, Good, "Money and stock agree · 0 stuck · no checkouts"),
-            (|it| it.audit = None, Good, "Not audited yet · 0 stuck · p99 12 ms"),
+            // Nobody asks any more, or everybody waits.
+            (
+                |it| (it.latency_ms.p99, it.rates.committed) = (Some(1_600.0), 0.0),
+                Good,
+                "Money and stock agree · 0 stuck · p99 1.6 s",
+            ),
+            (
+                |it| (it.latency_ms.p99, it.rates.committed, it.in_flight) = (Some(1_600.0), 0.0, 1),
+                Warning,
+                "Slow: p99 1.6 s",
+            ),
+            (|it| it.in_doubt = 1, Good, "All that is settled agrees · 0 stuck · p99 12 ms"),
+            (|it| it.audit = None, Unknown, "Not audited yet · 0 stuck · p99 12 ms"),
             (|it| it.audit = audit(NOW - 14 * 60_000, 0, true), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             // One of two is enough to serve, and one that is told to stop serves.
             (|it| it.instances[2].state = State::Draining, Good, "Money and stock agree · 0 stuck · p99 12 ms"),
             (|it| of(it, Kind::Order, State::Draining), Good, "Money and stock agree · 0 stuck · p99 12 ms"),
         ];
         for (change, level, text) in rows {
-            let of_the_books =
-                *level != Good && !text.starts_with("The audit ") && !text.starts_with("The last audit ");
-            let text = if of_the_books { format!("{text} · money and stock agree") } else { (*text).to_owned() };
+            let of_the_books = matches!(level, Warning | Bad)
+                && !text.starts_with("The audit ")
+                && !text.starts_with("The last audit ");
+            let books = if text.ends_with("stuck") { "all that is settled agrees" } else { "money and stock agree" };
+            let text = if of_the_books { format!("{text} · {books}") } else { (*text).to_owned() };
             assert_eq!(judged(change, 0), (*level, text));
         }
     }
@@ -329,7 +386,7 @@ mod tests {
             };
             judged(change, 0).1
         };
-        assert_eq!(stuck(audit(NOW, 0, true)), "1 transaction is stuck · money and stock agree");
+        assert_eq!(stuck(audit(NOW, 0, true)), "1 transaction is stuck · all that is settled agrees");
         assert_eq!(stuck(audit(0, 0, false)), "1 transaction is stuck · not audited yet");
         assert_eq!(stuck(None), "1 transaction is stuck · not audited yet");
         assert_eq!(
@@ -345,7 +402,7 @@ mod tests {
         assert_eq!(judged(in_doubt, LASTING_DOUBT_MS - 1).0, Level::Good);
         assert_eq!(
             judged(in_doubt, LASTING_DOUBT_MS),
-            (Level::Warning, "1 transaction is in doubt · money and stock agree".to_owned())
+            (Level::Warning, "1 transaction is in doubt · all that is settled agrees".to_owned())
         );
         assert_eq!(judged(|_| {}, LASTING_DOUBT_MS).0, Level::Good);
     }
@@ -358,7 +415,7 @@ mod tests {
         };
         assert_eq!(
             judged(change, 0),
-            (Level::Bad, "1 barrier violation · Nobody serves orders · money and stock agree".to_owned())
+            (Level::Bad, "1 barrier violation · Nobody serves orders · all that is settled agrees".to_owned())
         );
         let change = |it: &mut Snapshot| it.instances.iter_mut().step_by(2).for_each(|it| it.state = State::Down);
         let (level, text) = judged(change, 0);
@@ -370,7 +427,7 @@ mod tests {
             }
         };
         let expected =
-            "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more · money and stock agree";
+            "1 transaction is stuck · order-1 is down · stock-1 is down · and 2 more · all that is settled agrees";
         assert_eq!(judged(change, 0), (Level::Warning, expected.to_owned()));
     }
 

@@ -31,9 +31,26 @@ pub fn stuck_are(count: u64) -> String {
     if count == 1 { "1 transaction is".to_owned() } else { format!("{} transactions are", stuck(count)) }
 }
 
+/// Who does not do something: `stock does not answer`, `payment and stock do not answer`.
+pub fn do_not(who: &[&str], what: &str) -> String {
+    let verb = if who.len() == 1 { "does" } else { "do" };
+    let names = match who {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        names => names.concat(),
+    };
+    format!("{names} {verb} not {what}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_who_do_not_are_named_in_one_sentence() {
+        assert_eq!(do_not(&["stock"], "answer"), "stock does not answer");
+        assert_eq!(do_not(&["payment", "stock"], "answer"), "payment and stock do not answer");
+        assert_eq!(do_not(&["a", "b", "c"], "acknowledge"), "a, b and c do not acknowledge");
+    }
 
     #[test]
     fn thousands_are_told_apart() {

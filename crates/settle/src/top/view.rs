@@ -72,6 +72,7 @@ pub(super) fn line(seen: &Seen) -> String {
 fn word(level: Level) -> &'static str {
     match level {
         Level::Good => "GOOD",
+        Level::Unknown => "UNKNOWN",
         Level::Warning => "WARNING",
         Level::Bad => "BAD",
     }
