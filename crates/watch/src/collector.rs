@@ -194,6 +194,7 @@ impl Collector {
             role,
             detail,
             memory_bytes,
+            recovered: memory.counters.total(&Counter::Recovered) as u64,
         }
     }
 
@@ -222,7 +223,6 @@ impl Collector {
         now.in_doubt = up().map(|it| it.in_doubt).sum();
         // The leader counts them for all.
         now.stuck = up().filter_map(|it| it.stuck).max();
-        now.dead_letters = total(Counter::DeadLetters);
         now.violations = total(Counter::Violations);
         now.repairs = total(Counter::Repairs);
     }
@@ -310,8 +310,15 @@ impl Collector {
                 }
             }
         }
+        for (counter, count) in self.known.values().flat_map(|it| it.counters.totals()) {
+            if let Counter::DeadLetters(name) = counter {
+                services.entry(name).or_default().dead_letters += count as u64;
+            }
+        }
+        now.dead_letters = services.values().map(|of| of.dead_letters).sum();
         let told = |(name, of): (&str, Service)| Service {
             service: name.to_owned(),
+            dead_letters: of.dead_letters,
             commands: tidy(of.commands),
             unanswered: tidy(of.unanswered),
             retries: tidy(of.retries),

@@ -8,7 +8,8 @@
 //! | `settle_transactions_…` (gauges)              | in flight, queued, unsettled, in doubt; of the leader: stuck |
 //! | `settle_store_…`                              | stores                                      |
 //! | `settle_breaker_…`, `settle_protocol…`        | breakers, definitions                       |
-//! | `settle_participant_…`                        | what services were asked, did not answer, and were asked again |
+//! | `settle_participant_…`, `…_dead_letters_total` | what services were asked, did not answer, were asked again, and would not acknowledge |
+//! | `settle_recovered_transactions_total`         | what recovery took up                       |
 //! | `settle_faults_…`                             | faults that are set, and that struck        |
 //! | `settle_audit_…`                              | the continuous auditor's last word, of the leader |
 //! | `process_…`                                   | processor, memory, and whether it began anew |
@@ -51,8 +52,10 @@ pub enum Counter {
     Violations,
     /// Commits that found no prepared branch.
     Repairs,
-    /// Branches that would not acknowledge.
-    DeadLetters,
+    /// Branches of a service that would not acknowledge.
+    DeadLetters(String),
+    /// Transactions taken up by recovery.
+    Recovered,
     /// Transactions answered within so many seconds.
     Answered(Bound),
     /// Commands to a service that were answered, or were not.
@@ -199,7 +202,7 @@ impl Figures {
             "settle_transactions_stuck" => self.stuck = Some(whole(value)),
             "settle_barrier_violations_total" => self.add(Counter::Violations, value),
             "settle_barrier_repairs_total" => self.add(Counter::Repairs, value),
-            "settle_dead_letters_total" => self.add(Counter::DeadLetters, value),
+            "settle_recovered_transactions_total" => self.add(Counter::Recovered, value),
             "settle_leader" => self.leads = value > 0.0,
             "settle_audit_findings" => self.audit().findings = whole(value),
             "settle_audit_runs_total" => self.audit().runs = whole(value),
@@ -243,6 +246,7 @@ impl Figures {
                     self.add(Counter::Struck(Fault::new(of(), point.to_owned(), action.to_owned(), 100)), value);
                 }
             }
+            "settle_dead_letters_total" => self.add(Counter::DeadLetters(of()), value),
             "settle_breaker_trips_total" => self.add(Counter::Trips(of()), value),
             "settle_protocol" if value > 0.0 => {
                 let protocol = sample.label("protocol");

@@ -21,6 +21,10 @@ pub const STANDSTILL_MS: u64 = 2_900;
 pub const MAX_POINTS: usize = 600;
 /// Marks kept.
 pub const MAX_MARKS: usize = 100;
+/// What happens again within so long of the last time is one story, and one mark. Milliseconds.
+pub const SAME_STORY_MS: u64 = 10_000;
+/// A dead letter tells for so long why transactions became stuck: the leader counts these some seconds later. Milliseconds.
+pub const DEAD_LETTER_AGE_MS: u64 = 30_000;
 /// How long a mark is kept. Milliseconds.
 pub const MARK_AGE_MS: u64 = MAX_POINTS as u64 * EVERY_MS;
 /// A diary that is longer is written anew. Bytes: several times what counts of it.

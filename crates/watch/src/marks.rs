@@ -6,18 +6,27 @@
 //! | … is frozen, draining                    | `order-1 is frozen`          |
 //! | one that was not is up                   | `order-1 is back`            |
 //! | its process is another one, or a young one at the first look | `order-1 started`, at the time that it tells |
+//! | recovery took transactions up            | `order-1 took up 149 transactions that a crash left behind` |
 //! | another instance leads                   | `order-2 leads`              |
 //! | a replica is master                      | `redis-stock-2 is master`    |
 //! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: switched 3 times, now saga` |
 //! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
-//! | transactions are stuck                   | `40 transactions became stuck`; ten times as many; `nothing is stuck any more; 40 transactions were` |
+//! | transactions are stuck                   | `40 transactions became stuck: payment does not acknowledge`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | how often faults struck                  | `a fault struck: payment before prepare: fails`; `a fault struck 20 times: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
 //! | whoever watched before came to its end   | `settle serve was killed, or crashed`, `… was told to stop`, `… ended by an injected fault: stock after prepare` |
 //! | whoever watches looked at nothing for long | `settle serve stood still for 6 s` |
 //!
-//! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out.
+//! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out. But two stories are two marks, each with its
+//! own begin:
+//!
+//! | of                | a mark ends                                                                                            |
+//! |-------------------|--------------------------------------------------------------------------------------------------------|
+//! | a fault           | when it did not strike for ten seconds, when it is cleared, when a process that it strikes in is started |
+//! | a protocol        | when a process that coordinates is started                                                             |
+//! | recovery          | when it took nothing up for ten seconds, when its process is started                                   |
+//! | a breaker         | never: it opens and closes for as long as its service is away, whoever is started meanwhile            |
 //!
 //! An instance that was never seen up is not "back" when it comes up, and whoever leads at first is no news.
 
@@ -25,17 +34,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MARK_AGE_MS, MAX_MARKS};
+use crate::limits::{DEAD_LETTER_AGE_MS, MARK_AGE_MS, MAX_MARKS, SAME_STORY_MS};
 use crate::snapshot::{Definition, Fault, Instance, Kind, Mark, Snapshot, State};
-use crate::words::{digits, number, stuck, stuck_are};
+use crate::words::{digits, do_not, number, stuck, stuck_are};
 
 /// What was told, and what it takes to go on telling from there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// The oldest first.
     pub(crate) marks: VecDeque<Mark>,
-    /// By topic: how often what may happen again and again did, since the first mark of it that is kept.
+    /// By topic: how often what may happen again and again did, since its mark that moves on began.
     times: BTreeMap<String, u64>,
+    /// By topic: when that mark began. Marks of the topic that are older are other stories.
+    #[serde(default)]
+    began: BTreeMap<String, u64>,
 }
 
 impl Told {
@@ -44,7 +56,15 @@ impl Told {
         self.marks.retain(these);
         let surplus = self.marks.len().saturating_sub(MAX_MARKS);
         self.marks.drain(..surplus);
-        self.times.retain(|topic, _| self.marks.iter().any(|mark| mark.topic.as_ref() == Some(topic)));
+        let is_told = |topic: &String| self.marks.iter().any(|mark| mark.topic.as_ref() == Some(topic));
+        self.times.retain(|topic, _| is_told(topic));
+        self.began.retain(|topic, _| is_told(topic));
+    }
+
+    /// What happens from now on is another story in these topics.
+    fn end(&mut self, topics: impl Fn(&str) -> bool) {
+        self.times.retain(|topic, _| !topics(topic));
+        self.began.retain(|topic, _| !topics(topic));
     }
 }
 
@@ -64,6 +84,8 @@ pub struct Marks {
     stuck: u64,
     /// The most that were since.
     most_stuck: u64,
+    /// When a branch of each service became a dead letter last, as long as no word of what is stuck has named it.
+    unacknowledged: BTreeMap<String, u64>,
 }
 
 impl Marks {
@@ -88,14 +110,17 @@ impl Marks {
         let at = now.at;
         let mut news = vec![];
         self.starts(now);
+        self.recovered(before, now);
+        self.set(before, now);
         if let Some(before) = before {
             self.instances(before, now, &mut news);
             self.protocols(before, now);
             self.breakers(before, now);
             self.struck(before, now);
+            self.dead_letters(before, now);
         }
         self.stuck(before, now, &mut news);
-        faults(before, now, &mut news);
+        self.cleared(before, now, &mut news);
         findings(before, now, &mut news);
         let up = now.instances.iter().filter(|it| it.state == State::Up).map(|it| it.name.clone());
         self.seen_up.extend(up);
@@ -114,17 +139,53 @@ impl Marks {
 
     /// Something that may happen again and again: the first time is told as `once`, further ones in one mark with it.
     fn repeat(&mut self, at: u64, topic: String, happened: u64, once: &[String], often: impl Fn(u64) -> String) {
+        let of_topic = |mark: &Mark| mark.topic.as_ref() == Some(&topic);
         let times = self.told.times.entry(topic.clone()).or_default();
         *times += happened;
+        let began = *self.told.began.entry(topic.clone()).or_insert_with(|| {
+            // Whoever watched before may not have said when.
+            let first = self.told.marks.iter().find(|mark| *times > happened && of_topic(mark));
+            first.map_or(at, |mark| mark.since)
+        });
         let (what, since) = if *times > 1 {
-            let of_topic = |mark: &Mark| mark.topic.as_ref() == Some(&topic);
-            let since = self.told.marks.iter().find(|mark| of_topic(mark)).map_or(at, |mark| mark.since);
-            self.told.marks.retain(|mark| !of_topic(mark));
-            (vec![often(*times)], since)
+            self.told.marks.retain(|mark| !of_topic(mark) || mark.since < began);
+            (vec![often(*times)], began)
         } else {
             (once.to_vec(), at)
         };
         self.told.marks.extend(what.into_iter().map(|what| Mark { at, since, what, topic: Some(topic.clone()) }));
+    }
+
+    /// The same, of what is another story if it last happened too long ago.
+    fn repeat_soon(&mut self, at: u64, topic: String, happened: u64, once: &[String], often: impl Fn(u64) -> String) {
+        let last = self.told.marks.iter().rfind(|mark| mark.topic.as_ref() == Some(&topic));
+        if last.is_none_or(|last| last.at + SAME_STORY_MS < at) {
+            self.told.end(|other| other == topic);
+        }
+        self.repeat(at, topic, happened, once, often);
+    }
+
+    /// What each instance took up. One that is heard for the first time brings what it counted before, which is news if it has just started: a
+    /// process takes up what another left behind when it starts.
+    fn recovered(&mut self, before: Option<&Snapshot>, now: &Snapshot) {
+        for it in &now.instances {
+            let was = before.and_then(|before| before.instances.iter().find(|was| was.name == it.name));
+            let known = was.filter(|was| was.started.is_some());
+            let is_young = it.started.is_some_and(|started| started.saturating_add(MARK_AGE_MS) >= now.at);
+            let (at, risen) = match (known, it.started) {
+                (Some(was), _) => (now.at, it.recovered.saturating_sub(was.recovered)),
+                (None, Some(started)) if is_young => (self.began(it, started, now), it.recovered),
+                (None, _) => (now.at, 0),
+            };
+            if risen > 0 {
+                let words = |count| {
+                    let these = number(count, "transaction");
+                    format!("{} took up {these} that a crash left behind", it.name)
+                };
+                self.repeat_soon(at, format!("recovery by {}", it.name), risen, &[words(risen)], words);
+                self.told.marks.make_contiguous().sort_by_key(|mark| mark.at);
+            }
+        }
     }
 
     /// By how often they changed: what changes there and back between two looks is seen, too.
@@ -175,7 +236,7 @@ impl Marks {
                 let words = &it.fault.words;
                 let once = format!("a fault struck: {words}");
                 let often = |times| format!("a fault struck {} times: {words}", digits(times));
-                self.repeat(now.at, format!("struck: {words}"), times, &[once], often);
+                self.repeat_soon(now.at, struck_topic(&it.fault), times, &[once], often);
             }
         }
     }
@@ -187,14 +248,20 @@ impl Marks {
                 continue;
             };
             self.started.insert(it.name.clone(), started);
+            self.told.end(|topic| ends_with(it, topic));
             if started.saturating_add(MARK_AGE_MS) >= now.at {
-                // It is told in whole seconds, and the end of the process before it may be of the same second.
-                let started = started.min(now.at).max(self.ended(&it.name));
+                let started = self.began(it, started, now);
                 let place = self.told.marks.partition_point(|mark| mark.at <= started);
                 self.told.marks.insert(place, Mark::new(started, format!("{} started", it.name)));
             }
         }
         self.started.retain(|name, _| now.instances.iter().any(|it| it.name == *name));
+    }
+
+    /// When the process of an instance began, on the time line of the marks. It is told in whole seconds, and the end of the process before it may be
+    /// of the same second.
+    fn began(&self, of: &Instance, started: u64, now: &Snapshot) -> u64 {
+        started.min(now.at).max(self.ended(&of.name))
     }
 
     /// When the process of an instance was told to have ended last; 0 if that was not told.
@@ -210,6 +277,7 @@ impl Marks {
             return;
         };
         self.most_stuck = self.most_stuck.max(counted);
+        let told = news.len();
         match (self.stuck, counted) {
             (0, 0) => {}
             (_, 0) => {
@@ -227,7 +295,10 @@ impl Marks {
             (0, count) => {
                 let things =
                     if count == 1 { "1 transaction".to_owned() } else { format!("{} transactions", stuck(count)) };
-                news.push(format!("{things} became stuck"));
+                let services: Vec<&str> = self.unacknowledged.keys().map(String::as_str).collect();
+                let why =
+                    if services.is_empty() { String::new() } else { format!(": {}", do_not(&services, "acknowledge")) };
+                news.push(format!("{things} became stuck{why}"));
                 self.stuck = count;
             }
             (told, count) if count >= told.saturating_mul(10) => {
@@ -235,6 +306,41 @@ impl Marks {
                 self.stuck = count;
             }
             _ => {}
+        }
+        if news.len() > told {
+            self.unacknowledged.clear();
+        }
+    }
+
+    /// Notes which services did not acknowledge of late.
+    fn dead_letters(&mut self, before: &Snapshot, now: &Snapshot) {
+        self.unacknowledged.retain(|_, at| *at + DEAD_LETTER_AGE_MS >= now.at);
+        for it in &now.services {
+            let was = before.services.iter().find(|was| was.service == it.service).map_or(0, |was| was.dead_letters);
+            if it.dead_letters > was && !heard_first(before, now) {
+                self.unacknowledged.insert(it.service.clone(), now.at);
+            }
+        }
+    }
+
+    /// Which faults are set that were not. It is told before what they do.
+    fn set(&mut self, before: Option<&Snapshot>, now: &Snapshot) {
+        let before = before.map_or(&[][..], |before| &before.faults);
+        let set: Vec<&str> = now.faults.iter().filter(|it| !before.contains(it)).map(|it| &*it.words).collect();
+        if !set.is_empty() {
+            self.tell(now.at, format!("faults set: {}", set.join(", ")));
+        }
+    }
+
+    /// Which are not any more. What another has replaced is not cleared: something is set there all the while.
+    fn cleared(&mut self, before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {
+        let before = before.map_or(&[][..], |before| &before.faults);
+        let gone: Vec<&Fault> = before.iter().filter(|was| !now.faults.contains(was)).collect();
+        self.told.end(|topic| gone.iter().any(|was| struck_topic(was) == topic));
+        let is_set = |was: &Fault| now.faults.iter().any(|it| it.is_where(was));
+        let cleared: Vec<&str> = gone.into_iter().filter(|was| !is_set(was)).map(|was| &*was.words).collect();
+        if !cleared.is_empty() {
+            news.push(format!("faults cleared: {}", cleared.join(", ")));
         }
     }
 
@@ -266,17 +372,23 @@ fn heard_first(before: &Snapshot, now: &Snapshot) -> bool {
     now.instances.iter().any(|it| it.started.is_some() && !said(before, &it.name))
 }
 
-fn faults(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {
-    let before = before.map_or(&[][..], |before| &before.faults);
-    let mut tell = |what: &str, these: Vec<&str>| {
-        if !these.is_empty() {
-            news.push(format!("faults {what}: {}", these.join(", ")));
-        }
+/// What a fault that strikes again and again is told under, by chance or not.
+fn struck_topic(fault: &Fault) -> String {
+    let Fault { service, point, action, .. } = fault;
+    format!("struck: {service} {point} {action}")
+}
+
+/// Whether a start of this instance begins another story in a topic.
+fn ends_with(started: &Instance, topic: &str) -> bool {
+    let here = |service: &str| topic.starts_with(&format!("struck: {service} "));
+    let strikes = match started.kind {
+        Kind::Shop => topic.starts_with("struck: "),
+        Kind::Stock => here("stock"),
+        Kind::Payment => here("payment"),
+        _ => false,
     };
-    tell("set", now.faults.iter().filter(|it| !before.contains(it)).map(|it| &*it.words).collect());
-    // What another has replaced is not cleared: something is set there all the while.
-    let is_set = |was: &&Fault| now.faults.iter().any(|it| it.is_where(was));
-    tell("cleared", before.iter().filter(|was| !is_set(was)).map(|was| &*was.words).collect());
+    let coordinates = matches!(started.kind, Kind::Shop | Kind::Order);
+    strikes || (coordinates && topic.starts_with("protocol of ")) || topic == format!("recovery by {}", started.name)
 }
 
 fn findings(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {

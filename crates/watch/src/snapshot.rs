@@ -172,6 +172,8 @@ pub struct Service {
     pub unanswered: f64,
     /// Of these, sent before and not answered then, a second.
     pub retries: f64,
+    /// Branches there that would not acknowledge, ever.
+    pub dead_letters: u64,
 }
 
 /// A fault that is set to be injected.
@@ -247,6 +249,8 @@ pub struct Instance {
     pub cpu_percent: Option<f64>,
     /// Resident memory.
     pub memory_bytes: Option<u64>,
+    /// Transactions that it took up because a process before it, or another one, had left them behind: ever, as far as was watched.
+    pub recovered: u64,
 }
 
 /// What a process is.

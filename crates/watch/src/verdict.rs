@@ -226,7 +226,19 @@ mod tests {
 
     fn instance(name: &str, kind: Kind, state: State) -> Instance {
         let (started, role, detail, cpu_percent, memory_bytes) = (None, None, None, None, None);
-        Instance { name: name.to_owned(), kind, state, since: 0, started, role, detail, cpu_percent, memory_bytes }
+        let (since, recovered) = (0, 0);
+        Instance {
+            name: name.to_owned(),
+            kind,
+            state,
+            since,
+            started,
+            role,
+            detail,
+            cpu_percent,
+            memory_bytes,
+            recovered,
+        }
     }
 
     fn store(service: &str, instance: &str, up: bool) -> Store {

@@ -4,6 +4,8 @@ use super::*;
 use crate::openmetrics::parse;
 use crate::snapshot::Mark;
 
+mod happened;
+
 /// One second after the other.
 struct History {
     collector: Collector,
@@ -580,7 +582,8 @@ fn what_services_do_not_answer_and_are_asked_again_is_told() {
     let mut history = History::new();
     history.second(vec![is("order-1", 0, 0, 0), is("order-2", 10, 10, 10)]);
     let now = history.second(vec![is("order-1", 80, 20, 7), is("order-2", 90, 15, 11)]);
-    let expected = Service { service: "payment".to_owned(), commands: 185.0, unanswered: 25.0, retries: 8.0 };
+    let expected =
+        Service { service: "payment".to_owned(), commands: 185.0, unanswered: 25.0, retries: 8.0, dead_letters: 0 };
     assert_eq!(now.services, [expected]);
 }
 

@@ -1,0 +1,160 @@
+//! What happened, where one story ends and another begins.
+
+use super::*;
+
+/// What was told, with how many seconds behind the begin it began and was told last.
+fn stories(snapshot: &Snapshot) -> Vec<(u64, u64, &str)> {
+    let seconds = |at: u64| at.saturating_sub(BEGIN) / 1_000;
+    snapshot.marks.iter().map(|mark| (seconds(mark.since), seconds(mark.at), mark.what.as_str())).collect()
+}
+
+fn of_kind(kind: Kind, seen: Seen) -> Seen {
+    Seen { kind, ..seen }
+}
+
+/// A stock instance at which a fault is set, or not, and struck so often.
+fn faulty(started: u64, set: u8, times: u64) -> Vec<Seen> {
+    let of = "service=\"stock\",point=\"before_abort\",action=\"error\"";
+    let text = format!("settle_faults_active{{{of}}} {set}\nsettle_faults_struck_total{{{of}}} {times}");
+    vec![of_kind(Kind::Stock, says("stock-1", started, &text))]
+}
+
+#[test]
+fn a_fault_that_strikes_again_long_after_is_another_story() {
+    let mut history = History::new();
+    // Seconds 1 to 3, and the first strike of the next story at 14.
+    for times in [0, 1, 4] {
+        history.second(faulty(1, 0, times));
+    }
+    history.at += 10_000;
+    history.second(faulty(1, 0, 5));
+    let last = history.second(faulty(1, 0, 6));
+    let expected = [
+        (2, 3, "a fault struck 4 times: stock before abort: fails"),
+        (14, 15, "a fault struck 2 times: stock before abort: fails"),
+    ];
+    assert_eq!(stories(&last), expected);
+    // Ten seconds after the last time, it is the same.
+    history.at += 9_000;
+    assert_eq!(stories(&history.second(faulty(1, 0, 7)))[1].0, 14);
+}
+
+#[test]
+fn a_fault_that_was_cleared_and_is_set_anew_is_another_story() {
+    let mut history = History::new();
+    for (set, times) in [(0, 0), (1, 2), (0, 3), (1, 4), (1, 6)] {
+        history.second(faulty(1, set, times));
+    }
+    let last = history.second(faulty(1, 1, 6));
+    let expected = [
+        (2, 2, "faults set: stock before abort: fails"),
+        (2, 3, "a fault struck 3 times: stock before abort: fails"),
+        (3, 3, "faults cleared: stock before abort: fails"),
+        (4, 4, "faults set: stock before abort: fails"),
+        (4, 5, "a fault struck 3 times: stock before abort: fails"),
+    ];
+    assert_eq!(stories(&last), expected);
+}
+
+#[test]
+fn a_restart_begins_another_story_of_what_strikes_there() {
+    let begin = BEGIN / 1_000;
+    let mut history = History::new();
+    let others = |started| of_kind(Kind::Payment, says("payment-1", started, ""));
+    for (started, of_others, times) in [(1, 1, 0), (1, 1, 2), (begin + 2, 1, 3), (begin + 2, begin + 4, 5)] {
+        let mut seen = faulty(started, 0, times);
+        seen.push(others(of_others));
+        history.second(seen);
+    }
+    let mut seen = faulty(begin + 2, 0, 6);
+    seen.push(others(begin + 4));
+    let last = history.second(seen);
+    let expected = [
+        (2, 2, "a fault struck 2 times: stock before abort: fails"),
+        (2, 2, "stock-1 started"),
+        (4, 4, "payment-1 started"),
+        (3, 5, "a fault struck 6 times: stock before abort: fails"),
+    ];
+    assert_eq!(stories(&last), expected, "a start of payment ends nothing at stock");
+}
+
+#[test]
+fn a_protocol_that_changes_behind_a_restart_is_another_story() {
+    let uses = |started: u64, protocol: &str, switches: u64| {
+        let text = format!(
+            "settle_protocol{{definition=\"checkout\",protocol=\"{protocol}\"}} 1\nsettle_protocol_switches_total{{definition=\"checkout\"}} {switches}"
+        );
+        vec![says("order-1", started, &text)]
+    };
+    let begin = BEGIN / 1_000;
+    let mut history = History::new();
+    history.second(uses(1, "2pc", 0));
+    history.second(uses(1, "saga", 3));
+    history.second(uses(begin + 2, "saga", 0));
+    history.second(uses(begin + 2, "2pc", 1));
+    let last = history.second(uses(begin + 2, "saga", 2));
+    let expected = [
+        (2, 2, "checkout: switched 3 times, now saga"),
+        (2, 2, "order-1 started"),
+        (4, 5, "checkout: switched 2 times, now saga"),
+    ];
+    assert_eq!(stories(&last), expected);
+}
+
+fn recovered(name: &str, started: u64, count: u64) -> Seen {
+    says(name, started, &format!("settle_recovered_transactions_total {count}"))
+}
+
+#[test]
+fn what_recovery_took_up_is_told_with_who_did() {
+    let begin = BEGIN / 1_000;
+    let mut history = History::new();
+    // What was taken up an hour ago is no news, and what a process does that has just started is.
+    history.second(vec![recovered("order-1", begin - 3_600, 7), recovered("order-2", begin - 60, 1_200)]);
+    let at_start = "order-2 took up 1,200 transactions that a crash left behind";
+    history.second(vec![recovered("order-1", begin - 3_600, 7), recovered("order-2", begin - 60, 1_200)]);
+    // The one is started again, and takes up what it left behind itself, page by page. The other takes over.
+    history.second(vec![recovered("order-1", begin + 2, 100), recovered("order-2", begin - 60, 1_201)]);
+    let last = history.second(vec![recovered("order-1", begin + 2, 149), recovered("order-2", begin - 60, 1_201)]);
+    let expected = [
+        (0, 0, "order-2 started"),
+        (0, 0, at_start),
+        (2, 2, "order-1 started"),
+        (3, 3, "order-2 took up 1 transaction that a crash left behind"),
+        (3, 4, "order-1 took up 149 transactions that a crash left behind"),
+    ];
+    assert_eq!(stories(&last), expected);
+    assert_eq!(last.marks[1].at, BEGIN - 60_000, "with its start: nobody knows better");
+}
+
+#[test]
+fn what_is_stuck_is_told_with_the_services_that_do_not_acknowledge() {
+    let is = |stuck: u64, payment: u64, stock: u64| {
+        let dead = |service: &str, count: u64| format!("settle_dead_letters_total{{service=\"{service}\"}} {count}\n");
+        let text = format!("settle_leader 1\nsettle_transactions_stuck {stuck}\n");
+        vec![says("shop", 1, &(text + &dead("payment", payment) + &dead("stock", stock)))]
+    };
+    let mut history = History::new();
+    // What it counted before anybody watched names nobody, and the leader counts some seconds later.
+    for (stuck, payment, stock) in [(0, 0, 9), (0, 1, 9), (0, 1, 9), (1, 1, 9), (0, 1, 9), (0, 3, 10), (3, 3, 10)] {
+        history.second(is(stuck, payment, stock));
+    }
+    history.second(is(0, 3, 10));
+    let last = history.second(is(2, 3, 10));
+    assert_eq!(
+        whats(&last),
+        [
+            "1 transaction became stuck: payment does not acknowledge",
+            "nothing is stuck any more; 1 transaction was",
+            "3 transactions became stuck: payment and stock do not acknowledge",
+            "nothing is stuck any more; 3 transactions were",
+            "2 transactions became stuck"
+        ]
+    );
+    assert_eq!((last.dead_letters, last.services.len()), (13, 2));
+    // What did not acknowledge long ago says nothing of what gets stuck now.
+    history.second(is(0, 4, 10));
+    history.second(is(0, 5, 10));
+    history.at += 60_000;
+    assert_eq!(whats(&history.second(is(1, 5, 10))).last(), Some(&"1 transaction became stuck"));
+}
