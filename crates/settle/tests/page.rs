@@ -175,15 +175,17 @@ fn a_fault_that_ended_the_process_is_told_behind_it() {
     server.seed();
     // With a second in it, so that there is something to go on from.
     Events::listen(&server.address).until("it is up", Instant::now(), |now| now["instances"][0]["state"] == "up");
-    server.must("/stock/fault/set?point=after_prepare&action=crash");
-    // Nobody is left to answer it.
+    server.must("/stock/fault/set?point=after_commit&action=crash");
+    // It is decided, and nobody is left to settle it.
     let mut checkout = TcpStream::connect(&server.address).unwrap();
     write!(checkout, "POST /orders/checkout/0 HTTP/1.1\r\nHost: {}\r\n\r\n", server.address).unwrap();
     server.wait();
     let server = folder.serve(&[]);
     Events::listen(&server.address).until("what ended it is told", Instant::now(), |now| {
         let told = now["marks"].to_string();
-        told.contains("settle serve ended by an injected fault: stock after prepare") && told.contains("shop started")
+        told.contains("settle serve ended by an injected fault: stock after commit")
+            && told.contains("shop started")
+            && told.contains("shop took up 1 transaction that a crash left behind")
     });
 }
 
@@ -203,8 +205,8 @@ fn top_says_once_or_as_json_how_a_shop_is_and_two_if_nobody_answers() {
     let folder = Folder::new();
     let server = folder.serve(&[]);
     let url = format!("http://{}", server.address);
-    // Before the first look nothing is known of any instance.
-    Events::listen(&server.address).until("it is up", Instant::now(), |now| now["instances"][0]["state"] == "up");
+    // Before the first look nothing is known of any instance, and before the first audit nothing of the books.
+    Events::listen(&server.address).until("all is well", Instant::now(), |now| now["verdict"]["level"] == "good");
     let once = fine(&settle().args(["top", "--once", "--url", &url]).output().unwrap());
     for word in
         ["settle serve", "GOOD  ", "0 stuck", "checkouts ", "in flight 0", "leader       shop", "shop              up"]
