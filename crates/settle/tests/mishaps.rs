@@ -268,7 +268,7 @@ fn a_keyed_checkout_whose_key_can_not_be_remembered_is_paid_and_not_called_a_fai
 
     let server = folder.serve(&["--protocol", "2pc"]);
     let audit = fine(&folder.tool(&["audit"]));
-    assert!(audit.starts_with("Audit OK: 1 paid orders for 10"), "{audit}");
+    assert!(audit.starts_with("Audit OK: 1 paid order for 10"), "{audit}");
     server.must("/orders/checkout/0");
     assert_eq!(fine(&folder.tool(&["audit"])), audit, "and it is not charged again");
     server.stop();

@@ -111,7 +111,7 @@ fn a_stuck_transaction_is_settled_by_a_retry_once_the_cause_is_mended() {
     let record = &folder.transactions(&[])[0]["record"];
     let parked_for = record["finished"].as_u64().unwrap() - record["letters"][0]["at"].as_u64().unwrap();
     assert!(parked_for < protocol::Pacing::default().slow_pace, "the retry did nothing: it took {parked_for} ms");
-    assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid orders for 10"));
+    assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid order for 10"));
     server.stop();
     assert_eq!(tell(), told, "and the same of the folder");
 }
@@ -215,7 +215,7 @@ fn sound_books_are_ok_and_tampered_ones_are_not() {
     let server = folder.serve(&["--protocol", "2pc"]);
     server.seed();
     server.must("/orders/checkout/0");
-    assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid orders for 10 in all; 1 items and 1 users"));
+    assert!(fine(&folder.tool(&["audit"])).starts_with("Audit OK: 1 paid order for 10 in all; 1 item and 1 user"));
     let url = format!("http://{}", server.address);
     let over_http = ["audit", "--url", &url, "--orders", "1", "--items", "1", "--users", "1", "--stock", "100"];
     fine(&settle().args(over_http).args(["--credit", "1000"]).output().unwrap());

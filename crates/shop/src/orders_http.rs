@@ -235,7 +235,7 @@ async fn batch_init(
             OrdersReply::Busy(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
             OrdersReply::Busy(open) => {
                 let these = if open == 1 { "1 transaction is".to_owned() } else { format!("{open} transactions are") };
-                let detail = format!("{these} not settled yet: try again behind that");
+                let detail = format!("{these} not settled yet: try again when that is done");
                 return Err(Problem::new(StatusCode::CONFLICT, "busy", detail));
             }
             other => return Err(unexpected(&other)),

@@ -73,7 +73,7 @@ impl Stuck {
             std::thread::sleep(Duration::from_millis(200));
             audit = self.system.audit_databases();
         }
-        assert!(fine(&audit).starts_with("Audit OK: 1 paid orders for 30"), "{}", fine(&audit));
+        assert!(fine(&audit).starts_with("Audit OK: 1 paid order for 30"), "{}", fine(&audit));
         assert_eq!((client.stock(&self.item), client.credit(&self.user)), (9, 70));
     }
 }
