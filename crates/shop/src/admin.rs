@@ -25,6 +25,7 @@ use protocol::{Name, Sending, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::checkout::asked;
 use crate::openapi::{Api, Description, schema};
 use crate::order_service::OrderService;
 use crate::ports::{Driven, Operated, Operation};
@@ -54,6 +55,9 @@ pub struct TransactionView {
     /// Whose that order is.
     #[serde(default)]
     pub user: Option<EntityId>,
+    /// What each of its steps asks its service for, in words; `None` where the log does not keep that any more.
+    #[serde(default)]
+    pub parts: Vec<Option<String>>,
     /// How long ago it was born. Milliseconds.
     #[serde(default)]
     pub age_ms: u64,
@@ -81,8 +85,21 @@ impl TransactionView {
     /// A transaction of which only the log is known.
     pub fn undriven(id: TransactionId, record: Record) -> Self {
         let standing = record.standing();
-        let (order, sendings) = (listing::order_of(&record), Vec::new());
-        Self { id, standing, driven: None, record, order, user: None, age_ms: 0, sendings, timeline: None, trace: None }
+        let order = listing::order_of(&record);
+        let parts = record.transaction.iter().flat_map(|it| &it.steps).map(asked).collect();
+        Self {
+            id,
+            standing,
+            driven: None,
+            record,
+            order,
+            user: None,
+            parts,
+            age_ms: 0,
+            sendings: Vec::new(),
+            timeline: None,
+            trace: None,
+        }
     }
 }
 

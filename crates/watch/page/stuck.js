@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { buttons, openSteps, service } from "./acts.js";
 import { badge, clock, el, lasting, replace, rows, say, table, words } from "./dom.js";
 import { closed, isOpen, nameField, onGate } from "./gate.js";
+import { decision } from "./timeline.js";
 import { poll } from "./transactions.js";
 
 /** So many are shown at a time: a cause that is mended settles the others, too. */
@@ -41,10 +42,12 @@ export function stuck(panel) {
   function card(view) {
     return el("article", { class: "card stuck-one" },
       el("h3", {}, el("a", { class: "id", href: `#/transactions/${view.id}` }, view.id)),
-      el("p", {}, "Order ", view.order ? el("a", { href: `#/shop/order/${view.order}` }, view.order) : "–", ", decided ", el("strong", {}, view.record.decided?.[0] === "commit" ? "commit" : "abort"), ", driven by ", view.record.owner ?? "nobody"),
+      el("p", {}, "Order ", named("order", view.order), " of user ", named("user", view.user), ", decided ", el("strong", {}, decision(view)), ", driven by ", view.record.owner ?? "nobody"),
+      el("p", { class: "told" }, answered(view)),
       openSteps(view).map((letter) => {
         const sending = view.sendings.find((it) => it.step === letter.step);
         return el("dl", { class: "facts" },
+          fact("At stake", atStake(view, letter)),
           fact("Why", el("strong", {}, service(view, letter.step)), ` does not acknowledge ${words(letter.verb)}: ${letter.error}`),
           fact("Since", `${clock(letter.at)} (${lasting(Date.now() - letter.at)} ago), after ${letter.attempts} attempts`),
           fact("Next attempt", sending?.next ? `${clock(sending.next)}, number ${sending.attempts + 1}` : "when whoever drives it is back"));
@@ -59,6 +62,30 @@ export function stuck(panel) {
   const polled = poll(look);
   const ended = onGate(() => polled.now());
   return () => { polled.end(); ended(); };
+}
+
+const named = (kind, id) => (id ? el("a", { class: "id", href: `#/shop/${kind}/${id}` }, id) : "–");
+
+/** What the customer knows of it. Whoever took it over, or found it behind a crash, had nobody waiting for the answer. */
+function answered({ record }) {
+  const [decided] = record.decided ?? [];
+  const alone = (record.history?.handovers ?? []).some((it) => !it.decided) || ["recovered", "never_staged"].includes(decided?.abort);
+  if (!decided) return "The customer was told that it is in doubt, or waits.";
+  if (decided === "commit") return alone ? "The order is paid. Whoever drove it was gone when that was decided: the customer may have had no answer, and is told so when he asks again." : "The customer was told that the order is paid.";
+  return alone ? "It failed, and the order can be checked out again. Whoever drove it was gone when that was decided: the customer may have had no answer." : "The customer was told that it failed.";
+}
+
+/** What a step that is not acknowledged leaves open, and how much of it. */
+const OPEN = {
+  commit: (at, all) => `Held at ${at}, and not captured yet: ${all}.`,
+  abort: (at, all) => `What ${at} may hold for it is not released yet: at most ${all}.`,
+  compensate: (at, all) => `What ${at} may have done for it is not undone yet: at most ${all}.`,
+  execute: (at, all) => `Nobody knows yet whether ${at} has done it: ${all}.`,
+};
+
+function atStake(view, { step, verb }) {
+  const open = OPEN[verb] ?? ((at, all) => `Nobody knows yet what ${at} did of it: ${all}.`);
+  return open(service(view, step), view.parts[step] ?? "the log does not say how much");
 }
 
 const entry = ({ note, outcome }) => el("tr", {},

@@ -164,6 +164,25 @@ fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
     page.wait_for_text(".stuck-one", "payment does not acknowledge commit");
     page.wait_for_text("#stuck-count", "1");
     page.wait_for_text(".stuck-one", "number ");
+    // What it does to the customer and his money stands beside it.
+    let card = page.text(".stuck-one");
+    let shown = visit.client.get("/admin/transactions?state=stuck").json()[0].clone();
+    let (order, user) = (shown["order"].as_str().unwrap().to_owned(), shown["user"].as_str().unwrap().to_owned());
+    for expected in [
+        &format!("Order {order} of user {user}, decided commit"),
+        "The customer was told that the order is paid.",
+        &format!("Held at payment, and not captured yet: 30 from user {user}."),
+    ] {
+        assert!(card.contains(expected), "{expected}: {card}");
+    }
+    let page = &mut visit.page;
+    for target in [format!("#/shop/order/{order}"), format!("#/shop/user/{user}")] {
+        assert_eq!(
+            page.eval(&format!("!!document.querySelector('.stuck-one a[href=\"{target}\"]')")),
+            true,
+            "{target}"
+        );
+    }
     // Nothing is done for somebody without a name, or with a name of nothing: it is asked for first.
     page.click("[data-act=retry]");
     page.wait_for_text("dialog[open]", "The trail keeps who");

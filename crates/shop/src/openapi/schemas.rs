@@ -68,6 +68,7 @@ fn transaction() -> Value {
         ("record", json!({ "type": "object" })),
         ("order", or_null("string")),
         ("user", or_null("string")),
+        ("parts", list(or_null("string"))),
         ("age_ms", whole()),
         ("sendings", list(json!({ "type": "object" }))),
     ]);
