@@ -1,6 +1,7 @@
 // Faults, set and cleared at run time, and their effect beside them.
 
 import { get, post, query } from "./api.js";
+import { spanSwitch } from "./chart.js";
 import { badge, el, rows, say, table } from "./dom.js";
 import { listen } from "./live.js";
 import { latency, services, throughput } from "./overview.js";
@@ -59,6 +60,7 @@ export function chaos(panel) {
     el("section", { class: "card" }, el("h3", {}, "Faults that are set"), none, set.element,
       el("div", { class: "actions" }, el("button", { class: "quiet", id: "clear-all", onclick: () => act(() => Promise.all(SERVICES.map((it) => post(`/${it}/fault/clear`))), "All cleared.") }, "Clear all"))),
     el("section", { class: "card" }, el("h3", {}, "What services answer"), effect.element),
+    spanSwitch(),
     el("section", { class: "charts", "aria-label": "The effect" }, charts.map((it) => it.element)));
   async function act(how, done) {
     try {
@@ -91,9 +93,10 @@ export function chaos(panel) {
       el("td", {}, el("button", { class: "quiet small", "data-act": "clear", "aria-label": `Clear ${point} at ${service}`, onclick: () => act(() => post(`/${service}/fault/clear?point=${point}`), `Cleared at ${service}, ${point}.`) }, "Clear"))));
   }
   const polled = poll(look);
-  const ended = listen(({ snapshot, points, marks, lost }) => {
+  const ends = charts.map((it) => it.follow());
+  ends.push(polled.end, listen(({ snapshot, points, marks, lost }) => {
     charts.forEach((it) => it.update(points, marks));
     effect.update(snapshot, lost);
-  });
-  return () => { polled.end(); ended(); };
+  }));
+  return () => ends.forEach((end) => end());
 }

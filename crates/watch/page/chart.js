@@ -1,19 +1,41 @@
 // Up to ten minutes as a drawing: lines or stacked areas, the marks of what happened, and what each second was, under the pointer or the arrow keys.
 
-import { clock, el, replace, say, svg } from "./dom.js";
+import { clock, count, el, replace, rows, say, svg } from "./dom.js";
 
 const HEIGHT = 168;
-const PAD = { left: 46, right: 10, top: 10, bottom: 20 };
+const PAD = { left: 46, right: 10, top: 16, bottom: 20 };
 const MINUTE = 60_000;
-/** From the first point on, as far as that is neither shorter nor longer. */
-const SPANS = { shortest: MINUTE, longest: 10 * MINUTE };
+/** What is drawn begins with the first point, but never so late that less is seen. */
+const SHORTEST = MINUTE;
+/** Three minutes unless another is chosen: what goes wrong now is seen beside how it was before, and is not dwarfed by a burst that is long over. */
+const SPANS = [[1, "1 min"], [3, "3 min"], [10, "10 min"]];
+const USUAL = 3;
+const KEY = "settle.span";
 /** Two points further apart than this are not joined: nobody knows what was between. */
 const GAP = 5000;
 
 /** Where a logarithmic scale begins: nothing that is drawn so is less. */
 const FLOOR = 0.1;
 
+/** Marks that are closer to each other than this are one, with their number beside it. Pixels: a finger hits it. */
+const APART = 24;
+
 let serial = 0;
+
+/** How many minutes are seen, in all charts alike; this browser remembers it. */
+const seen = { minutes: SPANS.map(([minutes]) => minutes).find((it) => String(it) === localStorage.getItem(KEY)) ?? USUAL, charts: new Set() };
+
+/** Chooses how many minutes are seen. */
+export function spanSwitch() {
+  const name = `span-${(serial += 1)}`;
+  const choose = (minutes) => () => {
+    seen.minutes = minutes;
+    localStorage.setItem(KEY, String(minutes));
+    for (const redraw of seen.charts) redraw();
+  };
+  return el("fieldset", { class: "spans" }, el("legend", {}, "The last"),
+    SPANS.map(([minutes, label]) => el("label", {}, el("input", { type: "radio", name, value: minutes, checked: minutes === seen.minutes, onchange: choose(minutes) }), el("span", {}, label))));
+}
 
 /** The next nice number above: 1, 2, 5 × 10ⁿ. */
 function nice(n) {
@@ -24,9 +46,10 @@ function nice(n) {
 
 /**
  * A chart. `series`: `{ key, label, tone }`; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
- * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red.
+ * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red; `totals`: of rates, how much that was altogether;
+ * `onmark`: what becomes of marks that somebody wants to know more of.
  */
-export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null }) {
+export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null, totals = false, onmark = null }) {
   const id = `chart-${(serial += 1)}`;
   const drawing = svg("svg", { class: "drawing", role: "img", tabindex: "0", "aria-labelledby": `${id}-title ${id}-now` });
   const now = el("p", { class: "unseen", id: `${id}-now` });
@@ -38,12 +61,37 @@ export function chart({ title, about, series, stacked = false, log = false, leas
   }));
   const note = el("span", { class: "quiet" }, about);
   const tip = el("p", { class: "tip", hidden: true });
+  const sum = totals ? el("p", { class: "totals" }) : null;
+  const happened = el("ol", { class: "marks", "aria-label": "What happened meanwhile" });
   const element = el("figure", { class: "chart" },
     el("figcaption", {}, el("h3", { id: `${id}-title` }, title), note),
-    legend, el("div", { class: "canvas" }, drawing, tip), now);
+    legend, sum, el("div", { class: "canvas" }, drawing, happened, tip), now);
 
-  let state = { points: [], marks: [], since: -SPANS.shortest, until: 0 };
+  let all = { points: [], marks: [] };
+  let state = { points: [], marks: [], since: -SHORTEST, until: 0 };
   let picked = null;
+
+  /** What is seen of all that is known. */
+  function look() {
+    const { points, marks } = all;
+    const until = points.at(-1)?.at ?? Date.now();
+    const span = Math.min(seen.minutes * MINUTE, Math.max(SHORTEST, until - (points[0]?.at ?? until)));
+    const since = until - span;
+    state = { points: points.filter((it) => it.at >= since), marks: marks.filter((it) => it.at >= since && it.at <= until), since, until };
+    if (sum) say(sum, altogether());
+    draw();
+  }
+
+  /** Each point is the rate of some seconds: their sum is near what was, and not exactly that. */
+  function altogether() {
+    const { points, until } = state;
+    const lasted = points.map((it, at) => Math.min(GAP, it.at - (points[at - 1]?.at ?? it.at - 1000)) / 1000);
+    const sums = series.map(({ key, label }, at) => [Math.round(points.reduce((before, it, n) => before + (it[key] ?? 0) * lasted[n], 0)), label, at]);
+    const told = sums.filter(([n, , at]) => n > 0 || at === 0).map(([n, label]) => `${count(n)} ${label}`);
+    const isWhole = until - points[0]?.at > seen.minutes * MINUTE - GAP;
+    const when = isWhole ? (seen.minutes === 1 ? "In this minute" : `In these ${seen.minutes} minutes`) : `Since ${clock(points[0]?.at)}`;
+    return points.length === 0 ? "Nothing yet" : `${when}: about ${told.join(" · ")}`;
+  }
 
   const top = () => {
     const sums = state.points.map((it) => (stacked ? series.reduce((sum, { key }) => sum + (it[key] ?? 0), 0) : Math.max(...series.map(({ key }) => it[key] ?? 0))));
@@ -57,7 +105,7 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     const x = (at) => PAD.left + ((at - state.since) / span) * (width - PAD.left - PAD.right);
     const part = (n) => (log ? Math.log10(Math.max(n, FLOOR) / FLOOR) / Math.log10(Math.max(high, 10) / FLOOR) : n / high);
     const y = (n) => HEIGHT - PAD.bottom - Math.min(1, part(n)) * (HEIGHT - PAD.top - PAD.bottom);
-    const points = state.points.filter((it) => it.at >= state.since);
+    const { points } = state;
     drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const parts = [];
     const ticks = log ? [FLOOR, 1, 10, 100, 1000, 10_000].filter((it) => it <= Math.max(high, 10)) : [0, high / 2, high];
@@ -90,14 +138,31 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     }
     if (stacked) parts.push(...areas(runs, x, y));
     else parts.push(...lines(runs, x, y));
-    // At the edge: however much happened, the curves are seen.
-    for (const { at, what } of state.marks.filter((it) => it.at >= state.since && it.at <= state.until)) {
-      parts.push(svg("path", { class: "mark", d: `M${x(at) - 3} ${PAD.top - 8}h6l-3 7z` }, svg("title", {}, `${clock(at)} ${what}`)));
-    }
+    mark(x);
     const chosen = picked === null ? null : points.reduce((best, it) => (best && Math.abs(best.at - picked) <= Math.abs(it.at - picked) ? best : it), null);
     if (chosen) parts.push(svg("line", { class: "cursor", x1: x(chosen.at), x2: x(chosen.at), y1: PAD.top, y2: HEIGHT - PAD.bottom }));
     replace(drawing, parts);
     tell(chosen, points, chosen && x(chosen.at) / width);
+  }
+
+  /** At the edge: however much happened, the curves are seen. They are no part of the drawing: what is pointed at, or has the focus, outlives the second. */
+  function mark(x) {
+    const groups = [];
+    for (const it of state.marks) {
+      const last = groups.at(-1);
+      if (last && x(it.at) - x(last[0].at) < APART) last.push(it);
+      else groups.push([it]);
+    }
+    rows(happened, groups, ([first]) => `${first.at} ${first.what}`, (group) => {
+      const lines = group.map((it) => `${clock(it.at)} ${it.what}`);
+      const sign = [el("span", { class: "mark", "aria-hidden": "true" }), group.length > 1 && el("span", { class: "many", "aria-hidden": "true" }, count(group.length))];
+      const name = group.length === 1 ? lines[0] : `${count(group.length)} things: ${lines.join("; ")}`;
+      const attributes = { title: lines.join("\n"), class: "marked" };
+      return el("li", {}, onmark
+        ? el("button", { ...attributes, type: "button", "data-act": "mark", "aria-label": name, onfocus: () => onmark(group, false), onclick: () => onmark(group, true) }, sign)
+        : el("span", attributes, sign, el("span", { class: "unseen" }, name)));
+    });
+    for (const [at, group] of groups.entries()) happened.children[at].style.left = `${x(group[0].at).toFixed(1)}px`;
   }
 
   function lines(runs, x, y) {
@@ -154,7 +219,7 @@ export function chart({ title, about, series, stacked = false, log = false, leas
   drawing.addEventListener("pointerleave", () => unpick());
   drawing.addEventListener("blur", () => unpick());
   drawing.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -5000, ArrowRight: 5000, Home: -SPANS.longest, End: SPANS.longest }[event.key];
+    const step = { ArrowLeft: -5000, ArrowRight: 5000, Home: -Infinity, End: Infinity }[event.key];
     if (step) {
       event.preventDefault();
       picked = Math.min(state.until, Math.max(state.since, (picked ?? state.until) + step));
@@ -177,10 +242,13 @@ export function chart({ title, about, series, stacked = false, log = false, leas
       limits = to.limits;
     },
     update(points, marks) {
-      const until = points.at(-1)?.at ?? Date.now();
-      const span = Math.min(SPANS.longest, Math.max(SPANS.shortest, until - (points[0]?.at ?? until)));
-      state = { points, marks, since: until - span, until };
-      draw();
+      all = { points, marks };
+      look();
+    },
+    /** Follows the switch; returns what ends that. */
+    follow() {
+      seen.charts.add(look);
+      return () => seen.charts.delete(look);
     },
   };
 }

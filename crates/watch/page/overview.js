@@ -1,6 +1,6 @@
-// How it goes: the figures of now, ten minutes of them, what happened, and who is there.
+// How it goes: the figures of now, up to ten minutes of them, what happened, and who is there.
 
-import { chart } from "./chart.js";
+import { chart, spanSwitch } from "./chart.js";
 import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, stuckText, table } from "./dom.js";
 import { listen } from "./live.js";
 
@@ -8,7 +8,9 @@ const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at 
 const STATES = { up: "good", down: "bad", draining: "warning", starting: "warning", frozen: "bad" };
 
 /** The charts that the overview and the chaos tab share. */
-export const throughput = () => chart({
+export const throughput = (onmark) => chart({
+  onmark,
+  totals: true,
   title: "Checkouts a second",
   series: [
     { key: "committed", label: "committed", tone: "tone-good" },
@@ -22,7 +24,8 @@ export const throughput = () => chart({
   format: rate,
 });
 
-export const latency = () => chart({
+export const latency = (onmark) => chart({
+  onmark,
   title: "Latency",
   about: "of checkouts, by a logarithmic scale",
   series: [
@@ -40,7 +43,8 @@ export const latency = () => chart({
 /** Where the protocol changes, if it may. */
 const SWITCHES = { about: "of the last hundred; sagas from 10 %, two-phase commit from 5 %", limits: [{ at: 10, label: "saga from here" }, { at: 5, label: "" }] };
 
-const aborts = () => chart({
+const aborts = (onmark) => chart({
+  onmark,
   title: "Abort rate",
   ...SWITCHES,
   series: [{ key: "abort_percent", label: "aborted", tone: "tone-calm" }],
@@ -48,7 +52,8 @@ const aborts = () => chart({
   format: (n) => `${count(n)} %`,
 });
 
-const load = () => chart({
+const load = (onmark) => chart({
+  onmark,
   title: "In flight and queued",
   series: [
     { key: "in_flight", label: "in flight", tone: "tone-calm" },
@@ -57,6 +62,56 @@ const load = () => chart({
   least: 10,
   format: count,
 });
+
+/** The latest are told at once; so many that the charts above them stay in sight. */
+const NEWEST = 8;
+
+/** The tab that says more of it, by the words that the server has for it. */
+const ELSEWHERE = [
+  [/\bstuck\b/, "stuck"],
+  [/^the audit\b/, "audit"],
+  [/^faults? |^a fault |\binjected fault\b/, "chaos"],
+];
+
+/** What happened, the latest first; `pick` shows some of it. */
+function whatHappened() {
+  const list = el("ol", { class: "news", id: "news" });
+  const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
+  const all = el("button", { type: "button", class: "quiet small", "aria-controls": "news", onclick: () => {
+    isWhole = !isWhole;
+    draw();
+  } });
+  const element = el("section", { class: "card" }, el("h2", {}, "What happened"), nothing, list, el("div", { class: "actions" }, all));
+  let told = [];
+  let isWhole = false;
+  let picked = new Set();
+  const key = (it) => `${it.at} ${it.what}`;
+  function draw() {
+    nothing.hidden = told.length > 0;
+    all.hidden = told.length <= NEWEST;
+    all.setAttribute("aria-expanded", String(isWhole));
+    say(all, isWhole ? "Show fewer" : `Show all ${count(told.length)}`);
+    rows(list, isWhole ? told : told.slice(0, NEWEST), key, line);
+  }
+  function line(it) {
+    return el("li", { class: it.isPicked ? "picked" : null },
+      el("time", {}, it.since < it.at ? `${clock(it.since)}–${clock(it.at)}` : clock(it.at)), " ", it.tab ? el("a", { href: `#/${it.tab}`, "data-act": "tab" }, it.what) : it.what);
+  }
+  return { element,
+    update(marks, hasChaos) {
+      const tabs = ELSEWHERE.filter(([, tab]) => tab !== "chaos" || hasChaos);
+      told = marks.toReversed().map((it) => ({ ...it, tab: tabs.find(([words]) => words.test(it.what))?.[1], isPicked: picked.has(key(it)) }));
+      draw();
+    },
+    /** Somebody wants to know more of these; whoever walks by with the keys alone is not taken away. */
+    pick(marks, go) {
+      picked = new Set(marks.map(key));
+      told = told.map((it) => ({ ...it, isPicked: picked.has(key(it)) }));
+      isWhole ||= told.slice(NEWEST).some((it) => it.isPicked);
+      draw();
+      if (go) list.querySelector(".picked")?.scrollIntoView({ block: "center" });
+    } };
+}
 
 function tile(label) {
   const value = el("dd", {}, "–");
@@ -97,9 +152,8 @@ export function overview(panel) {
     stuck: tile("Stuck"),
     leader: tile("Leader"),
   };
-  const charts = [throughput(), latency(), aborts(), load()];
-  const news = el("ol", { class: "news" });
-  const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
+  const news = whatHappened();
+  const charts = [throughput, latency, aborts, load].map((make) => make(news.pick));
   const instances = table("Instances", ["Name", "State", "Role", "Since", "Started at", "#CPU", "#Memory", "Detail"]);
   const stores = table("Databases", ["Service", "Seen from", "State", "#Flushes/s", "#Commands/s", "#Flush p99", "#Batch"]);
   const participants = services();
@@ -107,14 +161,16 @@ export function overview(panel) {
   panel.append(
     alarms,
     el("dl", { class: "tiles" }, Object.values(tiles).map((it) => it.element)),
-    el("section", { class: "charts", "aria-label": "The last ten minutes" }, charts.map((it) => it.element)),
-    el("section", { class: "card" }, el("h2", {}, "What happened"), nothing, news),
+    spanSwitch(),
+    el("section", { class: "charts", "aria-label": "The last minutes" }, charts.map((it) => it.element)),
+    news.element,
     el("section", { class: "card" }, el("h2", {}, "Instances"), instances.element),
     el("div", { class: "pair" },
       el("section", { class: "card" }, el("h2", {}, "Databases"), stores.element),
       el("section", { class: "card" }, el("h2", {}, "Services"), participants.element)));
 
-  return listen(({ snapshot, points, marks: happened, lost }) => {
+  const ends = charts.map((it) => it.follow());
+  ends.push(listen(({ snapshot, points, marks, lost }) => {
     const { rates, latency_ms: l, definitions } = snapshot;
     tiles.committed.set(rate(rates.committed), `${rate(rates.requests)} requests a second`);
     tiles.refused.set(rate(rates.refused + rates.conflict), "business answers");
@@ -132,11 +188,9 @@ export function overview(panel) {
     alarms.hidden = grave.length === 0;
     say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));
     charts[2].bound(first?.fixed ? { about: "of the last hundred", limits: [] } : SWITCHES);
-    for (const it of charts) it.update(points, happened);
-    const marks = happened.toReversed();
+    for (const it of charts) it.update(points, marks);
+    news.update(marks, snapshot.chaos);
     const seen = (level, text) => (lost ? badge("unknown", "not known") : badge(level, text));
-    nothing.hidden = marks.length > 0;
-    rows(news, marks, (it) => `${it.at} ${it.what}`, (it) => el("li", {}, el("time", {}, it.since < it.at ? `${clock(it.since)}–${clock(it.at)}` : clock(it.at)), " ", it.what));
     rows(instances.body, snapshot.instances.map((it) => ({ ...it, lost, cpu_percent: it.cpu_percent === null ? null : Math.round(it.cpu_percent), ago: lasting(snapshot.at - it.since) })), (it) => it.name, (it) => el("tr", {},
       el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
       el("td", {}, seen(STATES[it.state] ?? "warning", it.state)),
@@ -155,5 +209,6 @@ export function overview(panel) {
       el("td", { class: "number" }, ms(it.flush_p99_ms)),
       el("td", { class: "number" }, it.batch_mean === null ? "–" : it.batch_mean.toFixed(1))));
     participants.update(snapshot, lost);
-  });
+  }));
+  return () => ends.forEach((end) => end());
 }

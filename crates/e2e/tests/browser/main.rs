@@ -3,6 +3,7 @@
 //! | file          | what it shows                                                                        |
 //! |---------------|--------------------------------------------------------------------------------------|
 //! | `tabs.rs`     | the figures, and what is found, told and done in each tab                            |
+//! | `history.rs`  | the minutes behind: how many are seen, what they come to, and what happened in them  |
 //! | `operators.rs`| who is let in, how the page says so, another site's page that has something done here |
 //! | `looks.rs`    | narrow and dark, contrast, first paint; pictures, if they are asked for              |
 //! | `keyboard.rs` | everything without a mouse                                                           |
@@ -12,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod history;
 mod keyboard;
 mod looks;
 mod mishaps;

@@ -30,9 +30,11 @@ fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
     assert!(page.text(".legend").to_lowercase().contains("undone"), "{}", page.text(".legend"));
     page.wait_for("document.querySelector('.mark')");
     assert!(
-        page.eval("Math.max(...[...document.querySelectorAll('.mark')].map((it) => it.getBBox().height))")
-            .as_f64()
-            .unwrap()
+        page.eval(
+            "Math.max(...[...document.querySelectorAll('.mark')].map((it) => it.getBoundingClientRect().height))"
+        )
+        .as_f64()
+        .unwrap()
             < 10.0
     );
     let axis = page.eval("[...document.querySelector('figure.chart svg').querySelectorAll('.axis')].map((it) => it.textContent).join(' ')");
@@ -311,6 +313,11 @@ fn the_story_of_a_fault_is_told_from_its_begin_to_its_end() {
     page.wait_for_text(".news", "faults cleared: payment before commit: fails");
     page.wait_for("document.getElementById('faults').hidden");
     page.wait_for_text(".news", "nothing is stuck any more; 1 transaction was");
+    let links =
+        page.eval("[...document.querySelectorAll('.news a')].map((it) => `${it.innerText.split(' ')[0]} ${it.hash}`)");
+    for expected in ["faults #/chaos", "1 #/stuck", "nothing #/stuck"] {
+        assert!(links.as_array().unwrap().contains(&expected.into()), "{expected}: {links}");
+    }
     // One that only slows checkouts down is seen where it is set.
     visit.go("#/chaos");
     visit.page.click("#panel .actions button");
