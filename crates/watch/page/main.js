@@ -27,7 +27,7 @@ let shown = "";
 
 for (const [name, text] of TABS) {
   const marks = name === "stuck" ? el("span", { class: "count", id: "stuck-count", hidden: true }) : null;
-  tabs.append(el("a", { role: "tab", id: `tab-${name}`, href: `#/${name}`, "aria-controls": "panel", "aria-selected": "false", tabindex: "-1", hidden: name === "chaos" }, text, marks));
+  tabs.append(el("a", { role: "tab", id: `tab-${name}`, href: `#/${name}`, "aria-controls": "panel", "aria-selected": "false", tabindex: "-1", hidden: name === "chaos" }, name === "stuck" ? ["Stuck", el("span", { class: "roomy" }, " and dead letters")] : text, marks));
 }
 
 tabs.addEventListener("keydown", (event) => {

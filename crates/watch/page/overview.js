@@ -195,8 +195,8 @@ export function overview(panel) {
       el("th", { scope: "row" }, it.name, " ", el("span", { class: "quiet" }, it.kind)),
       el("td", {}, seen(STATES[it.state] ?? "warning", it.state)),
       el("td", {}, it.role ?? ""),
-      el("td", { title: clock(it.since) }, it.ago),
-      el("td", {}, it.started ? clock(it.started) : "–"),
+      el("td", { class: "unbroken", title: clock(it.since) }, it.ago),
+      el("td", { class: "unbroken" }, it.started ? clock(it.started) : "–"),
       el("td", { class: "number" }, it.cpu_percent === null ? "–" : `${it.cpu_percent} %`),
       el("td", { class: "number" }, bytes(it.memory_bytes)),
       el("td", {}, it.detail ?? "")));

@@ -108,6 +108,24 @@ fn a_telephone_shows_what_was_decided_beside_each_transaction() {
 }
 
 #[test]
+fn a_telephone_shows_how_many_are_stuck_and_since_when_an_instance_is_up() {
+    let mut visit = Visit::with_chaos("");
+    visit.stuck();
+    let page = &mut visit.page;
+    page.resize(390, 800);
+    page.wait_for_text("#stuck-count", "1");
+    let right = page.eval("document.getElementById('stuck-count').getBoundingClientRect().right").as_f64().unwrap();
+    assert!(right < 390.0, "{right}");
+    page.eval(
+        "(() => { const parse = JSON.parse; JSON.parse = (text) => { const it = parse(text); it?.instances?.forEach((one) => { one.since = it.at - 68_000; }); return it; }; })()",
+    );
+    page.wait_for_text("tbody td:nth-child(4)", "1 min 8 s");
+    let lines = "(() => { const range = document.createRange(); range.selectNodeContents(document.querySelector('tbody td:nth-child(4)')); return range.getClientRects().length; })()";
+    assert_eq!(page.eval(lines), 1);
+    page.is_sound();
+}
+
+#[test]
 fn a_transaction_links_to_its_trace_where_that_was_kept() {
     const SHOWN_AT: &str = "http://127.0.0.1:16686/trace/{trace_id}?embed=1";
     const FACT: &str =
