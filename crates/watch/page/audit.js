@@ -15,6 +15,12 @@ const NAMES = {
   trouble: "Why a pass was given up", paid_orders: "Paid orders", paid_cost: "What they cost", items: "Items", users: "Users", open_transactions: "Transactions under way",
 };
 
+/** What each of the two says, so that neither seems to contradict the other. */
+const ASSERTS = {
+  continuously: "It goes from account to account and compares each with its paid orders at a moment when nothing of that account is under way: “money and stock agree”, also at the top of this page, means that every account it could compare so does.",
+  now: "It looks at every account at once and compares the sums with all paid orders, which is possible only while no transaction at all is under way: while one is, it says of each account whether that adds up in itself, and leaves the comparison to the continuous audit.",
+};
+
 const things = (n, thing) => `${count(n)} ${thing}${n === 1 ? "" : "s"}`;
 const are = (n, thing) => `${things(n, thing)} ${n === 1 ? "is" : "are"}`;
 
@@ -27,8 +33,8 @@ export function audit(panel) {
   const whole = el("div", {}, el("div", { class: "actions" }, button), result);
   panel.append(el("h2", {}, "Audit"),
     el("p", { class: "quiet" }, "What was charged must be what paid orders cost; what was sold must be what stands in them; no account may contradict itself, and no order the log."),
-    el("section", { class: "card" }, el("h3", {}, "Continuously"), continuous, word),
-    el("section", { class: "card" }, el("h3", {}, "Now"), shut, whole));
+    el("section", { class: "card" }, el("h3", {}, "Continuously"), el("p", { class: "quiet" }, ASSERTS.continuously), continuous, word),
+    el("section", { class: "card" }, el("h3", {}, "Now"), el("p", { class: "quiet" }, ASSERTS.now), shut, whole));
   let over = false;
   let last = null;
   async function run() {
@@ -138,6 +144,7 @@ function ofNow(report, millis, again, continuous) {
 /** Why orders were not compared with accounts, and what comes of it. */
 function unseen({ open_transactions: open }, again) {
   const why = open > 0 ? `${are(open, "transaction")} under way` : "transactions came and went while it looked";
-  return `Every account adds up. Whether money and stock agree with the orders could not be compared, since ${why}. ${again ? "It is tried again…"
-    : live.snapshot?.audit ? "It was tried several times; the continuous audit above compares account by account, and needs no such moment." : "It was tried several times: run it again when less is going on."}`;
+  const instead = live.snapshot?.audit?.complete && live.snapshot.audit.findings === 0 ? " That does not contradict the continuous audit above: account by account it found nothing off." : "";
+  return `Every account adds up in itself. All of them at once could not be compared with the orders, since ${why}. ${again ? "It is tried again…"
+    : `It was tried several times: run it again when ${open > 0 ? "nothing is under way" : "less is going on"}.`}${instead}`;
 }

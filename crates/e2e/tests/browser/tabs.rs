@@ -395,7 +395,14 @@ fn the_audit_runs_when_it_is_asked_for() {
     let page = &mut visit.page;
     assert_eq!(page.text("#audit-result"), "", "nobody has asked yet");
     page.click("#audit-now");
-    page.wait_for_text("#audit-result", "could not be compared, since 1 transaction is under way. It is tried again");
+    page.wait_for_text("#audit-result", "could not be compared with the orders, since 1 transaction is under way.");
+    // Beside a headline that says they agree, each of the two audits says what it asserts.
+    page.wait_for_text("#verdict-text", "money and stock agree");
+    page.wait_for_text("#audit-result", "That does not contradict the continuous audit above");
+    let told = page.text("#panel");
+    for expected in ["nothing of that account is under way", "only while no transaction at all is under way"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
     visit.client.done("/payment/fault/clear");
     let page = &mut visit.page;
     page.eval(&format!(
