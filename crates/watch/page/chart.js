@@ -47,9 +47,9 @@ function nice(n) {
 /**
  * A chart. `series`: `{ key, label, tone }`; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
  * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red; `totals`: of rates, how much that was altogether;
- * `onmark`: what becomes of marks that somebody wants to know more of.
+ * `onmark`: what becomes of marks that somebody wants to know more of; `stops`: the Tab key stops at them. Of several charts one is enough.
  */
-export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null, totals = false, onmark = null }) {
+export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null, totals = false, onmark = null, stops = false }) {
   const id = `chart-${(serial += 1)}`;
   const drawing = svg("svg", { class: "drawing", role: "img", tabindex: "0", "aria-labelledby": `${id}-title ${id}-now` });
   const now = el("p", { class: "unseen", id: `${id}-now` });
@@ -159,7 +159,7 @@ export function chart({ title, about, series, stacked = false, log = false, leas
       const name = group.length === 1 ? lines[0] : `${count(group.length)} things: ${lines.join("; ")}`;
       const attributes = { title: lines.join("\n"), class: "marked" };
       return el("li", {}, onmark
-        ? el("button", { ...attributes, type: "button", "data-act": "mark", "aria-label": name, onfocus: () => onmark(group, false), onclick: () => onmark(group, true) }, sign)
+        ? el("button", { ...attributes, type: "button", tabindex: stops ? null : "-1", "data-act": "mark", "aria-label": name, onfocus: () => onmark(group, false), onclick: () => onmark(group, true) }, sign)
         : el("span", attributes, sign, el("span", { class: "unseen" }, name)));
     });
     for (const [at, group] of groups.entries()) happened.children[at].style.left = `${x(group[0].at).toFixed(1)}px`;

@@ -10,6 +10,7 @@ const STATES = { up: "good", down: "bad", draining: "warning", starting: "warnin
 /** The charts that the overview and the chaos tab share. */
 export const throughput = (onmark) => chart({
   onmark,
+  stops: true,
   totals: true,
   title: "Checkouts a second",
   series: [

@@ -80,6 +80,9 @@ fn what_happened_at_about_the_same_time_is_one_mark_that_leads_to_all_of_it() {
     let lines: Vec<&str> = title.as_str().unwrap().lines().collect();
     assert!(lines.len() == 12 && lines[11].ends_with("order-11 is down"), "{lines:?}");
     assert_eq!(page.eval("document.querySelectorAll('.news li').length"), 8);
+    // With the keys they are walked through once, not once in each chart.
+    let stops = page.eval("[...document.querySelectorAll('.marks button')].filter((it) => it.tabIndex >= 0).length");
+    assert_eq!(stops, 3);
     // The focus alone shows them, and leaves the page where it is.
     page.eval("document.querySelector('.marks button').focus()");
     page.wait_for("document.querySelectorAll('.news li.picked').length === 12");
