@@ -1,7 +1,9 @@
 //! What the page looks like: on a narrow screen, in the dark, in contrast, and how soon.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -157,26 +159,40 @@ fn something_is_to_be_read_within_a_second() {
     assert!(soonest < 1_000.0, "{soonest} ms");
 }
 
-#[test]
-fn pictures_are_taken_if_they_are_asked_for() {
-    if std::env::var_os("PAGE_PICTURES").is_none() {
-        return;
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
-    let others = std::env::temp_dir().join("settle-pictures");
-    [&folder, &others].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
-    let mut visit = Visit::with_chaos("#/overview");
-    visit.client.done("/stock/batch_init/1000/100000/5");
-    visit.client.done("/payment/batch_init/1000/100000");
-    let address = visit.server.address();
-    let seconds = std::env::var("PAGE_PICTURES").unwrap().parse().unwrap_or(20);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-    // Something to see: shoppers, one in ten of whom has no money.
+/// A shop that has had something to tell: shoppers all the time, one in ten of whom has no money; then payment fails now and then, and, just before that is
+/// mended, not at all any more, so that customers are turned away; then the process is killed and started again.
+fn after_a_fault_and_a_crash(phase: Duration) -> Visit {
+    let Visit { mut page, mut client, mut server } = Visit::with_chaos("#/overview");
+    client.done("/stock/batch_init/1000/100000/5");
+    client.done("/payment/batch_init/1000/100000");
+    shop_for(phase, server.address());
+    client.done("/payment/fault/set?point=before_prepare&action=error&percent=20");
+    shop_for(phase / 2, server.address());
+    client.done("/payment/fault/set?point=before_prepare&action=error");
+    shop_for(phase / 4, server.address());
+    client.done("/payment/fault/clear");
+    shop_for(phase / 2, server.address());
+    server.kill();
+    page.wait_for_text(".news", "no word from the server");
+    std::thread::sleep(phase / 5);
+    let server = server.restart();
+    page.wait_for("document.getElementById('connection').innerText === 'live'");
+    shop_for(phase, server.address());
+    // Read again, as whoever opens it now has it.
+    page.reload();
+    page.wait_for_text(".news", "faults set");
+    let client = server.client();
+    Visit { page, client, server }
+}
+
+/// Has shoppers in the shop for a while.
+fn shop_for(time: Duration, address: SocketAddr) {
+    let until = Instant::now() + time;
     let shoppers = (0..3).map(|_| {
         std::thread::spawn(move || {
             let mut client = e2e::Client::new(address);
             let mut n = 0;
-            while std::time::Instant::now() < until {
+            while Instant::now() < until {
                 n += 1;
                 let user = if n % 10 == 0 { client.new_user(0) } else { (n % 1_000).to_string() };
                 let order = client.new_order(&user, &[(&(n % 1_000).to_string(), 1)]);
@@ -185,10 +201,26 @@ fn pictures_are_taken_if_they_are_asked_for() {
         })
     });
     let shoppers: Vec<_> = shoppers.collect();
-    std::thread::sleep(std::time::Duration::from_secs(seconds.saturating_sub(3)));
-    wait_for_content(&mut visit, "overview");
-    fs::write(folder.join("overview.png"), visit.page.picture()).unwrap();
     shoppers.into_iter().for_each(|it| it.join().unwrap());
+}
+
+#[test]
+fn pictures_are_taken_if_they_are_asked_for() {
+    if std::env::var_os("PAGE_PICTURES").is_none() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
+    let others = std::env::temp_dir().join("settle-pictures");
+    [&folder, &others].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    let seconds: u32 = std::env::var("PAGE_PICTURES").unwrap().parse().unwrap_or(20);
+    let mut visit = after_a_fault_and_a_crash(Duration::from_secs(1) * seconds);
+    wait_for_content(&mut visit, "overview");
+    // A README needs no more of it than down to the instances.
+    let shorten = "new Promise((drawn) => { document.querySelectorAll('.pair, footer').forEach((it) => { it.hidden = true; }); \
+                   requestAnimationFrame(() => requestAnimationFrame(() => drawn(true))); })";
+    visit.page.eval(shorten);
+    fs::write(folder.join("overview.png"), visit.page.picture()).unwrap();
+    visit.page.reload();
     let order = visit.order(100);
     visit.client.done(&format!("/orders/checkout/{order}"));
     make_lively(&mut visit);
