@@ -251,6 +251,18 @@ fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
 }
 
 #[test]
+fn what_may_still_be_held_for_a_customer_who_was_refused_is_said() {
+    let mut visit = Visit::with_chaos("#/stuck");
+    visit.client.done("/stock/fault/set?point=before_abort&action=error");
+    let order = visit.order(1);
+    assert_eq!(visit.client.check_out(&order).status, 409);
+    let page = &mut visit.page;
+    page.wait_for_text(".stuck-one", "decided abort");
+    page.wait_for_text(".stuck-one", "The customer was told that it failed.");
+    page.wait_for_text(".stuck-one", "What stock may hold for it is not released yet: at most 1 of item ");
+}
+
+#[test]
 fn the_shop_shows_orders_users_and_items_and_takes_a_test_order() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "#/shop");
     let page = &mut visit.page;
