@@ -45,7 +45,7 @@ fn what_was_resolved_by_hand_is_committed_by_its_participant_however_much_later_
     let server = folder.serve(&["--protocol", "2pc"]);
     fine(&folder.tool(&["audit"]));
     let told = fine(&folder.tool(&["tx", "show", &id]));
-    assert!(told.contains("ann resolved step 1 (payment): ticket 4711"), "{told}");
+    assert!(told.contains("step 1 (payment) settled by hand · by ann: ticket 4711"), "{told}");
     server.stop();
 }
 

@@ -409,7 +409,7 @@ fn the_audit_runs_when_it_is_asked_for() {
     page.click("#audit-now");
     page.wait_for_text("#audit-result", "could not be compared with the orders, since 1 transaction is under way.");
     // Beside a headline that says they agree, each of the two audits says what it asserts.
-    page.wait_for_text("#verdict-text", "money and stock agree");
+    page.wait_for_text("#verdict-text", "all that is settled agrees");
     page.wait_for_text("#audit-result", "That does not contradict the continuous audit above");
     let told = page.text("#panel");
     for expected in ["nothing of that account is under way", "only while no transaction at all is under way"] {
