@@ -1,12 +1,14 @@
 // Requests to this server. A password that an operator gave is kept for this tab only.
 
+import { FOR_GOOD, FOR_THIS_TAB, keep, recall } from "./kept.js";
+
 const KEY = "settle.password";
 const NAME = "settle.operator";
 
-export const password = () => sessionStorage.getItem(KEY) ?? "";
-export const keepPassword = (word) => (word ? sessionStorage.setItem(KEY, word) : sessionStorage.removeItem(KEY));
-export const operator = () => localStorage.getItem(NAME) ?? "";
-export const keepOperator = (name) => localStorage.setItem(NAME, name);
+export const password = () => recall(FOR_THIS_TAB, KEY) ?? "";
+export const keepPassword = (word) => keep(FOR_THIS_TAB, KEY, word);
+export const operator = () => recall(FOR_GOOD, NAME) ?? "";
+export const keepOperator = (name) => keep(FOR_GOOD, NAME, name);
 
 /** Why a request came to nothing, in the server's words. */
 export class Problem extends Error {

@@ -1,6 +1,7 @@
 // Up to ten minutes as a drawing: lines or stacked areas, the marks of what happened, and what each second was, under the pointer or the arrow keys.
 
 import { clock, count, el, replace, rows, say, svg } from "./dom.js";
+import { FOR_GOOD, keep, recall } from "./kept.js";
 
 const HEIGHT = 168;
 const PAD = { left: 46, right: 10, top: 16, bottom: 20 };
@@ -23,14 +24,14 @@ const APART = 24;
 let serial = 0;
 
 /** How many minutes are seen, in all charts alike; this browser remembers it. */
-const seen = { minutes: SPANS.map(([minutes]) => minutes).find((it) => String(it) === localStorage.getItem(KEY)) ?? USUAL, charts: new Set() };
+const seen = { minutes: SPANS.map(([minutes]) => minutes).find((it) => String(it) === recall(FOR_GOOD, KEY)) ?? USUAL, charts: new Set() };
 
 /** Chooses how many minutes are seen. */
 export function spanSwitch() {
   const name = `span-${(serial += 1)}`;
   const choose = (minutes) => () => {
     seen.minutes = minutes;
-    localStorage.setItem(KEY, String(minutes));
+    keep(FOR_GOOD, KEY, String(minutes));
     for (const redraw of seen.charts) redraw();
   };
   return el("fieldset", { class: "spans" }, el("legend", {}, "The last"),

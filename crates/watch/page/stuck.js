@@ -85,7 +85,7 @@ const OPEN = {
 
 function atStake(view, { step, verb }) {
   const open = OPEN[verb] ?? ((at, all) => `Nobody knows yet what ${at} did of it: ${all}.`);
-  return open(service(view, step), view.parts[step] ?? "the log does not say how much");
+  return open(service(view, step), view.parts?.[step] ?? "the log does not say how much");
 }
 
 const entry = ({ note, outcome }) => el("tr", {},

@@ -32,6 +32,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("main.js", SCRIPT),
     asset!("dom.js", SCRIPT),
     asset!("api.js", SCRIPT),
+    asset!("kept.js", SCRIPT),
     asset!("live.js", SCRIPT),
     asset!("gate.js", SCRIPT),
     asset!("chart.js", SCRIPT),

@@ -4,7 +4,7 @@
 //! {"point":{"at":1763750000000,"committed":812.4,…}}      one a second
 //! {"ended":"stock after_prepare"}                        where a fault ended the process, if one did
 //! "stopped"                                              it was told to stop, and did
-//! {"marks":{"marks":[{"at":…,"what":"order-1 is down",…}],"times":{}}}      all of them, whenever they changed
+//! {"marks":{"marks":[{"at":…,"what":"order-1 is down",…}],"times":{},"began":{}}}      all of them, whenever they changed
 //! ```
 //!
 //! Lines are appended and never flushed to disk: the file is for people, and outlives the process, not a power cut. Its last line may be torn.

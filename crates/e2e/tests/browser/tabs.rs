@@ -424,6 +424,26 @@ fn the_audit_runs_when_it_is_asked_for() {
     page.is_sound();
 }
 
+/// As in a browser that blocks cookies: whoever touches what it keeps is refused.
+#[test]
+fn a_browser_that_keeps_nothing_shows_everything_and_remembers_until_it_leaves() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/");
+    let refuse = "for (const where of ['localStorage', 'sessionStorage']) \
+                  Object.defineProperty(window, where, { get() { throw new DOMException('kept', 'SecurityError'); } });";
+    visit.page.call("Page.addScriptToEvaluateOnNewDocument", serde_json::json!({ "source": refuse }));
+    visit.page.reload();
+    visit.page.wait_for("document.getElementById('connection').dataset.state === 'live'");
+    visit.page.click(".spans label:last-child");
+    visit.go("#/stuck");
+    visit.page.write("#trail-operator", "ann");
+    visit.page.press("Tab");
+    visit.go("#/");
+    visit.page.wait_for("document.querySelector('.spans label:last-child input').checked");
+    visit.go("#/stuck");
+    visit.page.wait_for("document.querySelector('#trail-operator').value === 'ann'");
+    visit.page.is_sound();
+}
+
 #[test]
 fn an_audit_that_has_not_gone_through_everything_says_so() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "#/audit");
