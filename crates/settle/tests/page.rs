@@ -112,7 +112,7 @@ fn a_running_shop_shows_itself_second_by_second() {
         (&"settle serve".into(), &true.into(), &"shop".into())
     );
     let members: Vec<&String> = snapshot.as_object().unwrap().keys().collect();
-    assert_eq!(members.len(), 28, "{members:?}");
+    assert_eq!(members.len(), 29, "{members:?}");
     assert_eq!(snapshot["stores"].as_array().unwrap().len(), 3);
     let late = Events::listen(&server.address).next();
     assert!(late.2["points"].as_array().unwrap().len() >= 4, "whoever comes late is told of before: {}", late.2);
@@ -185,7 +185,7 @@ fn a_fault_that_ended_the_process_is_told_behind_it() {
         let told = now["marks"].to_string();
         told.contains("settle serve ended by an injected fault: stock after commit")
             && told.contains("shop started")
-            && told.contains("shop took up 1 transaction that a crash left behind")
+            && told.contains("shop took up 1 transaction that was left unfinished")
     });
 }
 

@@ -83,11 +83,13 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     draw();
   }
 
-  /** Each point is the rate of some seconds: their sum is near what was, and not exactly that. */
+  /** What was counted from point to point: rates do not add up over seconds in which nobody looked. What began anew counts from nothing. */
   function altogether() {
     const { points, until } = state;
-    const lasted = points.map((it, at) => Math.min(GAP, it.at - (points[at - 1]?.at ?? it.at - 1000)) / 1000);
-    const sums = series.map(({ key, label }, at) => [Math.round(points.reduce((before, it, n) => before + (it[key] ?? 0) * lasted[n], 0)), label, at]);
+    const first = all.points.findIndex((it) => it.at >= state.since);
+    const counted = all.points.slice(Math.max(0, first - 1)).map((it) => it.answers ?? {});
+    const came = (key) => counted.reduce((sum, { [key]: now = 0 }, n) => sum + (n === 0 ? 0 : now - (now >= (counted[n - 1][key] ?? 0) ? counted[n - 1][key] ?? 0 : 0)), 0);
+    const sums = series.map(({ key, label }, at) => [came(key), label, at]);
     const told = sums.filter(([n, , at]) => n > 0 || at === 0).map(([n, label]) => `${count(n)} ${label}`);
     const isWhole = until - points[0]?.at > seen.minutes * MINUTE - GAP;
     const when = isWhole ? (seen.minutes === 1 ? "In this minute" : `In these ${seen.minutes} minutes`) : `Since ${clock(points[0]?.at)}`;

@@ -37,6 +37,7 @@ function point(snapshot) {
     abort_percent: Math.max(0, ...snapshot.definitions.map((it) => it.abort_percent)),
     in_flight: snapshot.in_flight,
     queued: snapshot.queued,
+    answers: snapshot.answers,
   };
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::counters::{Counters, Rise};
 use crate::diary::End;
 use crate::figures::{Bound, Counter, Figures, Outcome};
-use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS};
+use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS, SAME_STORY_MS};
 use crate::marks::{Marks, Told};
 use crate::percentiles::percentile;
 use crate::snapshot::{
-    Audit, Breaker, Definition, Fault, Instance, Kind, Latency, Level, Operators, Rates, Service, Snapshot, State,
-    Store, Struck, Verdict,
+    Answers, Audit, Breaker, Definition, Fault, Instance, Kind, Latency, Level, Operators, Rates, Service, Snapshot,
+    State, Store, Struck, Verdict,
 };
 use crate::verdict::verdict;
 
@@ -70,6 +70,21 @@ struct Memory {
     /// Processor time as somebody else told it, for figures of processes that have none: the time, and the seconds.
     processor: Option<(u64, f64)>,
     processor_before: Option<(u64, f64)>,
+    /// How many checkouts it had answered at the last look, if there was one.
+    answers: Option<Answers>,
+}
+
+impl Memory {
+    fn answered(&self) -> Answers {
+        let count = |outcome| self.counters.total(&Counter::Outcome(outcome)) as u64;
+        Answers {
+            committed: count(Outcome::Committed),
+            refused: count(Outcome::Refused) + count(Outcome::Conflict),
+            rolled_back: count(Outcome::RolledBack),
+            in_doubt: count(Outcome::InDoubt),
+            turned_away: count(Outcome::TurnedAway),
+        }
+    }
 }
 
 /// Makes snapshots.
@@ -77,6 +92,8 @@ struct Memory {
 pub struct Collector {
     titles: Titles,
     known: BTreeMap<String, Memory>,
+    /// What all of them answered, as far as was watched.
+    answers: Answers,
     protocols: BTreeMap<String, String>,
     marks: Marks,
     in_doubt_since: Option<u64>,
@@ -117,14 +134,14 @@ impl Collector {
         let Titles { title, version, chaos, production, trace_url } = self.titles.clone();
         let operators = Operators::no("nobody has asked");
         let verdict = Verdict { level: Level::Unknown, text: "Nothing was seen yet".to_owned() };
-        let (rates, latency_ms) = (Rates::default(), Latency::default());
+        let (rates, answers, latency_ms) = (Rates::default(), self.answers, Latency::default());
         let [in_flight, queued, unsettled, in_doubt, dead_letters, violations, repairs] = [0; 7];
         let (definitions, breakers, services, faults, struck) = (vec![], vec![], vec![], vec![], vec![]);
         let (instances, stores, marks) = (vec![], vec![], vec![]);
         let (audit, leader, stuck) = (None, None, None);
         #[rustfmt::skip]
         let snapshot = Snapshot {
-            at, title, version, verdict, audit, rates, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
+            at, title, version, verdict, audit, rates, answers, latency_ms, definitions, in_flight, queued, unsettled, in_doubt, stuck, dead_letters,
             violations, repairs, breakers, services, faults, struck, leader, instances, stores, marks, operators, chaos, production,
             trace_url,
         };
@@ -166,6 +183,11 @@ impl Collector {
         }
         if let Some(figures) = figures {
             memory.counters.take(at, &figures);
+            // What one that is new here answered before is not ours to count, unless it began a moment ago.
+            let is_young = (figures.started * 1e3) as u64 + SAME_STORY_MS >= at;
+            let (now, fresh) = (memory.answered(), if is_young { Some(Answers::default()) } else { None });
+            self.answers.rise(memory.answers.or(fresh).unwrap_or(now), now);
+            memory.answers = Some(now);
             memory.figures = Some(figures);
         }
         memory.processor_before = memory.processor;

@@ -6,7 +6,7 @@
 //! | … is frozen, draining                    | `order-1 is frozen`          |
 //! | one that was not is up                   | `order-1 is back`            |
 //! | its process is another one, or a young one at the first look | `order-1 started`, at the time that it tells |
-//! | recovery took transactions up            | `order-1 took up 149 transactions that a crash left behind` |
+//! | recovery took transactions up            | `order-1 took up 149 transactions that were left unfinished` |
 //! | another instance leads                   | `order-2 leads`              |
 //! | a replica is master                      | `redis-stock-2 is master`    |
 //! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: switched 3 times, now saga` |
@@ -179,8 +179,8 @@ impl Marks {
             };
             if risen > 0 {
                 let words = |count| {
-                    let these = number(count, "transaction");
-                    format!("{} took up {these} that a crash left behind", it.name)
+                    let (these, were) = (number(count, "transaction"), if count == 1 { "was" } else { "were" });
+                    format!("{} took up {these} that {were} left unfinished", it.name)
                 };
                 self.repeat_soon(at, format!("recovery by {}", it.name), risen, &[words(risen)], words);
                 self.told.marks.make_contiguous().sort_by_key(|mark| mark.at);

@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub audit: Option<Audit>,
     /// A second, over the last few.
     pub rates: Rates,
+    /// How many checkouts were answered how, ever, as far as was watched.
+    #[serde(default)]
+    pub answers: Answers,
     /// Of checkouts answered in the last ten seconds or so.
     pub latency_ms: Latency,
     /// Kinds of transactions.
@@ -120,6 +123,32 @@ pub struct Rates {
     pub requests: f64,
     /// Of these, answered 5xx.
     pub errors: f64,
+}
+
+/// How many checkouts were answered how. What is less than before began anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Committed.
+    pub committed: u64,
+    /// Refused, or in conflict with another change of the order.
+    pub refused: u64,
+    /// Undone.
+    pub rolled_back: u64,
+    /// The caller was not told the outcome.
+    pub in_doubt: u64,
+    /// Turned away before anything began.
+    pub turned_away: u64,
+}
+
+impl Answers {
+    /// Adds what came between two counts of one instance.
+    pub(crate) fn rise(&mut self, before: Self, now: Self) {
+        self.committed += now.committed.saturating_sub(before.committed);
+        self.refused += now.refused.saturating_sub(before.refused);
+        self.rolled_back += now.rolled_back.saturating_sub(before.rolled_back);
+        self.in_doubt += now.in_doubt.saturating_sub(before.in_doubt);
+        self.turned_away += now.turned_away.saturating_sub(before.turned_away);
+    }
 }
 
 /// Percentiles in milliseconds; `None` if there were no checkouts.
@@ -405,6 +434,9 @@ pub struct Point {
     pub in_flight: u64,
     /// Queued behind them.
     pub queued: u64,
+    /// How many were answered up to then: rates that look back some seconds do not add up where nobody looked.
+    #[serde(default)]
+    pub answers: Answers,
 }
 
 impl Point {
@@ -424,6 +456,7 @@ impl Point {
             abort_percent: snapshot.definitions.iter().map(|it| it.abort_percent).max().unwrap_or_default(),
             in_flight: snapshot.in_flight,
             queued: snapshot.queued,
+            answers: snapshot.answers,
         }
     }
 }

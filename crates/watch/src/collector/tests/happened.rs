@@ -111,7 +111,7 @@ fn what_recovery_took_up_is_told_with_who_did() {
     let mut history = History::new();
     // What was taken up an hour ago is no news, and what a process does that has just started is.
     history.second(vec![recovered("order-1", begin - 3_600, 7), recovered("order-2", begin - 60, 1_200)]);
-    let at_start = "order-2 took up 1,200 transactions that a crash left behind";
+    let at_start = "order-2 took up 1,200 transactions that were left unfinished";
     history.second(vec![recovered("order-1", begin - 3_600, 7), recovered("order-2", begin - 60, 1_200)]);
     // The one is started again, and takes up what it left behind itself, page by page. The other takes over.
     history.second(vec![recovered("order-1", begin + 2, 100), recovered("order-2", begin - 60, 1_201)]);
@@ -120,8 +120,8 @@ fn what_recovery_took_up_is_told_with_who_did() {
         (0, 0, "order-2 started"),
         (0, 0, at_start),
         (2, 2, "order-1 started"),
-        (3, 3, "order-2 took up 1 transaction that a crash left behind"),
-        (3, 4, "order-1 took up 149 transactions that a crash left behind"),
+        (3, 3, "order-2 took up 1 transaction that was left unfinished"),
+        (3, 4, "order-1 took up 149 transactions that were left unfinished"),
     ];
     assert_eq!(stories(&last), expected);
     assert_eq!(last.marks[1].at, BEGIN - 60_000, "with its start: nobody knows better");
@@ -157,4 +157,18 @@ fn what_is_stuck_is_told_with_the_services_that_do_not_acknowledge() {
     history.second(is(0, 5, 10));
     history.at += 60_000;
     assert_eq!(whats(&history.second(is(1, 5, 10))).last(), Some(&"1 transaction became stuck"));
+}
+
+#[test]
+fn what_was_answered_adds_up_over_lives_and_over_time_in_which_nobody_looked() {
+    let mut history = History::new();
+    let young = BEGIN / 1_000;
+    // Whoever was there before anybody watched has counted for itself; whoever began a moment ago, for us, too.
+    let first = history.second(vec![committed("order-1", 1, 1_000_000), committed("order-2", young, 7)]);
+    assert_eq!(first.answers.committed, 7);
+    let second = history.second(vec![committed("order-1", 1, 1_000_010), gone("order-2")]);
+    assert_eq!(second.answers.committed, 17);
+    history.at += 60_000;
+    let later = history.second(vec![committed("order-1", 1, 1_005_010), committed("order-2", young + 60, 3)]);
+    assert_eq!(later.answers.committed, 5_020, "a minute's, and three of another life");
 }
