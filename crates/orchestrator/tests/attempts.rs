@@ -2,35 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use orchestrator::{
-    Choice, Clock, Definition, Done, Engine, Log, LogAnswer, LogQuery, Name, Options, Payload, Step, Transport,
-    Unobserved, memory,
+    Choice, Definition, Done, Engine, Log, LogAnswer, LogQuery, Name, Options, Payload, Step, Transport, Unobserved,
+    memory,
 };
 use parking_lot::Mutex;
 use protocol::log::Tries;
-use protocol::{BranchState, Command, Refusal, Reply, Timestamp, Unknown, Verb};
+use protocol::{BranchState, Command, Refusal, Reply, Unknown, Verb};
+
+use common::Hands;
 
 const SOUND: Name = Name::literal("a-sound");
 const SICK: Name = Name::literal("b-sick");
 const TRIP: Name = Name::literal("trip");
-
-/// Time, moved on by hand.
-#[derive(Default)]
-struct Hands(AtomicU64);
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_000_000 + self.0.load(Ordering::Relaxed))
-    }
-
-    fn micros(&self) -> u64 {
-        1_000 * self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Participants of which the sick one fails so often at each verb, and the sound one refuses if it is to.
 #[derive(Default)]

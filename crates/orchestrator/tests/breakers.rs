@@ -2,38 +2,28 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod common;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use orchestrator::{
-    Choice, Clock, Definition, Done, Engine, Executed, Log, LogAnswer, LogError, LogQuery, Name, Options, Outcome,
-    Payload, Step, Transport, TurnedAway, Unobserved, memory,
+    Choice, Definition, Done, Engine, Executed, Log, LogAnswer, LogError, LogQuery, Name, Options, Outcome, Payload,
+    Step, Transport, TurnedAway, Unobserved, memory,
 };
 use parking_lot::Mutex;
 use protocol::limits::{BREAKER_COOL_DOWN_MS, BREAKER_FAILURES, BREAKER_SHORT_COOL_DOWN_MS, MAX_PAYLOAD_BYTES};
 use protocol::log::{LogCommand, LogReply, StageRefusal};
-use protocol::{BranchState, Command, Pacing, Refusal, Reply, Timestamp, Unknown, Verb};
+use protocol::{BranchState, Command, Pacing, Refusal, Reply, Unknown, Verb};
+
+use common::Hands;
 
 const SOUND: Name = Name::literal("a-sound");
 const SICK: Name = Name::literal("b-sick");
 const TRIP: Name = Name::literal("trip");
 /// Transactions that the engine drives at most.
 const UNSETTLED: usize = 40;
-
-/// Time, moved on by hand.
-#[derive(Default)]
-struct Hands(AtomicU64);
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_000_000 + self.0.load(Ordering::Relaxed))
-    }
-
-    fn micros(&self) -> u64 {
-        1_000 * self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Participants that do everything at once, save what the sick one does not do.
 #[derive(Default)]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,23 +14,12 @@ use orchestrator::{
 use parking_lot::Mutex;
 use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_FINISHED_TOGETHER};
 use protocol::log::{LogCommand, LogReply, Resolution, Standing};
-use protocol::{BranchState, Command, Reply, Timestamp, Verb};
+use protocol::{BranchState, Command, Reply, Verb};
+
+use common::Hands;
 
 const SEATS: Name = Name::literal("seats");
 const TRIP: Name = Name::literal("trip");
-
-#[derive(Default)]
-struct Hands(AtomicU64);
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_000_000 + self.0.load(Ordering::Relaxed))
-    }
-
-    fn micros(&self) -> u64 {
-        0
-    }
-}
 
 /// Participants that never answer; or, if they are quick, do everything at once.
 #[derive(Default)]

@@ -47,7 +47,22 @@ fn line(happening: &Happening) -> String {
         (Some(step), None) => format!("step {step} "),
         (None, _) => String::new(),
     };
-    let title = match what {
+    let title = title(*what);
+    let attempt = attempt.map(|attempt| format!(" · attempt {attempt}")).unwrap_or_default();
+    let by = by.as_ref().map(|by| format!(" · by {by}")).unwrap_or_default();
+    // The steps, and what they ask for, stand at the top.
+    let detail = detail.as_ref().filter(|_| *what != What::Staged);
+    let next = next.map(|at| format!("; next {}", time(at))).unwrap_or_default();
+    match (what, detail) {
+        (What::Decided, Some(decision)) => format!("decided: {decision}{by}"),
+        (_, Some(detail)) => format!("{whose}{title}{attempt}{by}: {detail}{next}"),
+        (_, None) => format!("{whose}{title}{attempt}{by}{next}"),
+    }
+}
+
+/// What happened, in the page's words.
+fn title(what: What) -> &'static str {
+    match what {
         What::Staged => "staged in the log",
         What::Agreed => "agreed",
         What::Refused => "refused",
@@ -62,16 +77,6 @@ fn line(happening: &Happening) -> String {
         What::Acknowledged => "acknowledged",
         What::Finished => "finished: nothing is left to do",
         What::Other => "something that this program does not know: ask with one of the shop's version",
-    };
-    let attempt = attempt.map(|attempt| format!(" · attempt {attempt}")).unwrap_or_default();
-    let by = by.as_ref().map(|by| format!(" · by {by}")).unwrap_or_default();
-    // The steps, and what they ask for, stand at the top.
-    let detail = detail.as_ref().filter(|_| *what != What::Staged);
-    let next = next.map(|at| format!("; next {}", time(at))).unwrap_or_default();
-    match (what, detail) {
-        (What::Decided, Some(decision)) => format!("decided: {decision}{by}"),
-        (_, Some(detail)) => format!("{whose}{title}{attempt}{by}: {detail}{next}"),
-        (_, None) => format!("{whose}{title}{attempt}{by}{next}"),
     }
 }
 
@@ -89,4 +94,34 @@ fn now(view: &TransactionView) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_and_the_terminal_have_the_same_words() {
+        let page = include_str!("../../watch/page/timeline.js");
+        let all = [
+            What::Staged,
+            What::Agreed,
+            What::Refused,
+            What::Unanswered,
+            What::Waiting,
+            What::Decided,
+            What::TakenOver,
+            What::Resumed,
+            What::DeadLetter,
+            What::Retried,
+            What::Resolved,
+            What::Acknowledged,
+            What::Finished,
+        ];
+        for what in all {
+            let code = serde_json::to_value(what).unwrap();
+            let line = format!("  {}: \"{}\",", code.as_str().unwrap(), title(what));
+            assert!(page.contains(&line), "`{line}` is missing in timeline.js");
+        }
+    }
 }

@@ -174,6 +174,7 @@ fn after_a_fault_and_a_crash(phase: Duration) -> Visit {
     shop_for(phase / 2, server.address());
     server.kill();
     page.wait_for_text(".news", "no word from the server");
+    // How long nobody is there is a part of the picture.
     std::thread::sleep(phase / 5);
     let server = server.restart();
     page.wait_for("document.getElementById('connection').innerText === 'live'");

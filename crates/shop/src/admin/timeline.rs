@@ -218,27 +218,26 @@ fn part(step: &Step) -> String {
 
 /// What a decision says of the votes before it.
 fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
-    const NOBODY: u8 = u8::MAX;
     let told = |story: &mut Story<'_>, what: What, step: u8| {
         story.answer(what, step, at, &VOTES);
     };
     match decision {
         Decision::Commit => story.steps().for_each(|step| told(story, What::Agreed, step)),
         Decision::Abort(Cause::Refused { step, refusal }) => {
-            others(story, *step, at);
+            others(story, Some(*step), at);
             let service = story.service(*step);
             story.answer(What::Refused, *step, at, &VOTES).detail = Some(why_refused(service, refusal));
         }
         Decision::Abort(Cause::Unavailable { step: Some(step) }) => {
-            others(story, *step, at);
+            others(story, Some(*step), at);
             told(story, What::Unanswered, *step);
         }
         Decision::Abort(Cause::Unavailable { step: None }) => {
-            others(story, NOBODY, at);
+            others(story, None, at);
             story.tell(What::Unanswered, None, at).detail = Some("the log did not answer in time".to_owned());
         }
         Decision::Abort(Cause::Recovered) => {
-            others(story, NOBODY, at);
+            others(story, None, at);
             let why = "recovery found it undecided after a crash".to_owned();
             story.tell(What::Unanswered, None, at).detail = Some(why);
         }
@@ -249,9 +248,9 @@ fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
     }
 }
 
-/// What was asked of the others more than once, beside the one that made it an abort.
-fn others(story: &mut Story<'_>, but: u8, at: Timestamp) {
-    let tried: Vec<_> = story.tries.iter().filter(|it| it.step != but && VOTES.contains(&it.verb)).collect();
+/// What was asked of the others more than once, beside the one that made it an abort, if one did.
+fn others(story: &mut Story<'_>, but: Option<u8>, at: Timestamp) {
+    let tried: Vec<_> = story.tries.iter().filter(|it| Some(it.step) != but && VOTES.contains(&it.verb)).collect();
     let told: BTreeMap<u8, bool> = tried.into_iter().map(|it| (it.step, it.answered)).collect();
     for (step, answered) in told {
         story.answer(if answered { What::Agreed } else { What::Unanswered }, step, at, &VOTES);

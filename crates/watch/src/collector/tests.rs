@@ -586,24 +586,3 @@ fn what_services_do_not_answer_and_are_asked_again_is_told() {
         Service { service: "payment".to_owned(), commands: 185.0, unanswered: 25.0, retries: 8.0, dead_letters: 0 };
     assert_eq!(now.services, [expected]);
 }
-
-#[test]
-fn what_the_audit_finds_is_news_and_that_it_is_gone_too() {
-    let now = BEGIN / 1_000;
-    let found = |count: u64| {
-        let text = format!(
-            "settle_leader 1\nsettle_audit_findings {count}\nsettle_audit_runs_total 1\nsettle_audit_last_timestamp_seconds {now}"
-        );
-        vec![says("shop", 1, &text)]
-    };
-    let mut history = History::new();
-    for count in [0, 1, 1, 3, 0] {
-        history.second(found(count));
-    }
-    let expected = [
-        "the audit found 1 thing that is off",
-        "the audit: 3 things are off by now",
-        "the audit: nothing is off any more",
-    ];
-    assert_eq!(whats(&history.second(found(0))), expected);
-}

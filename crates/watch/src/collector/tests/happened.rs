@@ -172,3 +172,24 @@ fn what_was_answered_adds_up_over_lives_and_over_time_in_which_nobody_looked() {
     let later = history.second(vec![committed("order-1", 1, 1_005_010), committed("order-2", young + 60, 3)]);
     assert_eq!(later.answers.committed, 5_020, "a minute's, and three of another life");
 }
+
+#[test]
+fn what_the_audit_finds_is_news_and_that_it_is_gone_too() {
+    let now = BEGIN / 1_000;
+    let found = |count: u64| {
+        let text = format!(
+            "settle_leader 1\nsettle_audit_findings {count}\nsettle_audit_runs_total 1\nsettle_audit_last_timestamp_seconds {now}"
+        );
+        vec![says("shop", 1, &text)]
+    };
+    let mut history = History::new();
+    for count in [0, 1, 1, 3, 0] {
+        history.second(found(count));
+    }
+    let expected = [
+        "the audit found 1 thing that is off",
+        "the audit: 3 things are off by now",
+        "the audit: nothing is off any more",
+    ];
+    assert_eq!(whats(&history.second(found(0))), expected);
+}

@@ -47,7 +47,7 @@ local function hand_over(from, to, now, most_handovers)
     local records, handovers = call('HMGET', base .. 'records', unpack(ids)), call('HMGET', base .. 'handovers', unpack(ids))
     local owned, histories = {}, {}
     for i = 1, #ids do
-      local owner, decided, rest = string.match(records[i], '^([^|]*)|([^|]*)(.*)$')
+      local owner, decided, rest = string.match(records[i] or '', '^([^|]*)|([^|]*)(.*)$')
       if owner == from then
         owned[#owned + 1], owned[#owned + 2] = ids[i], to .. '|' .. decided .. rest
         local before = handovers[i] or ''
