@@ -85,12 +85,20 @@ impl Page {
     /// # Panics
     /// If the browser says that it cannot, or nothing at all.
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The same; what the browser says if it cannot.
+    fn try_call(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         let id = self.send(method, parameters);
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(mut answer) = self.answers.remove(&id) {
-                assert!(answer.get("error").is_none(), "{method}: {}", answer["error"]);
-                return answer["result"].take();
+                return if answer.get("error").is_none() {
+                    Ok(answer["result"].take())
+                } else {
+                    Err(answer["error"].take())
+                };
             }
             self.listen(until.saturating_duration_since(Instant::now()), method);
         }
@@ -189,20 +197,31 @@ impl Page {
     /// # Panics
     /// If it throws.
     pub fn eval(&mut self, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let mut told = self.call("Runtime.evaluate", asked);
-        let thrown = &told["exceptionDetails"];
-        assert!(thrown.is_null(), "{expression}: {}", thrown["exception"]["description"]);
-        told["result"]["value"].take()
+        self.try_eval(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
-    /// Waits until an expression is true.
+    /// The same; what the browser says if the page went away meanwhile.
+    fn try_eval(&mut self, expression: &str) -> Result<Value, Value> {
+        let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let mut told = self.try_call("Runtime.evaluate", asked)?;
+        let thrown = &told["exceptionDetails"];
+        assert!(thrown.is_null(), "{expression}: {}", thrown["exception"]["description"]);
+        Ok(told["result"]["value"].take())
+    }
+
+    /// Waits until an expression is true. A page that is on its way to another is asked again there.
     ///
     /// # Panics
-    /// If it stays false.
+    /// If it stays false, or the browser cannot tell for another reason.
     pub fn wait_for(&mut self, expression: &str) {
         let until = Instant::now() + PATIENCE;
-        while self.eval(&format!("!!({expression})")) != true {
+        loop {
+            match self.try_eval(&format!("!!({expression})")) {
+                Ok(value) if value == true => return,
+                Ok(_) => {}
+                Err(error) if is_on_its_way(&error) => {}
+                Err(error) => panic!("{expression}: {error}"),
+            }
             if Instant::now() >= until {
                 let text = self.text("body");
                 panic!("{expression} stays false in:\n{text}\ntroubles: {:#?}", self.troubles);
@@ -330,6 +349,12 @@ impl Page {
         _ = write!(text, "{}\0", json!({ "id": self.next, "method": method }));
         self.to.write_all(text.as_bytes())
     }
+}
+
+/// Whether what was asked for was lost with the page that it was asked of: another is on its way.
+fn is_on_its_way(error: &Value) -> bool {
+    let said = error["message"].as_str().unwrap_or_default();
+    ["navigated", "context was destroyed", "Cannot find context"].iter().any(|it| said.contains(it))
 }
 
 /// Hands on every message until there are no more.

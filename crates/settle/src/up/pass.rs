@@ -11,9 +11,12 @@
 //!
 //! The rules are those of [`shop::guard`], where everybody else has them from.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -27,7 +30,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use shop::guard::{Door, Refused, is_foreign_change};
 use shop::problem::Problem;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch as channel};
 use tokio::time::timeout;
@@ -42,8 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Requests that are passed on at a time; others wait.
 const AT_A_TIME: usize = 64;
-/// Bytes of a body that are passed on: far more than any request needs, and so few that they fit into a connection on which nobody reads them. Whoever
-/// refuses a request without having read it is heard then; otherwise the connection breaks, and nobody knows what became of the request.
+/// Bytes of a body that are passed on: far more than any request needs.
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// What is about one connection, and goes no further.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -125,7 +127,7 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 async fn pass(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut request: Request) -> Response {
-    let (mut requests, connection) = match http1::handshake::<_, Body>(TokioIo::new(stream)).await {
+    let (mut requests, connection) = match http1::handshake::<_, Body>(TokioIo::new(HeardOut(stream))).await {
         Ok(shaken) => shaken,
         Err(error) => return away(error),
     };
@@ -149,6 +151,39 @@ async fn pass(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut 
         }
         Ok(Err(error)) => in_doubt(format!("the connection broke before there was an answer: {error}")),
         Err(_) => in_doubt(format!("there was no answer in {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// A connection whose other end is heard out though it reads no more. Whoever refuses a request without having read all of it answers and closes; that
+/// answer is there to be read when what is left of the request cannot be written. If there is none, reading says that the connection broke.
+struct HeardOut<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeardOut<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeardOut<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes).map(|written| match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Ok(bytes.len())
+            }
+            written => written,
+        })
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
@@ -194,20 +229,31 @@ mod tests {
         Request::post("/admin/x").header("host", "here").body(Body::from(vec![b' '; bytes])).unwrap()
     }
 
+    /// What `there` is answered by somebody who has read the first bytes of its request, says `answer`, and is gone.
+    async fn heard(bytes: usize, answer: &'static str) -> StatusCode {
+        use std::io::{Read, Write};
+        let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        let refuses = std::thread::spawn(move || {
+            there.read_exact(&mut [0; 16]).unwrap();
+            there.write_all(answer.as_bytes()).unwrap();
+        });
+        let answer = pass(UnixStream::from_std(here).unwrap(), request(bytes)).await;
+        refuses.join().unwrap();
+        answer.status()
+    }
+
     #[tokio::test]
     async fn whoever_refuses_a_request_without_having_read_it_is_heard() {
-        use std::io::{Read, Write};
-        for _ in 0..200 {
-            let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
-            here.set_nonblocking(true).unwrap();
-            let refuses = std::thread::spawn(move || {
-                there.read_exact(&mut [0; 16]).unwrap();
-                there.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
-            });
-            let request = whole(request(MAX_BODY_BYTES)).await.unwrap();
-            let answer = pass(UnixStream::from_std(here).unwrap(), request).await;
-            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
-            refuses.join().unwrap();
+        // Also if most of it does not fit into the connection.
+        for bytes in [0, 100, MAX_BODY_BYTES, 100 * MAX_BODY_BYTES] {
+            for _ in 0..50 {
+                let said =
+                    heard(bytes, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                assert_eq!(said, StatusCode::NOT_FOUND, "{bytes} bytes");
+                let said = heard(bytes, "").await;
+                assert_eq!(said, StatusCode::GATEWAY_TIMEOUT, "{bytes} bytes: nobody knows what became of it");
+            }
         }
     }
 
