@@ -358,8 +358,9 @@ fn the_page_of_a_system_shows_a_kill_a_freeze_and_the_recovery_within_two_second
         let pid = component(&state(data.path()).unwrap(), name)["pid"].as_i64().unwrap();
         let killed = Instant::now();
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-        let seen =
-            events.until("the kill", killed, |now| is(now, name, "down") && has_mark(now, &format!("{name} is down")));
+        let seen = events.until("the kill", killed, |now| {
+            is(now, name, "down") && has_mark(now, &format!("{name} was killed (SIGKILL)"))
+        });
         std::fs::remove_file(&hold).unwrap();
         // It is back when `settle up` has found it ready.
         let until = Instant::now() + PATIENCE;

@@ -27,6 +27,8 @@ pub struct Seen {
     pub role: Option<String>,
     /// Why it is not up, in a sentence.
     pub detail: Option<String>,
+    /// See [`Instance::ended`](crate::snapshot::Instance::ended).
+    pub ended: Option<String>,
     /// What it says of itself, if it was asked and answered.
     pub figures: Option<Figures>,
     /// Seconds of processor time, if somebody else knows them better than the figures.
@@ -39,8 +41,8 @@ impl Seen {
     /// One of which nothing is known but how it is.
     pub fn new(name: impl Into<String>, kind: Kind, state: State) -> Self {
         let name = name.into();
-        let (role, detail, figures, processor_seconds, memory_bytes) = (None, None, None, None, None);
-        Self { name, kind, state, role, detail, figures, processor_seconds, memory_bytes }
+        let (role, detail, ended, figures, processor_seconds, memory_bytes) = (None, None, None, None, None, None);
+        Self { name, kind, state, role, detail, ended, figures, processor_seconds, memory_bytes }
     }
 }
 
@@ -176,7 +178,7 @@ impl Collector {
     }
 
     fn remember(&mut self, at: u64, seen: Seen) -> Instance {
-        let Seen { name, kind, state, role, detail, figures, processor_seconds, memory_bytes } = seen;
+        let Seen { name, kind, state, role, detail, ended, figures, processor_seconds, memory_bytes } = seen;
         let memory = self.known.entry(name.clone()).or_default();
         if memory.state != Some(state) {
             (memory.state, memory.since) = (Some(state), at);
@@ -215,6 +217,7 @@ impl Collector {
             state,
             role,
             detail,
+            ended,
             memory_bytes,
             recovered: memory.counters.total(&Counter::Recovered) as u64,
         }

@@ -2,7 +2,7 @@
 //!
 //! | what changed                             | the mark                     |
 //! |------------------------------------------|------------------------------|
-//! | an instance that was up is down          | `order-1 is down`            |
+//! | an instance that was up is down          | `order-1 is down`; how it ended, if that is known: `order-1 was killed (SIGKILL)` |
 //! | … is frozen, draining                    | `order-1 is frozen`          |
 //! | one that was not is up                   | `order-1 is back`            |
 //! | its process is another one, or a young one at the first look | `order-1 started`, at the time that it tells |
@@ -114,6 +114,7 @@ impl Marks {
         self.set(before, now);
         if let Some(before) = before {
             self.instances(before, now, &mut news);
+            self.ends(before, now);
             self.protocols(before, now);
             self.breakers(before, now);
             self.struck(before, now);
@@ -266,8 +267,8 @@ impl Marks {
 
     /// When the process of an instance was told to have ended last; 0 if that was not told.
     fn ended(&self, name: &str) -> u64 {
-        let is_down = format!("{name} is {}", State::Down.words());
-        self.told.marks.iter().rfind(|mark| mark.what == is_down).map_or(self.ended, |mark| mark.at)
+        let topic = Some(end_topic(name));
+        self.told.marks.iter().rfind(|mark| mark.topic == topic).map_or(self.ended, |mark| mark.at)
     }
 
     /// They get stuck one after the other: told are the first, and whenever they are ten times as many.
@@ -344,6 +345,22 @@ impl Marks {
         }
     }
 
+    /// Who is down. How its process ended may be known a moment later than that it does not answer.
+    fn ends(&mut self, before: &Snapshot, now: &Snapshot) {
+        for it in now.instances.iter().filter(|it| it.state == State::Down) {
+            let Some(was) = before.instances.iter().find(|was| was.name == it.name) else { continue };
+            let (name, topic) = (&it.name, Some(end_topic(&it.name)));
+            let how = it.ended.clone().unwrap_or_else(|| format!("is {}", State::Down.words()));
+            let what = format!("{name} {how}");
+            if was.state != State::Down {
+                self.told.marks.push_back(Mark { at: now.at, since: now.at, what, topic });
+            } else if was.ended.is_none() && it.ended.is_some() {
+                let told = self.told.marks.iter_mut().rfind(|mark| mark.topic == topic);
+                told.into_iter().for_each(|told| told.what.clone_from(&what));
+            }
+        }
+    }
+
     fn instances(&self, before: &Snapshot, now: &Snapshot, news: &mut Vec<String>) {
         for it in &now.instances {
             let Some(was) = before.instances.iter().find(|was| was.name == it.name) else { continue };
@@ -351,10 +368,8 @@ impl Marks {
             if was.state != it.state {
                 match it.state {
                     State::Up if self.seen_up.contains(name) => news.push(format!("{name} is back")),
-                    State::Down | State::Frozen | State::Draining => {
-                        news.push(format!("{name} is {}", it.state.words()));
-                    }
-                    State::Up | State::Starting => {}
+                    State::Frozen | State::Draining => news.push(format!("{name} is {}", it.state.words())),
+                    State::Up | State::Starting | State::Down => {}
                 }
             }
             let (was, is) = (was.role.as_deref(), it.role.as_deref());
@@ -370,6 +385,11 @@ fn heard_first(before: &Snapshot, now: &Snapshot) -> bool {
     let said =
         |snapshot: &Snapshot, name: &str| snapshot.instances.iter().any(|it| it.name == *name && it.started.is_some());
     now.instances.iter().any(|it| it.started.is_some() && !said(before, &it.name))
+}
+
+/// What the end of an instance is told under.
+fn end_topic(name: &str) -> String {
+    format!("end of {name}")
 }
 
 /// What a fault that strikes again and again is told under, by chance or not.

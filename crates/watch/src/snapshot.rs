@@ -274,6 +274,8 @@ pub struct Instance {
     pub role: Option<String>,
     /// Why it is not up, in a sentence.
     pub detail: Option<String>,
+    /// How its process ended, if it did and somebody knows: `was killed (SIGKILL)`, `crashed (SIGABRT)`, `ended with exit code 2`.
+    pub ended: Option<String>,
     /// Processor time, of one processor.
     pub cpu_percent: Option<f64>,
     /// Resident memory.

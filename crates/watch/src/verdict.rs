@@ -225,7 +225,7 @@ mod tests {
     const NOW: u64 = 10_000_000;
 
     fn instance(name: &str, kind: Kind, state: State) -> Instance {
-        let (started, role, detail, cpu_percent, memory_bytes) = (None, None, None, None, None);
+        let (started, role, detail, ended, cpu_percent, memory_bytes) = (None, None, None, None, None, None);
         let (since, recovered) = (0, 0);
         Instance {
             name: name.to_owned(),
@@ -235,6 +235,7 @@ mod tests {
             started,
             role,
             detail,
+            ended,
             cpu_percent,
             memory_bytes,
             recovered,

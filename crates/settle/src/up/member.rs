@@ -2,9 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use servers::Process;
 use servers::redis::ask_within;
 
@@ -31,7 +34,7 @@ pub(super) enum Life {
     Starting(Process),
     /// It answers, or did when it was asked last.
     Running(Process),
-    /// It ended, for this reason.
+    /// It ended like this: `was killed (SIGKILL)`.
     Ended(String),
 }
 
@@ -75,9 +78,10 @@ impl Member {
         if self.started.elapsed() > SOUND {
             self.pause = PAUSES.0;
         }
-        self.life = Life::Ended(status.to_string());
+        let how = how_it_ended(status);
+        self.life = Life::Ended(how.clone());
         self.started = Instant::now();
-        Ok(Some(status.to_string()))
+        Ok(Some(how))
     }
 
     /// Starts it again if its pause is over and nobody holds it down.
@@ -136,7 +140,7 @@ impl Member {
         let stage = match &self.life {
             Life::Planned | Life::Starting(_) => Stage::Starting,
             Life::Running(_) => Stage::Running,
-            Life::Ended(why) => Stage::Ended(why.clone()),
+            Life::Ended(how) => Stage::Ended(how.clone()),
         };
         let Component { name, kind, port, .. } = &self.component;
         let pid = self.pid();
@@ -151,7 +155,7 @@ impl Member {
             Life::Running(process) if is_frozen(process.id()) => "frozen".to_owned(),
             Life::Starting(_) => "starting".to_owned(),
             Life::Running(_) => "running".to_owned(),
-            Life::Ended(why) => format!("ended ({why})"),
+            Life::Ended(how) => how.clone(),
         }
     }
 
@@ -170,6 +174,29 @@ impl Member {
             restarts: self.restarts,
             ready: matches!(self.life, Life::Running(_)),
         }
+    }
+}
+
+/// What became of a process, in words that go behind its name.
+fn how_it_ended(status: ExitStatus) -> String {
+    let Some(signal) = status.signal() else {
+        return match status.code() {
+            Some(0) => "ended in order".to_owned(),
+            Some(code) => format!("ended with exit code {code}"),
+            None => format!("ended ({status})"),
+        };
+    };
+    let killed = |by: &str| format!("was killed ({by})");
+    let crashed = |by: &str| format!("crashed ({by})");
+    match Signal::from_named_raw(signal) {
+        Some(Signal::KILL) => killed("SIGKILL"),
+        Some(Signal::TERM) => killed("SIGTERM"),
+        Some(Signal::INT) => killed("SIGINT"),
+        Some(Signal::ABORT) => crashed("SIGABRT"),
+        Some(Signal::SEGV) => crashed("SIGSEGV"),
+        Some(Signal::BUS) => crashed("SIGBUS"),
+        Some(Signal::ILL) => crashed("SIGILL"),
+        _ => killed(&format!("signal {signal}")),
     }
 }
 
@@ -290,6 +317,22 @@ pub(super) fn located(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_reads_of_an_end_reads_whether_somebody_meant_it() {
+        let words = |raw| how_it_ended(ExitStatus::from_raw(raw));
+        for (raw, expected) in [
+            (9, "was killed (SIGKILL)"),
+            (15, "was killed (SIGTERM)"),
+            (6, "crashed (SIGABRT)"),
+            (11 | 0x80, "crashed (SIGSEGV)"),
+            (25, "was killed (signal 25)"),
+            (0, "ended in order"),
+            (2 << 8, "ended with exit code 2"),
+        ] {
+            assert_eq!(words(raw), expected);
+        }
+    }
 
     #[test]
     fn the_master_is_whom_most_sentinels_name_and_in_doubt_if_one_doubts() {

@@ -191,10 +191,10 @@ impl System {
         loop {
             let mut waiting = vec![];
             for member in self.members.iter_mut().filter(|member| kinds.contains(&member.component.kind)) {
-                if let Some(why) = member.look()? {
+                if let Some(how) = member.look()? {
                     let (name, log) = (&member.component.name, member.log().display());
                     bail!(Stopped(format!(
-                        "{name} ended ({why}) before it was ready; it said last:\n{}\nAll of it: {log}",
+                        "{name} {how} before it was ready; it said last:\n{}\nAll of it: {log}",
                         last_lines(member)
                     )));
                 }
@@ -292,8 +292,8 @@ impl System {
                 .collect();
             for member in &mut self.members {
                 let name = member.component.name.clone();
-                if let Some(why) = member.look()? {
-                    self.show.tell(&format!("{name} ended ({why}); its log: {}", member.log().display()));
+                if let Some(how) = member.look()? {
+                    self.show.tell(&format!("{name} {how}; its log: {}", member.log().display()));
                     changed = true;
                 }
                 if self.options.restart && member.start_again(&self.folder.path, &sentinels)? {

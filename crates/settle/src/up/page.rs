@@ -39,7 +39,7 @@ pub(super) enum Stage {
     Starting,
     /// It was ready.
     Running,
-    /// It ended, for this reason.
+    /// It ended like this: see [`watch::snapshot::Instance::ended`].
     Ended(String),
 }
 
@@ -171,7 +171,9 @@ impl Known {
         let usage = told.pid.and_then(usage);
         let mut found = match (&told.stage, told.pid) {
             (Stage::Starting, _) => seen(State::Starting),
-            (Stage::Ended(why), _) => Seen { detail: Some(format!("it ended ({why})")), ..seen(State::Down) },
+            (Stage::Ended(how), _) => {
+                Seen { detail: Some(format!("it {how}")), ended: Some(how.clone()), ..seen(State::Down) }
+            }
             (Stage::Running, Some(pid)) if is_frozen(pid) => {
                 let detail = format!("its process, {pid}, is stopped where it stands: kill -CONT {pid}");
                 Seen { detail: Some(detail), ..seen(State::Frozen) }

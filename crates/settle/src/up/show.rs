@@ -280,7 +280,7 @@ mod tests {
     fn on_a_small_terminal_it_shows_whoever_is_not_well_and_fits() {
         let mut rows: Vec<Row> =
             (0..20).map(|n| row(&format!("redis-orders-{n}"), "running", "replica, not in touch")).collect();
-        rows[17].state = "ended (signal: 9 (SIGKILL))".to_owned();
+        rows[17].state = "was killed (SIGKILL)".to_owned();
         rows[18].state = "starting".to_owned();
         let (mut screen, mut drawn) = (Screen::new(8), Drawn::default());
         for restarts in 0..4 {
@@ -290,7 +290,7 @@ mod tests {
         let shown = screen.shown();
         assert_eq!(shown.len(), 7, "{shown:#?}");
         assert!(shown.iter().all(|line| line.chars().count() <= 60));
-        assert!(shown[1].starts_with("redis-orders-17  ended (signal: 9 (SIGKILL)"), "{shown:#?}");
+        assert!(shown[1].starts_with("redis-orders-17  was killed (SIGKILL)"), "{shown:#?}");
         assert!(
             shown[2].starts_with("redis-orders-18  starting") && shown[3].starts_with("redis-orders-0 "),
             "{shown:#?}"

@@ -20,6 +20,24 @@ fn faulty(started: u64, set: u8, times: u64) -> Vec<Seen> {
 }
 
 #[test]
+fn how_somebody_ended_is_told_also_if_it_is_known_a_look_later() {
+    let mut history = History::new();
+    history.second(vec![committed("order-1", 1, 1)]);
+    let silent = history.second(vec![gone("order-1")]);
+    assert_eq!(whats(&silent), ["order-1 is down"]);
+    let killed = || vec![Seen { ended: Some("was killed (SIGKILL)".to_owned()), ..gone("order-1") }];
+    let known = history.second(killed());
+    assert_eq!(whats(&known), ["order-1 was killed (SIGKILL)"]);
+    assert_eq!(known.marks[0].at, silent.at);
+    assert_eq!(whats(&history.second(killed())), ["order-1 was killed (SIGKILL)"], "once");
+    history.second(vec![committed("order-1", 2, 1)]);
+    assert_eq!(
+        whats(&history.second(killed())),
+        ["order-1 was killed (SIGKILL)", "order-1 is back", "order-1 was killed (SIGKILL)"]
+    );
+}
+
+#[test]
 fn a_fault_that_strikes_again_long_after_is_another_story() {
     let mut history = History::new();
     // Seconds 1 to 3, and the first strike of the next story at 14.
