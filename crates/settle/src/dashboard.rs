@@ -13,7 +13,7 @@ use watch::figures::Figures;
 use watch::limits::PATIENCE_MS;
 use watch::openmetrics::parse;
 use watch::scrape::Instance;
-use watch::{About, Allowed, Diary, Kind, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
+use watch::{About, Allowed, Diary, Kind, Notes, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
 use crate::config::Config;
 
@@ -28,7 +28,7 @@ pub(crate) fn about(title: impl Into<String>) -> About {
 /// Begins to watch, and to write down what is seen in the data folder, if there is one, for the process after this one.
 pub(crate) fn of_process(about: About, source: impl Source, data: Option<&Path>) -> anyhow::Result<(Watch, Watching)> {
     let diary = data.map(|data| Diary::at(data.join(DIARY)));
-    Watch::start(about, source, diary).context("cannot start the thread that watches")
+    Watch::start(about, source, diary, data.map(Notes::of)).context("cannot start the thread that watches")
 }
 
 /// Has the diary in a data folder say that this process was told to stop: the last that is written there.

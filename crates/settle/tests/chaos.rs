@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -143,6 +145,30 @@ fn a_shop_that_is_kept_comes_back_from_kills_and_crashes_and_ends_when_it_is_tol
     assert!(rows.len() == 2 && rows.iter().all(|row| row["paid"].as_u64().unwrap() > 0), "{rows:?}");
     let state = until_ready(&data.join("serve.json"));
     assert!(state["components"][0]["restarts"].as_u64().unwrap() >= 2, "killed, and crashed: {state}");
+    // The page tells what was done beside what came of it.
+    let address = state["gateway"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let marks = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /dashboard/snapshot HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let shown: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let what = |mark: &Value| mark["what"].as_str().unwrap().to_owned();
+        shown["marks"].as_array().unwrap().iter().map(what).collect::<Vec<_>>()
+    };
+    let expected = [
+        "settle chaos, 1 of 2: kill the shop",
+        "settle serve was killed, or crashed",
+        "settle chaos, 2 of 2: stock crashes after_commit",
+        "settle serve ended by an injected fault: stock after commit",
+        "settle chaos is through with 2 events: nothing was lost, and everything came back",
+    ];
+    let told = || marks().into_iter().filter(|what| expected.contains(&what.as_str())).collect::<Vec<_>>();
+    let until = Instant::now() + Duration::from_secs(10);
+    while told() != expected {
+        assert!(Instant::now() < until, "{:#?}", marks());
+        std::thread::sleep(Duration::from_millis(100));
+    }
     // Told to stop, it finishes what it has in hand, and is not started again.
     let pid = rustix::process::Pid::from_raw(i32::try_from(shop.0.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

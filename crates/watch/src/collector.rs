@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::counters::{Counters, Rise};
 use crate::diary::End;
 use crate::figures::{Bound, Counter, Figures, Outcome};
-use crate::limits::{LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS, SAME_STORY_MS};
+use crate::limits::{EVERY_MS, LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS, SAME_STORY_MS};
 use crate::marks::{Marks, Told};
 use crate::percentiles::percentile;
 use crate::snapshot::{
@@ -120,10 +120,17 @@ impl Collector {
         self.marks.resume(told, ended, format!("{} {how}", self.titles.title));
     }
 
-    /// This process stood still, from this time on, for so many milliseconds: nobody looked.
-    pub(crate) fn stood_still(&mut self, since: u64, ms: u64) {
-        let seconds = (ms + 500) / 1_000;
-        self.marks.tell(since, format!("{} stood still for {seconds} s", self.titles.title));
+    /// This process stood still: at this time it looked, and then not for so many milliseconds. It stopped half way to the next look, in the middle of
+    /// all cases.
+    pub(crate) fn stood_still(&mut self, looked: u64, ms: u64) {
+        let seconds = (ms.saturating_sub(EVERY_MS / 2) + 500) / 1_000;
+        let since = looked + EVERY_MS / 2;
+        self.marks.tell(since, format!("{} stood still for about {seconds} s", self.titles.title));
+    }
+
+    /// Somebody said this, at a time in milliseconds since 1970.
+    pub(crate) fn note(&mut self, at: u64, what: String) {
+        self.marks.note(at, what);
     }
 
     /// What was told of what happened.

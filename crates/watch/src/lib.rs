@@ -24,6 +24,7 @@
 //! | [`words`]        | numbers as people read them                                         |
 //! | [`collector`]    | one look after the other, made into snapshots                       |
 //! | [`diary`]        | what was seen, in a file, for the next process                      |
+//! | [`notes`]        | what others say that they do here, such as `settle chaos`           |
 //! | [`watcher`]      | the thread that looks once a second, and who listens                |
 //! | [`scrape`]       | asks another process over HTTP                                      |
 //! | [`http`]         | the routes                                                          |
@@ -38,6 +39,7 @@ pub mod figures;
 pub mod http;
 pub mod limits;
 pub mod marks;
+pub mod notes;
 pub mod openmetrics;
 pub mod percentiles;
 pub mod scrape;
@@ -49,5 +51,6 @@ pub mod words;
 pub use collector::{Collector, Seen};
 pub use diary::Diary;
 pub use http::OperatorsOf;
+pub use notes::Notes;
 pub use snapshot::{Allowed, Kind, Operators, Snapshot, State};
 pub use watcher::{About, Source, Watch, Watching};

@@ -29,6 +29,10 @@ pub const DEAD_LETTER_AGE_MS: u64 = 30_000;
 pub const MARK_AGE_MS: u64 = MAX_POINTS as u64 * EVERY_MS;
 /// A diary that is longer is written anew. Bytes: several times what counts of it.
 pub const MAX_DIARY_BYTES: u64 = 1 << 20;
+/// The longest words of a note. Characters.
+pub const MAX_NOTE_CHARS: usize = 200;
+/// So much of a file of notes is read at a time, from its end; at half of it, it is begun anew. Bytes.
+pub const MAX_NOTES_BYTES: u64 = 64 << 10;
 /// Those who listen to one process at a time. Further ones are told 503.
 pub const MAX_LISTENERS: usize = 100;
 /// Over how long rates are taken. Milliseconds.

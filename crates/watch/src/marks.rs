@@ -15,8 +15,9 @@
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | how often faults struck                  | `a fault struck: payment before prepare: fails`; `a fault struck 20 times: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
+//! | somebody left a [note](crate::notes)     | its words: `settle chaos, 3 of 13: freeze the shop` |
 //! | whoever watched before came to its end   | `settle serve was killed, or crashed`, `… was told to stop`, `… ended by an injected fault: stock after prepare` |
-//! | whoever watches looked at nothing for long | `settle serve stood still for 6 s` |
+//! | whoever watches looked at nothing for long | `settle serve stood still for about 5 s` |
 //!
 //! What happens again and again is one mark, which moves on: a breaker that flaps pushes nothing else out. But two stories are two marks, each with its
 //! own begin:
@@ -98,6 +99,14 @@ impl Marks {
     /// Tells something that no snapshot shows.
     pub(crate) fn tell(&mut self, at: u64, what: String) {
         self.told.marks.push_back(Mark::new(at, what));
+    }
+
+    /// Tells what somebody said, if it was not told before: whoever starts reads all notes.
+    pub(crate) fn note(&mut self, at: u64, what: String) {
+        let marks = &mut self.told.marks;
+        if !marks.iter().any(|mark| mark.at == at && mark.what == what) {
+            marks.insert(marks.partition_point(|mark| mark.at <= at), Mark::new(at, what));
+        }
     }
 
     /// What was told.
@@ -259,8 +268,7 @@ impl Marks {
         self.started.retain(|name, _| now.instances.iter().any(|it| it.name == *name));
     }
 
-    /// When the process of an instance began, on the time line of the marks. It is told in whole seconds, and the end of the process before it may be
-    /// of the same second.
+    /// When the process of an instance began, on the time line of the marks. When the one before it came to its end, is known to a second only.
     fn began(&self, of: &Instance, started: u64, now: &Snapshot) -> u64 {
         started.min(now.at).max(self.ended(&of.name))
     }

@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::collector::{Collector, Seen, Titles};
 use crate::diary::Diary;
 use crate::limits::{EVERY_MS, MAX_LISTENERS, MAX_POINTS, STANDSTILL_MS};
+use crate::notes::{Note, Notes};
 use crate::snapshot::{History, Point, Snapshot};
 
 /// What is told of the watched system, and does not change.
@@ -59,11 +60,16 @@ const TOLERANCE_MS: u64 = 200;
 const INTEREST_MS: u64 = 3 * EVERY_MS;
 
 impl Watch {
-    /// Begins to look; with a diary, it goes on from what stands there.
+    /// Begins to look. With a diary, it goes on from what stands there; with notes, it tells them.
     ///
     /// # Errors
     /// If the system has no thread to give.
-    pub fn start(about: About, mut source: impl Source, mut diary: Option<Diary>) -> std::io::Result<(Self, Watching)> {
+    pub fn start(
+        about: About,
+        mut source: impl Source,
+        mut diary: Option<Diary>,
+        mut notes: Option<Notes>,
+    ) -> std::io::Result<(Self, Watching)> {
         let mut collector = Collector::new(about);
         let watch = Self::of(collector.blank(now()));
         if let Some(diary) = &diary {
@@ -89,6 +95,9 @@ impl Watch {
                 }
                 let seen = source.look(told.is_watched()).await;
                 looked = (now(), Instant::now());
+                for Note { at, what } in notes.as_mut().map(Notes::news).unwrap_or_default() {
+                    collector.note(at, what);
+                }
                 let point = told.tell(collector.look(looked.0, seen));
                 if let Some(diary) = &mut diary {
                     diary.write(point, || told.history().points, collector.told().clone());

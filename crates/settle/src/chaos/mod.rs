@@ -133,7 +133,8 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     say(&format!("{} events, --seed {seed}", events.len()))?;
     say(&Row::head())?;
     let mut rows = vec![];
-    for event in &events {
+    for (n, event) in events.iter().enumerate() {
+        system.note(&format!("settle chaos, {} of {}: {event}", n + 1, events.len()))?;
         let row = happen(event, args, &system, &clients, &mut books, &mut chance)?;
         say(&row.line())?;
         rows.push(row);
@@ -154,11 +155,16 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     if late > 0 {
         say(&format!("{late} of {} gaps were longer than their goals.", report.events.len()))?;
     }
+    let of = report.events.len();
     if bad == 0 && clean {
+        let events = if of == 1 { "its event".to_owned() } else { format!("{of} events") };
+        system.note(&format!("settle chaos is through with {events}: nothing was lost, and everything came back"))?;
         say("Nothing was lost, and everything came back.")?;
         return Ok(if args.goals && late > 0 { ExitCode::from(OFF) } else { ExitCode::SUCCESS });
     }
-    say(&format!("{bad} of {} events lost something, or did not settle in time.", report.events.len()))?;
+    let said = format!("{bad} of {of} events lost something, or did not settle in time.");
+    system.note(&format!("settle chaos is through: {said}"))?;
+    say(&said)?;
     Ok(ExitCode::from(OFF))
 }
 

@@ -1,10 +1,11 @@
 //! The system under test, as `up.json` tells of it, or `serve.json`: who is who, and the signals they are sent.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use watch::Notes;
 
 use super::events::{How, Shape, Who, name};
 use crate::config::Service;
@@ -100,6 +101,13 @@ impl System {
         let gateway = state.components.iter().any(|it| matches!(it.kind, Kind::Gateway | Kind::Shop));
         anyhow::ensure!(gateway, "the system in {shown} has no gateway to send checkouts to: {start}");
         Ok(Self { data })
+    }
+
+    /// Says on the system's page what is done to it.
+    pub(super) fn note(&self, what: &str) -> anyhow::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Notes::say(&self.data, at, what).context("cannot write into the data folder")
     }
 
     fn state(&self) -> anyhow::Result<State> {

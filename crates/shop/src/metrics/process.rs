@@ -1,6 +1,8 @@
 //! Figures of the process itself, under the names that every exporter gives them.
 
 use std::fs;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::param::clock_ticks_per_second;
@@ -15,7 +17,7 @@ pub(super) struct Process {
     open_files: Gauge,
     open_files_limit: Gauge,
     threads: Gauge,
-    start_seconds: Gauge,
+    start_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Process {
@@ -72,10 +74,11 @@ fn field(stat: &str, number: usize) -> Option<u64> {
     behind.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
-/// When this process started, in seconds since 1970.
-fn start_seconds() -> Option<i64> {
-    let since_boot = field(&stat()?, 22)? / clock_ticks_per_second();
-    let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    i64::try_from(boot + since_boot).ok()
+/// When this process started, in seconds since 1970, to the hundredth: the system tells its own start in whole seconds, but how long it runs more
+/// precisely.
+fn start_seconds() -> Option<f64> {
+    let since_boot = field(&stat()?, 22)? as f64 / clock_ticks_per_second() as f64;
+    let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    Some(now - (uptime - since_boot))
 }

@@ -495,7 +495,7 @@ fn whoever_watches_and_stood_still_says_so() {
     history.collector.stood_still(last, 6_400);
     history.at += 6_000;
     let now = history.second(vec![committed("order-1", 1, 1)]);
-    assert_eq!(now.marks, [Mark::new(last, "settle up stood still for 6 s".to_owned())]);
+    assert_eq!(now.marks, [Mark::new(last + 500, "settle up stood still for about 6 s".to_owned())]);
 }
 
 #[test]
