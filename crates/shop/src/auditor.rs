@@ -46,7 +46,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator::{Clock, Look, Seen};
 use parking_lot::Mutex;
@@ -75,6 +75,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Pace {
     /// Between two questions of the first pass: until that has come to its end, nobody knows whether the books are right.
     pub first: Duration,
+    /// For how long that one asks on without a pause. Where everybody is busy, an answer alone takes longer.
+    pub burst: Duration,
     /// Between two questions of the passes behind it.
     pub tick: Duration,
     /// From the begin of one pass to that of the next, at least.
@@ -83,11 +85,19 @@ pub struct Pace {
 
 impl Pace {
     /// For databases in this process: a page takes some 20 µs.
-    pub const HERE: Self =
-        Self { first: Duration::from_millis(2), tick: Duration::from_millis(10), rest: Duration::from_secs(5) };
+    pub const HERE: Self = Self {
+        first: Duration::from_millis(2),
+        burst: Duration::from_micros(500),
+        tick: Duration::from_millis(10),
+        rest: Duration::from_secs(5),
+    };
     /// For databases elsewhere: a page takes the server some 300 µs.
-    pub const ELSEWHERE: Self =
-        Self { first: Duration::from_millis(20), tick: Duration::from_millis(50), rest: Duration::from_secs(5) };
+    pub const ELSEWHERE: Self = Self {
+        first: Duration::from_millis(20),
+        burst: Duration::ZERO,
+        tick: Duration::from_millis(50),
+        rest: Duration::from_secs(5),
+    };
 }
 
 /// The three databases, as an audit reads them.
@@ -212,7 +222,9 @@ impl Auditor {
     async fn pass(&self, memory: &mut Memory, leads: &(impl Fn() -> bool + Send)) -> Result<(), String> {
         let mut pass = Pass::begin(std::mem::take(&mut memory.suspects), memory.part);
         let mut looked = 0;
-        let tick = if memory.number == 0 { self.pace.first } else { self.pace.tick };
+        let Pace { first, burst, tick, .. } = self.pace;
+        let (tick, burst) = if memory.number == 0 { (first, burst) } else { (tick, Duration::ZERO) };
+        let mut since = Instant::now();
         while let Some(ask) = pass.ask() {
             if !leads() {
                 return Err("another instance leads".to_owned());
@@ -222,7 +234,10 @@ impl Auditor {
             self.metrics.audit_looked(pass.yield_.checked - looked);
             self.shown.lock().view.checked += pass.yield_.checked - looked;
             looked = pass.yield_.checked;
-            tokio::time::sleep(tick).await;
+            if since.elapsed() >= burst {
+                tokio::time::sleep(tick).await;
+                since = Instant::now();
+            }
         }
         memory.number += 1;
         let brought = pass.end(memory.number);
