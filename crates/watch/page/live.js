@@ -34,6 +34,7 @@ function point(snapshot) {
     p50: latency.p50,
     p99: latency.p99,
     p999: latency.p999,
+    slowest: latency.slowest,
     abort_percent: Math.max(0, ...snapshot.definitions.map((it) => it.abort_percent)),
     in_flight: snapshot.in_flight,
     queued: snapshot.queued,

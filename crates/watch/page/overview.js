@@ -33,6 +33,7 @@ export const latency = (onmark) => chart({
     { key: "p50", label: "p50", tone: "tone-p50" },
     { key: "p99", label: "p99", tone: "tone-p99" },
     { key: "p999", label: "p99.9", tone: "tone-p999" },
+    { key: "slowest", label: "slowest of its second", tone: "tone-slowest" },
   ],
   log: true,
   least: 2000,
@@ -63,6 +64,15 @@ const load = (onmark) => chart({
   least: 10,
   format: count,
 });
+
+/** Over how long the percentiles are taken. */
+const LATELY = 10_000;
+
+/** The slowest answer among those that the percentiles are of; `null` if there was none. */
+function slowestLately(points) {
+  const since = (points.at(-1)?.at ?? 0) - LATELY;
+  return points.filter((it) => it.at > since).reduce((most, { slowest }) => (most === null || slowest > most ? slowest ?? most : most), null);
+}
 
 /** The latest are told at once; so many that the charts above them stay in sight. */
 const NEWEST = 8;
@@ -177,7 +187,7 @@ export function overview(panel) {
     tiles.refused.set(rate(rates.refused + rates.conflict), "business answers");
     const failed = rates.turned_away + rates.rolled_back + rates.in_doubt;
     tiles.away.set(rate(rates.turned_away), rates.rolled_back + rates.in_doubt > 0 ? `${rate(rates.rolled_back)} undone, ${rate(rates.in_doubt)} in doubt` : "before anything began", failed > 0 ? (rates.committed + rates.refused + rates.conflict > 0 ? "warning" : "bad") : "");
-    tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
+    tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}, slowest ${ms(slowestLately(points))}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
     const [first] = definitions;
     tiles.aborts.set(first ? `${first.abort_percent} %` : "–", "of the last hundred");
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::counters::{Counters, Rise};
 use crate::diary::End;
 use crate::figures::{Bound, Counter, Figures, Outcome};
-use crate::limits::{EVERY_MS, LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS, SAME_STORY_MS};
+use crate::limits::{ANY_WINDOW_MS, EVERY_MS, LATENCY_WINDOW_MS, MAX_WORDS, RATE_WINDOW_MS, SAME_STORY_MS};
 use crate::marks::{Marks, Told};
 use crate::percentiles::percentile;
 use crate::snapshot::{
@@ -278,8 +278,10 @@ impl Collector {
         };
         let answered = |counter: &Counter| if let Counter::Answered(bound) = counter { Some(*bound) } else { None };
         let buckets = sum_of_buckets(self.rises(now.at, LATENCY_WINDOW_MS), answered);
-        let ms = |share| percentile(&buckets, share).map(|seconds| tidy(seconds * 1e3));
-        now.latency_ms = Latency { p50: ms(0.5), p90: ms(0.9), p99: ms(0.99), p999: ms(0.999) };
+        let newest = sum_of_buckets(self.rises(now.at, ANY_WINDOW_MS), answered);
+        let ms = |buckets: &[(f64, f64)], share| percentile(buckets, share).map(|seconds| tidy(seconds * 1e3));
+        let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| ms(&buckets, share));
+        now.latency_ms = Latency { p50, p90, p99, p999, slowest: ms(&newest, 1.0) };
     }
 
     fn definitions(&mut self, now: &mut Snapshot) {

@@ -226,6 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn points_of_a_version_that_told_less_are_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watch.jsonl");
+        write(&mut Diary::at(&path), &[point(NOW - 1_000)], &told(&[]));
+        let (now, before) = (fs::read_to_string(&path).unwrap(), "\"slowest\":null,");
+        assert!(now.contains(before), "{now}");
+        fs::write(&path, now.replace(before, "")).unwrap();
+        assert_eq!(Diary::at(&path).read(NOW).points, [point(NOW - 1_000)]);
+    }
+
+    #[test]
     fn a_torn_line_costs_that_line_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("watch.jsonl");

@@ -39,6 +39,8 @@ pub const MAX_LISTENERS: usize = 100;
 pub const RATE_WINDOW_MS: u64 = 5_000;
 /// Over how long percentiles are taken. Milliseconds.
 pub const LATENCY_WINDOW_MS: u64 = 10_000;
+/// So short that it reaches from one look to the one before it. Milliseconds.
+pub const ANY_WINDOW_MS: u64 = 1;
 /// The last figures of an instance count for so long after it was asked in vain. Milliseconds.
 pub const FIGURES_AGE_MS: u64 = 2_500;
 /// A connection on which nothing happens is sent a comment after so long. Milliseconds.

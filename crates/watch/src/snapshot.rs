@@ -162,6 +162,9 @@ pub struct Latency {
     pub p99: Option<f64>,
     /// 999 in 1,000 were.
     pub p999: Option<f64>,
+    /// What the slowest took at most, of those answered since the last look: a few that wait move no percentile.
+    #[serde(default)]
+    pub slowest: Option<f64>,
 }
 
 /// A kind of transactions.
@@ -430,6 +433,9 @@ pub struct Point {
     pub p99: Option<f64>,
     /// Milliseconds.
     pub p999: Option<f64>,
+    /// Milliseconds.
+    #[serde(default)]
+    pub slowest: Option<f64>,
     /// The highest of the definitions.
     pub abort_percent: u64,
     /// Begun and not answered.
@@ -455,6 +461,7 @@ impl Point {
             p50: latency_ms.p50,
             p99: latency_ms.p99,
             p999: latency_ms.p999,
+            slowest: latency_ms.slowest,
             abort_percent: snapshot.definitions.iter().map(|it| it.abort_percent).max().unwrap_or_default(),
             in_flight: snapshot.in_flight,
             queued: snapshot.queued,

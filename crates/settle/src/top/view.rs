@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use protocol::Timestamp;
 use watch::Snapshot;
-use watch::limits::MAX_POINTS;
+use watch::limits::{LATENCY_WINDOW_MS, MAX_POINTS};
 use watch::snapshot::{Instance, Level, Point, State};
 use watch::verdict::duration;
 use watch::words::{digits, number, stuck};
@@ -117,9 +117,14 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
     );
     let committed = |highest: f64| format!("{} committed/s", rate(highest));
     lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), committed));
-    let percentiles =
-        [("p50", latency_ms.p50), ("p90", latency_ms.p90), ("p99", latency_ms.p99), ("p999", latency_ms.p999)];
-    lines.extend(flow("latency", columns, percentiles.map(|(name, ms)| format!("{name} {}", latency(ms)))));
+    let told = [
+        ("p50", latency_ms.p50),
+        ("p90", latency_ms.p90),
+        ("p99", latency_ms.p99),
+        ("p999", latency_ms.p999),
+        ("slowest", slowest_lately(points)),
+    ];
+    lines.extend(flow("latency", columns, told.map(|(name, ms)| format!("{name} {}", latency(ms)))));
     lines.extend(history(columns, points.iter().map(|point| point.p99), |ms| format!("p99 {}", duration(ms))));
     lines.extend(flow(
         "now",
@@ -159,6 +164,12 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
     lines.extend(flow("stores", columns, stores));
     lines.push(String::new());
     lines
+}
+
+/// The slowest among the answers that the percentiles are of.
+fn slowest_lately(points: &VecDeque<Point>) -> Option<f64> {
+    let since = points.back().map_or(0, |last| last.at.saturating_sub(LATENCY_WINDOW_MS));
+    points.iter().filter(|point| point.at > since).filter_map(|point| point.slowest).reduce(f64::max)
 }
 
 fn audit(snapshot: &Snapshot) -> String {
@@ -296,6 +307,8 @@ mod tests {
             let mut snapshot = collector.look(1_763_750_000_000 + second * 1_000, instances.collect());
             snapshot.rates.committed = second as f64;
             snapshot.latency_ms.p99 = (second >= 30).then_some(12.0);
+            snapshot.latency_ms.slowest =
+                [(49, 7_000.0), (52, 5_000.0), (58, 30.0)].into_iter().find(|it| it.0 == second).map(|it| it.1);
             seen.add(Point::of(&snapshot));
             seen.snapshot = Some(snapshot);
         }
@@ -310,6 +323,13 @@ mod tests {
             assert!(shown.len() <= lines, "{} of {lines} lines", shown.len());
             assert!(shown.iter().all(|line| line.chars().count() <= columns), "{columns}: {shown:#?}");
         }
+    }
+
+    #[test]
+    fn the_slowest_answer_is_told_as_long_as_the_percentiles_are_of_it() {
+        let all = view(&seen(), 80, 100);
+        let told = "latency      p50 -   p90 -   p99 12 ms   p999 -   slowest 5.0 s";
+        assert!(all.iter().any(|line| line == told), "{all:#?}");
     }
 
     #[test]
