@@ -71,7 +71,9 @@ function route() {
 }
 
 const verdict = document.getElementById("verdict");
-let level = "";
+let gist = "";
+/** Numbers that are not part of a name, such as order-1. */
+const FIGURES = /(?<![\w-])\d[\d,.]*/g;
 
 function head({ snapshot, lost, lastWord }) {
   const connection = document.getElementById("connection");
@@ -91,9 +93,11 @@ function head({ snapshot, lost, lastWord }) {
   const now = lost ? { level: "unknown", text: `No word from the shop for ${lasting(Date.now() - lastWord)}: nobody knows how it fares` } : snapshot.verdict;
   say(document.getElementById("verdict-text"), now.text);
   verdict.dataset.level = now.level;
-  if (now.level !== level) {
-    // Only a change is worth interrupting somebody who listens.
-    level = now.level;
+  const { level } = now;
+  // Only a change is worth interrupting somebody who listens, and a figure changes every second.
+  const fresh = `${level} ${now.text.split(" · ")[0].replace(FIGURES, "")}`;
+  if (fresh !== gist) {
+    gist = fresh;
     say(document.getElementById("verdict-news"), `${LEVELS[level]}: ${now.text}`);
   }
   document.title = `${{ good: "", warning: "! ", bad: "!! ", unknown: "? " }[level] ?? ""}${shown} · Settle`;

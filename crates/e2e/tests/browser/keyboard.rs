@@ -48,6 +48,26 @@ fn the_skip_link_goes_to_the_content_and_leaves_the_tab() {
 }
 
 #[test]
+fn whoever_listens_hears_what_changes_and_not_every_figure() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    let page = &mut visit.page;
+    page.eval(
+        "(() => { const parse = JSON.parse; globalThis.judged = { level: 'unknown', text: 'Not audited yet · 0 stuck · p99 3 ms' }; \
+         JSON.parse = (text) => { const it = parse(text); if (it?.verdict) it.verdict = globalThis.judged; return it; }; })()",
+    );
+    let mut says = |level: &str, text: &str, heard: &str| {
+        page.eval(&format!("globalThis.judged = {{ level: '{level}', text: '{text}' }}, null"));
+        page.wait_for_text("#verdict-text", text);
+        assert_eq!(page.eval("document.getElementById('verdict-news').textContent"), heard);
+    };
+    let audited = "Nobody knows: Being audited behind a start: 31,500 looked at so far · 0 stuck";
+    says("unknown", "Being audited behind a start: 31,500 looked at so far · 0 stuck", audited);
+    says("unknown", "Being audited behind a start: 42,000 looked at so far · 0 stuck · p99 1 ms", audited);
+    says("warning", "order-1 is down · not audited yet", "Somebody should look: order-1 is down · not audited yet");
+    says("warning", "order-2 is down · not audited yet", "Somebody should look: order-2 is down · not audited yet");
+}
+
+#[test]
 fn a_chart_is_read_with_the_arrow_keys() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "");
     let page = &mut visit.page;
