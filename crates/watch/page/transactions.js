@@ -9,7 +9,11 @@ import { decision, protocol, standing, timeline } from "./timeline.js";
 
 const EVERY = 2000;
 const AGES = [["", "any age"], ["1000", "older than 1 s"], ["10000", "older than 10 s"], ["60000", "older than 1 min"], ["600000", "older than 10 min"], ["3600000", "older than 1 h"]];
-const kept = { state: "", service: "", order: "", user: "", min_age_ms: "", limit: "50" };
+const NO_FILTER = { state: "", service: "", order: "", user: "", min_age_ms: "" };
+const kept = { ...NO_FILTER, limit: "50" };
+/** How ids of transactions are written; those of orders may be, too. */
+const WRITTEN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const NUMBER = /^\d{1,20}$/;
 
 /** Asks again and again while the page is looked at; returns what ends that. */
 export function poll(look) {
@@ -23,6 +27,9 @@ export function poll(look) {
   turn();
   return { now: turn, end: () => { over = true; clearTimeout(timer); } };
 }
+
+/** The list shows those that stand so, and no other filter, when it is opened next. */
+export const showOnly = (state) => Object.assign(kept, NO_FILTER, { state });
 
 function select(id, label, options, change) {
   const field = el("select", { id, name: id, onchange: change }, options.map(([value, text]) => el("option", { value, selected: kept[id] === value }, text)));
@@ -46,14 +53,15 @@ function list(panel) {
     select("service", "Service", [["", "any service"], ["stock", "stock"], ["payment", "payment"]], change),
     input("order", "Order", change), input("user", "User", change),
     select("min_age_ms", "Age", AGES, change),
-    el("button", { type: "button", class: "quiet", onclick: () => {
-      Object.assign(kept, { state: "", service: "", order: "", user: "", min_age_ms: "" });
-      form.reset();
-      for (const field of form.elements) if (field.name in kept) field.value = kept[field.name];
-      polled.now();
-    } }, "Clear"));
-  const whole = el("div", { class: "card" }, form, word, found.element);
+    el("button", { type: "button", class: "quiet", onclick: () => choose({}) }, "Clear"));
+  const whole = el("div", { class: "card" }, lookUp((order) => choose({ order })), form, word, found.element);
   panel.append(el("h2", {}, "Transactions"), shut, whole);
+  function choose(these) {
+    Object.assign(kept, NO_FILTER, these);
+    form.reset();
+    for (const field of form.elements) if (field.name in kept) field.value = kept[field.name];
+    polled.now();
+  }
   function change(event) {
     kept[event.target.name] = event.target.value.trim();
     polled.now();
@@ -73,6 +81,28 @@ function list(panel) {
   const polled = poll(look);
   const ended = onGate(() => polled.now());
   return () => { polled.end(); ended(); };
+}
+
+/** Goes to the transaction with an id, or to those of the order with it, which `list` shows. */
+function lookUp(list) {
+  const field = el("input", { id: "look-up", name: "look-up", autocomplete: "off", spellcheck: "false", required: true, maxlength: 100, "aria-describedby": "looked-up" });
+  const word = el("p", { id: "looked-up", class: "outcome", "data-level": "bad", "aria-live": "polite" });
+  const find = async () => {
+    // Whatever was copied around it.
+    const id = field.value.toLowerCase().replace(/^[^0-9a-z]+|[^0-9a-z]+$/g, "");
+    if (!WRITTEN.test(id) && !NUMBER.test(id)) return "That is no id. One of a transaction has 36 characters, such as 01a1fb84-5c00-7a31-9d52-0c6f1e2b3a44.";
+    const ofOrder = await get(query("/admin/transactions", { order: id, limit: "2" }));
+    if (ofOrder.length > 1) list(id);
+    else if (ofOrder.length === 1) location.hash = `#/transactions/${ofOrder[0].id}`;
+    else if (WRITTEN.test(id)) location.hash = `#/transactions/${id}`;
+    else return `No transaction of an order ${id} is remembered: no checkout of it was begun, or it is long finished.`;
+    return "";
+  };
+  return el("form", { class: "field", id: "look-up-form", onsubmit: async (event) => {
+    event.preventDefault();
+    say(word, "");
+    say(word, await find().catch((problem) => problem.message));
+  } }, el("label", { for: "look-up" }, "Look up the id of a transaction, or of an order"), el("div", { class: "inline" }, field, el("button", { class: "quiet" }, "Show")), word);
 }
 
 const row = (view) => el("tr", {},

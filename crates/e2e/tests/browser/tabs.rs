@@ -95,6 +95,46 @@ fn transactions_are_found_and_one_is_told_as_a_timeline() {
 }
 
 #[test]
+fn a_transaction_is_looked_up_by_its_id_or_by_that_of_its_order() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "#/transactions");
+    let (paid, twice) = (visit.order(100), visit.order(1));
+    visit.client.done(&format!("/orders/checkout/{paid}"));
+    for _ in 0..2 {
+        assert_eq!(visit.client.check_out(&twice).status, 409);
+    }
+    let page = &mut visit.page;
+    page.wait_for("document.querySelectorAll('tbody tr').length === 3");
+    let of_paid = format!(
+        "document.querySelector('tbody a[href=\"#/shop/order/{paid}\"]').closest('tr').querySelector('a').title"
+    );
+    let id = page.eval(&of_paid).as_str().unwrap().to_owned();
+    for asked in [id.clone(), format!(" `{}`", id.to_uppercase()), paid] {
+        page.write("#look-up", &asked);
+        page.press("Enter");
+        page.wait_for(&format!("location.hash === '#/transactions/{id}'"));
+        page.wait_for_text(".timeline", "decided: commit");
+        page.press("Escape");
+        page.wait_for("document.getElementById('look-up')");
+    }
+    page.write("#look-up", &twice);
+    page.press("Enter");
+    page.wait_for("document.querySelectorAll('tbody tr').length === 2");
+    assert_eq!(page.eval("document.getElementById('order').value"), twice.as_str());
+    for (nonsense, said) in [("what?", "That is no id."), ("4711", "No transaction of an order 4711 is remembered")] {
+        page.write("#look-up", nonsense);
+        page.press("Enter");
+        page.wait_for_text("#looked-up", said);
+    }
+    page.is_sound();
+    let nobody = "01a1fb84-5c00-7a31-9d52-0c6f1e2b3a44";
+    page.write("#look-up", nobody);
+    page.press("Enter");
+    page.wait_for_text("#panel .notice", &format!("there is no transaction `{nobody}`"));
+    let troubles = page.troubles();
+    assert!(troubles.iter().all(|it| it.contains(nobody)), "{troubles:?}");
+}
+
+#[test]
 fn a_telephone_shows_what_was_decided_beside_each_transaction() {
     let mut visit = Visit::to(e2e::Server::start(&[]), "#/transactions");
     let paid = visit.order(100);
