@@ -5,22 +5,26 @@ import { buttons, openSteps, service } from "./acts.js";
 import { badge, clock, el, lasting, replace, rows, say, table, words } from "./dom.js";
 import { closed, isOpen, nameField, onGate } from "./gate.js";
 import { decision } from "./timeline.js";
-import { poll } from "./transactions.js";
+import { poll, showOnly } from "./transactions.js";
 
 /** So many are shown at a time: a cause that is mended settles the others, too. */
 const SHOWN = 20;
 const MOST = 100;
+/** Whatever settles as it should is settled by then. Milliseconds. */
+const LONG = 1000;
 
 export function stuck(panel) {
   const shut = el("div", {});
   const word = el("p", { class: "quiet", role: "status" }, "Looking…");
   // What came of the last act stands here, too: the card of a transaction that is stuck no more is gone.
   const said = el("p", { class: "outcome", role: "status", id: "last-act" });
+  const settling = el("span", {});
+  const underWay = el("p", { id: "under-way", hidden: true }, settling, el("a", { href: "#/transactions", onclick: () => showOnly("settling") }, "See which"));
   const cards = el("div", { class: "cards" });
   const trail = table("What operators did, the latest first", ["When", "Who", "What", "Transaction", "Why", "Outcome"], { class: "wide" });
   const more = el("p", { hidden: true }, `The latest ${SHOWN} are shown. `, el("a", { href: "#/transactions" }, "Find the others"), " by their state.");
   const none = el("p", { class: "quiet" }, "Operators have done nothing yet.");
-  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, said, cards, more,
+  const whole = el("div", {}, el("div", { class: "filters" }, nameField("trail-operator")), word, underWay, said, cards, more,
     el("section", { class: "card" }, el("h2", {}, "Audit trail"), el("p", { class: "quiet" }, "Every retry and every resolution by an operator is written down before it is done, and kept with the orders."), none, trail.element));
   panel.append(el("h2", {}, "Stuck and dead letters"), shut, whole);
   async function look() {
@@ -28,8 +32,10 @@ export function stuck(panel) {
     whole.hidden = isOpen() !== "yes";
     if (whole.hidden) return;
     try {
-      const [views, entries] = await Promise.all([get(`/admin/transactions?state=stuck&limit=${MOST}`), get("/admin/trail?limit=100")]);
-      say(word, views.length === 0 ? "Nothing is stuck. Nobody needs to do anything." : `${views.length === 1 ? "1 transaction is" : `${views.length < MOST ? views.length : `${MOST} or more`} transactions are`} stuck: decided, and a service does not acknowledge. Each is still tried every ten seconds; nothing is lost.`);
+      const [views, late, entries] = await Promise.all([get(`/admin/transactions?state=stuck&limit=${MOST}`), get(`/admin/transactions?state=settling&min_age_ms=${LONG}&limit=${MOST}`), get("/admin/trail?limit=100")]);
+      say(word, views.length === 0 ? "Nothing is stuck. Nobody needs to do anything." : `${transactionsAre(views.length)} stuck: decided, and a service does not acknowledge. Each is still tried every ten seconds; nothing is lost.`);
+      underWay.hidden = late.length === 0;
+      say(settling, `${transactionsAre(late.length)} still settling: the decision stands, and what a service has not acknowledged yet is sent again by itself. `);
       rows(cards, views.slice(0, SHOWN).map((it) => ({ ...it, age_ms: 0 })), (it) => it.id, card);
       more.hidden = views.length <= SHOWN;
       rows(trail.body, entries, (it) => it.number, entry);
@@ -63,6 +69,8 @@ export function stuck(panel) {
   const ended = onGate(() => polled.now());
   return () => { polled.end(); ended(); };
 }
+
+const transactionsAre = (n) => (n === 1 ? "1 transaction is" : `${n < MOST ? n : `${MOST} or more`} transactions are`);
 
 const named = (kind, id) => (id ? el("a", { class: "id", href: `#/shop/${kind}/${id}` }, id) : "–");
 

@@ -294,6 +294,31 @@ fn what_is_stuck_is_retried_or_settled_by_hand_and_both_stand_in_the_trail() {
 }
 
 #[test]
+fn what_is_still_tried_again_is_not_called_nothing() {
+    let mut visit = Visit::to(Server::start(&["--chaos", "--protocol", "2pc"]), "#/transactions");
+    let other = visit.order(1);
+    assert_eq!(visit.client.check_out(&other).status, 409);
+    visit.page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    visit.page.write("#order", &other);
+    visit.go("#/stuck");
+    visit.page.wait_for_text("#panel", "Nothing is stuck.");
+    assert_eq!(visit.page.eval("document.getElementById('under-way').hidden"), true);
+    visit.client.done("/payment/fault/set?point=before_commit&action=error");
+    let order = visit.order(100);
+    assert_eq!(visit.client.check_out(&order).status, 200);
+    let page = &mut visit.page;
+    page.wait_for_text("#under-way", "1 transaction is still settling: the decision stands");
+    page.click("#under-way a");
+    page.wait_for("location.hash === '#/transactions' && document.querySelectorAll('tbody tr').length === 1");
+    assert_eq!(page.eval("document.getElementById('state').value"), "settling");
+    page.wait_for_text("tbody", &order);
+    visit.client.done("/payment/fault/clear");
+    visit.go("#/stuck");
+    visit.page.wait_for("document.getElementById('under-way').hidden && document.querySelector('.actions, #last-act')");
+    visit.page.is_sound();
+}
+
+#[test]
 fn what_may_still_be_held_for_a_customer_who_was_refused_is_said() {
     let mut visit = Visit::with_chaos("#/stuck");
     visit.client.done("/stock/fault/set?point=before_abort&action=error");
