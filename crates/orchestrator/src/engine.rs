@@ -496,7 +496,15 @@ impl Engine {
         };
         let Transaction { id, definition, protocol, .. } = *live.transaction;
         let micros = self.clock.micros().saturating_sub(live.began);
-        self.observer.observe(&Observation::Answered { id, definition, protocol, outcome: &outcome, micros });
+        let recovered = !live.admitted;
+        self.observer.observe(&Observation::Answered {
+            id,
+            definition,
+            protocol,
+            outcome: &outcome,
+            recovered,
+            micros,
+        });
         live.mark(&Mark::Answered { outcome: &outcome, micros });
         if live.admitted {
             self.learn(definition, &outcome);

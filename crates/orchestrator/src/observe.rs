@@ -19,7 +19,7 @@ pub enum Observation<'a> {
         /// The protocol it uses.
         protocol: Protocol,
     },
-    /// Its caller was answered.
+    /// It has an outcome, and its caller was answered if there is one.
     Answered {
         /// Its id.
         id: TransactionId,
@@ -29,6 +29,8 @@ pub enum Observation<'a> {
         protocol: Protocol,
         /// What the caller heard.
         outcome: &'a Outcome,
+        /// Whether recovery took it up: then whoever had begun it is gone, or is answered where it began, and nobody is here.
+        recovered: bool,
         /// From its begin. Microseconds.
         micros: u64,
     },

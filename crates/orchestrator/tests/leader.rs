@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orchestrator::{
-    Clock, Definition, Done, Engine, Log, LogAnswer, LogError, LogQuery, Name, Observation, Observer, Options, Payload,
-    Retried, Step, Transport, memory,
+    Clock, Definition, Done, Engine, Log, LogAnswer, LogError, LogQuery, Name, Observation, Observer, Options, Outcome,
+    Payload, Retried, Step, Transport, memory,
 };
 use parking_lot::Mutex;
 use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_FINISHED_TOGETHER};
@@ -94,14 +94,21 @@ impl Log for Noting {
 }
 
 #[derive(Default)]
-struct Eyes(Mutex<Vec<bool>>, Mutex<Vec<Name>>, AtomicU64);
+struct Eyes {
+    leads: Mutex<Vec<bool>>,
+    took_over: Mutex<Vec<Name>>,
+    recoveries: AtomicU64,
+    /// Whether it was recovered, of each that has an outcome.
+    answered: Mutex<Vec<bool>>,
+}
 
 impl Observer for Eyes {
     fn observe(&self, observation: &Observation<'_>) {
         match observation {
-            Observation::Leads { leads } => self.0.lock().push(*leads),
-            Observation::TookOver { from, .. } => self.1.lock().push(*from),
-            Observation::Recovering { .. } => _ = self.2.fetch_add(1, Ordering::Relaxed),
+            Observation::Leads { leads } => self.leads.lock().push(*leads),
+            Observation::TookOver { from, .. } => self.took_over.lock().push(*from),
+            Observation::Recovering { .. } => _ = self.recoveries.fetch_add(1, Ordering::Relaxed),
+            Observation::Answered { recovered, .. } => self.answered.lock().push(*recovered),
             _ => {}
         }
     }
@@ -170,11 +177,11 @@ fn the_oldest_instance_takes_over_who_is_gone_and_the_next_one_takes_over_it() {
     live_on(&clock, &[&b], LEASE_MS + 2 * LEASE_RENEWAL_MS);
     assert_eq!(log.taken.lock()[1..], [(name(&b), name(&a))]);
     assert!(b.engine.is_leader() && b.engine.live_count() == 1);
-    assert_eq!(*b.seen.0.lock(), [true]);
+    assert_eq!(*b.seen.leads.lock(), [true]);
     // It comes back under a later epoch, and follows.
     live_on(&clock, &[&a, &b], 3 * LEASE_RENEWAL_MS);
     assert_eq!(leaders(&[&a, &b]), [false, true]);
-    assert_eq!(*a.seen.0.lock(), [true, false]);
+    assert_eq!(*a.seen.leads.lock(), [true, false]);
     assert_eq!(a.engine.epoch(), 5, "taken over, and registered anew, behind everybody");
 }
 
@@ -218,7 +225,7 @@ fn an_instance_is_known_to_be_gone_even_if_the_answer_to_its_take_over_was_lost(
     b.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
     log.loses_take_overs.store(true, Ordering::Relaxed);
     live_on(&clock, &[&a], LEASE_MS + 2 * LEASE_RENEWAL_MS);
-    assert_eq!(*a.seen.1.lock(), [b.engine.instance()], "told once, a renewal later");
+    assert_eq!(*a.seen.took_over.lock(), [b.engine.instance()], "told once, a renewal later");
     assert_eq!(a.engine.live_count(), 1, "and has its transaction");
     assert_eq!(log.taken.lock().len(), 1, "which was not taken over twice");
 }
@@ -249,6 +256,22 @@ fn an_instance_that_was_taken_over_vouches_for_nothing_although_it_does_not_know
     // Nor does whoever has it back, by whatever way, without having begun it anew.
     live_on(&clock, &[&b, &a], 3 * LEASE_RENEWAL_MS);
     assert!(!vouches(&b) && !vouches(&a));
+}
+
+/// Whoever takes over comes to its outcome, too, behind a caller who has heard it: whoever counts answers counts one.
+#[test]
+fn what_was_answered_before_it_was_taken_over_is_told_apart_from_an_answer() {
+    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
+    let a = Instance::start("a", &clock, &log);
+    let b = Instance::start("b", &clock, &log);
+    b.ways.begins.store(true, Ordering::Relaxed);
+    let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
+    b.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|told| assert_eq!(told.unwrap().1, Outcome::Committed)));
+    assert_eq!(*b.seen.answered.lock(), [false]);
+    // b is killed before anybody acknowledged.
+    a.ways.quick.store(true, Ordering::Relaxed);
+    live_on(&clock, &[&a], LEASE_MS + 2 * LEASE_RENEWAL_MS);
+    assert_eq!(*a.seen.answered.lock(), [true]);
 }
 
 #[test]
@@ -292,7 +315,7 @@ fn what_the_log_has_not_been_told_of_yet_is_not_taken_up_again_unless_it_never_i
     let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
     a.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
     assert_eq!(a.engine.live_count(), 0, "it is settled");
-    let taken_up = || a.seen.2.load(Ordering::Relaxed);
+    let taken_up = || a.seen.recoveries.load(Ordering::Relaxed);
     live_on(&clock, &[&a], 3 * LEASE_RENEWAL_MS);
     assert_eq!(taken_up(), 0, "the log will hear of it");
     let LogAnswer::Open { records, .. } = read(&log, LogQuery::Open) else { panic!("it is asked what is open") };

@@ -30,6 +30,7 @@ fn tell(metrics: &Metrics, id: TransactionId, micros: u64) {
         definition: CHECKOUT,
         protocol: Protocol::TwoPhase,
         outcome: black_box(&outcome),
+        recovered: false,
         micros,
     });
     let took = came.elapsed() + Duration::from_micros(micros);

@@ -33,6 +33,8 @@ fn away_word(why: &orchestrator::TurnedAway) -> &'static str {
 impl Observer for Metrics {
     fn observe(&self, observation: &Observation<'_>) {
         match observation {
+            // Nobody heard it here. One that was taken over from an instance which lives on is answered there, and would be counted twice.
+            Observation::Answered { recovered: true, .. } => {}
             Observation::Answered { definition, protocol, outcome, micros, .. } => {
                 let outcome = outcome_word(outcome);
                 let make = || {

@@ -124,7 +124,8 @@ fn full() -> Metrics {
         (Protocol::TwoPhase, Outcome::Refused { step: 0, refusal: Refusal::new(Name::literal("insufficient"), "") });
     for observation in [
         Observation::Began { id, definition, protocol },
-        Observation::Answered { id, definition, protocol, outcome: &outcome, micros: 250 },
+        Observation::Answered { id, definition, protocol, outcome: &outcome, recovered: false, micros: 250 },
+        Observation::Answered { id, definition, protocol, outcome: &outcome, recovered: true, micros: 250 },
         Observation::TurnedAway { definition, why: &TurnedAway::Overloaded },
         Observation::Replied {
             branch,

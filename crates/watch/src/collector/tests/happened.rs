@@ -211,3 +211,24 @@ fn what_the_audit_finds_is_news_and_that_it_is_gone_too() {
     ];
     assert_eq!(whats(&history.second(found(0))), expected);
 }
+
+#[test]
+fn each_answer_is_counted_once_as_what_it_was() {
+    let said = |counts: [u64; 6]| {
+        let outcomes = ["committed", "refused", "conflict", "rolled_back", "in_doubt"];
+        let of = |outcome: &str, count: u64| {
+            format!(
+                "settle_transactions_total{{definition=\"checkout\",protocol=\"2pc\",outcome=\"{outcome}\"}} {count}\n"
+            )
+        };
+        let lines: String = outcomes.iter().zip(counts).map(|(outcome, count)| of(outcome, count)).collect();
+        let away = format!("settle_turned_away_total{{definition=\"checkout\",why=\"unavailable\"}} {}", counts[5]);
+        says("order-1", 1, &(lines + &away))
+    };
+    let mut history = History::new();
+    history.second(vec![said([100; 6])]);
+    // Five of 621 find the service away, and behind these the breaker is open.
+    let Answers { committed, refused, rolled_back, in_doubt, turned_away } =
+        history.second(vec![said([101, 102, 104, 105, 100, 716])]).answers;
+    assert_eq!([committed, refused, rolled_back, in_doubt, turned_away], [1, 6, 5, 0, 616]);
+}
