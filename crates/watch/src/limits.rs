@@ -23,6 +23,8 @@ pub const MAX_POINTS: usize = 600;
 pub const MAX_MARKS: usize = 100;
 /// What happens again within so long of the last time is one story, and one mark. Milliseconds.
 pub const SAME_STORY_MS: u64 = 10_000;
+/// The same, of a protocol that changes: near its threshold it goes there and back, and a process that was started begins with the first one.
+pub const PROTOCOL_STORY_MS: u64 = 60_000;
 /// A dead letter tells for so long why transactions became stuck: the leader counts these some seconds later. Milliseconds.
 pub const DEAD_LETTER_AGE_MS: u64 = 30_000;
 /// How long a mark is kept. Milliseconds.

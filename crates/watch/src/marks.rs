@@ -9,7 +9,7 @@
 //! | recovery took transactions up            | `order-1 took up 149 transactions that were left unfinished` |
 //! | another instance leads                   | `order-2 leads`              |
 //! | a replica is master                      | `redis-stock-2 is master`    |
-//! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: switched 3 times, now saga` |
+//! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: the protocol changed 3 times, now saga` |
 //! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
 //! | transactions are stuck                   | `40 transactions became stuck: payment does not acknowledge`; ten times as many; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
@@ -25,7 +25,7 @@
 //! | of                | a mark ends                                                                                            |
 //! |-------------------|--------------------------------------------------------------------------------------------------------|
 //! | a fault           | when it did not strike for ten seconds, when it is cleared, when a process that it strikes in is started |
-//! | a protocol        | when a process that coordinates is started                                                             |
+//! | a protocol        | when it did not change for a minute, whoever is started meanwhile: under faults it goes there and back |
 //! | recovery          | when it took nothing up for ten seconds, when its process is started                                   |
 //! | a breaker         | never: it opens and closes for as long as its service is away, whoever is started meanwhile            |
 //!
@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DEAD_LETTER_AGE_MS, MARK_AGE_MS, MAX_MARKS, SAME_STORY_MS};
+use crate::limits::{DEAD_LETTER_AGE_MS, MARK_AGE_MS, MAX_MARKS, PROTOCOL_STORY_MS, SAME_STORY_MS};
 use crate::snapshot::{Definition, Fault, Instance, Kind, Mark, Snapshot, State};
 use crate::words::{digits, do_not, number, stuck, stuck_are};
 
@@ -168,8 +168,21 @@ impl Marks {
 
     /// The same, of what is another story if it last happened too long ago.
     fn repeat_soon(&mut self, at: u64, topic: String, happened: u64, once: &[String], often: impl Fn(u64) -> String) {
+        self.repeat_within(SAME_STORY_MS, at, topic, happened, once, often);
+    }
+
+    /// The same, where so many milliseconds are too long.
+    fn repeat_within(
+        &mut self,
+        story_ms: u64,
+        at: u64,
+        topic: String,
+        happened: u64,
+        once: &[String],
+        often: impl Fn(u64) -> String,
+    ) {
         let last = self.told.marks.iter().rfind(|mark| mark.topic.as_ref() == Some(&topic));
-        if last.is_none_or(|last| last.at + SAME_STORY_MS < at) {
+        if last.is_none_or(|last| last.at + story_ms < at) {
             self.told.end(|other| other == topic);
         }
         self.repeat(at, topic, happened, once, often);
@@ -212,8 +225,8 @@ impl Marks {
             if has_changed || times > 1 {
                 let Definition { name, protocol, .. } = it;
                 let once = format!("{name}: {} → {protocol}", was.protocol);
-                let often = |times| format!("{name}: switched {} times, now {protocol}", digits(times));
-                self.repeat(now.at, format!("protocol of {name}"), times, &[once], often);
+                let often = |times| format!("{name}: the protocol changed {} times, now {protocol}", digits(times));
+                self.repeat_within(PROTOCOL_STORY_MS, now.at, format!("protocol of {name}"), times, &[once], often);
             }
         }
     }
@@ -415,8 +428,7 @@ fn ends_with(started: &Instance, topic: &str) -> bool {
         Kind::Payment => here("payment"),
         _ => false,
     };
-    let coordinates = matches!(started.kind, Kind::Shop | Kind::Order);
-    strikes || (coordinates && topic.starts_with("protocol of ")) || topic == format!("recovery by {}", started.name)
+    strikes || topic == format!("recovery by {}", started.name)
 }
 
 fn findings(before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {

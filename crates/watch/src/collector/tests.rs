@@ -244,14 +244,20 @@ fn a_protocol_that_changes_there_and_back_between_two_looks_is_news_all_the_same
     };
     let mut history = History::new();
     history.second(vec![uses("order-1", "2pc", 7)]);
-    assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 9)])), ["checkout: switched 2 times, now 2pc"]);
-    assert_eq!(whats(&history.second(vec![uses("order-1", "saga", 10)])), ["checkout: switched 3 times, now saga"]);
+    assert_eq!(
+        whats(&history.second(vec![uses("order-1", "2pc", 9)])),
+        ["checkout: the protocol changed 2 times, now 2pc"]
+    );
+    assert_eq!(
+        whats(&history.second(vec![uses("order-1", "saga", 10)])),
+        ["checkout: the protocol changed 3 times, now saga"]
+    );
     // Of two, each counts its own, and one that is heard for the first time brings what it counted before.
     let mut history = History::new();
     history.second(vec![uses("order-1", "2pc", 0)]);
     assert_eq!(whats(&history.second(vec![uses("order-1", "2pc", 0), uses("order-2", "2pc", 9)])), [""; 0]);
     let both = history.second(vec![uses("order-1", "saga", 3), uses("order-2", "saga", 12)]);
-    assert_eq!(whats(&both), ["checkout: switched 3 times, now saga"]);
+    assert_eq!(whats(&both), ["checkout: the protocol changed 3 times, now saga"]);
 }
 
 #[test]
