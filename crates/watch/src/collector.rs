@@ -14,6 +14,9 @@ use crate::snapshot::{
 };
 use crate::verdict::verdict;
 
+/// Before the role of one that has it no more.
+const WAS: &str = "was ";
+
 /// What was seen of one instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
@@ -72,6 +75,8 @@ struct Memory {
     /// Processor time as somebody else told it, for figures of processes that have none: the time, and the seconds.
     processor: Option<(u64, f64)>,
     processor_before: Option<(u64, f64)>,
+    /// What it was when it was up last, if that is told.
+    role: Option<String>,
     /// How many checkouts it had answered at the last look, if there was one.
     answers: Option<Answers>,
 }
@@ -169,6 +174,7 @@ impl Collector {
             if now.leader.as_ref() == Some(&it.name) && it.role.is_none() {
                 it.role = Some("leader".to_owned());
             }
+            self.qualify(it);
         }
         self.sums(&mut now);
         self.traffic(&mut now);
@@ -227,6 +233,19 @@ impl Collector {
             ended,
             memory_bytes,
             recovered: memory.counters.total(&Counter::Recovered) as u64,
+        }
+    }
+
+    /// Whoever does not answer is nothing any more, and what it was tells why another is that now.
+    fn qualify(&mut self, instance: &mut Instance) {
+        let Some(memory) = self.known.get_mut(&instance.name) else { return };
+        match instance.state {
+            State::Up => memory.role.clone_from(&instance.role),
+            State::Down | State::Frozen => {
+                let role = instance.role.take().or_else(|| memory.role.clone());
+                instance.role = role.map(|role| if role.starts_with(WAS) { role } else { format!("{WAS}{role}") });
+            }
+            State::Draining | State::Starting => {}
         }
     }
 

@@ -273,7 +273,7 @@ pub struct Instance {
     pub since: u64,
     /// When its process began, in milliseconds since 1970, if it says so.
     pub started: Option<u64>,
-    /// `leader`, `master` or `replica`.
+    /// `leader`, `master` or `replica`; `was master` of one that does not answer, or that others have left for another.
     pub role: Option<String>,
     /// Why it is not up, in a sentence.
     pub detail: Option<String>,

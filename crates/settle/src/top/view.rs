@@ -198,10 +198,10 @@ fn instances(snapshot: &Snapshot, room: usize) -> Vec<String> {
         let memory = it.memory_bytes.map_or(String::new(), |bytes| format!("{} MiB", bytes >> 20));
         let role = it.role.as_deref().unwrap_or_default();
         let detail = it.detail.as_deref().unwrap_or_default();
-        format!("{:<17} {:<9} {since:>7}  {role:<8} {cpu:>8} {memory:>9}  {detail}", it.name, state(it.state))
+        format!("{:<17} {:<9} {since:>7}  {role:<10} {cpu:>8} {memory:>9}  {detail}", it.name, state(it.state))
     };
     let mut lines =
-        vec![format!("{:<17} {:<9} {:>7}  {:<8} {:>8} {:>9}", "instance", "state", "for", "role", "cpu", "memory")];
+        vec![format!("{:<17} {:<9} {:>7}  {:<10} {:>8} {:>9}", "instance", "state", "for", "role", "cpu", "memory")];
     if snapshot.instances.len() <= room {
         lines.extend(snapshot.instances.iter().map(row));
         return lines;

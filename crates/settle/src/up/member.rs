@@ -25,6 +25,9 @@ const FAILOVER: Duration = Duration::from_secs(8);
 /// How long it must have run for the pause to be short again.
 const SOUND: Duration = Duration::from_secs(10);
 
+/// The state of one that answers.
+pub(super) const RUNNING: &str = "running";
+
 /// Where a component is in its life.
 #[derive(Debug)]
 pub(super) enum Life {
@@ -148,13 +151,14 @@ impl Member {
     }
 
     /// Its state in a word, for people.
+    /// In words, for people: [`RUNNING`] or why not.
     pub(super) fn state(&self) -> String {
         match &self.life {
             Life::Planned => "planned".to_owned(),
             Life::Starting(process) if is_frozen(process.id()) => "frozen".to_owned(),
             Life::Running(process) if is_frozen(process.id()) => "frozen".to_owned(),
             Life::Starting(_) => "starting".to_owned(),
-            Life::Running(_) => "running".to_owned(),
+            Life::Running(_) => RUNNING.to_owned(),
             Life::Ended(how) => how.clone(),
         }
     }

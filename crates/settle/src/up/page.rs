@@ -32,6 +32,10 @@ use crate::traces::trace_url_of_environment;
 /// When nobody looks, what has no metrics is asked only every so many looks: its end is known without.
 const SELDOM: u32 = 5;
 
+const MASTER: &str = "master";
+/// What a database says of itself that is master, and has no replica now; it is not shown so.
+const FOLLOWED_BY_NOBODY: &str = "master, followed by nobody";
+
 /// Where a component is in its life, as far as the page shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -154,7 +158,10 @@ impl Source for Everybody {
         }
         let thorough = watched || self.looks.is_multiple_of(SELDOM);
         self.looks = self.looks.wrapping_add(1);
-        join_all(self.known.iter_mut().zip(&told).map(|(known, told)| known.look(told, thorough))).await
+        let mut found =
+            join_all(self.known.iter_mut().zip(&told).map(|(known, told)| known.look(told, thorough))).await;
+        tell_masters_apart(&mut found);
+        found
     }
 }
 
@@ -202,6 +209,17 @@ impl Known {
     }
 }
 
+/// One that thaws behind a failover, or is started again, takes itself for the master until a Sentinel tells it otherwise. Those that follow
+/// know better.
+fn tell_masters_apart(found: &mut [Seen]) {
+    let of = |it: &Seen| it.name.rsplit_once('-').map(|(database, _)| database.to_owned());
+    let followed: Vec<_> = found.iter().filter(|it| it.role.as_deref() == Some(MASTER)).map(of).collect();
+    for it in found.iter_mut().filter(|it| it.role.as_deref() == Some(FOLLOWED_BY_NOBODY)) {
+        let role = if followed.contains(&of(it)) { "was master" } else { MASTER };
+        it.role = Some(role.to_owned());
+    }
+}
+
 fn kind(kind: Kind) -> watch::Kind {
     match kind {
         Kind::Nats => watch::Kind::Nats,
@@ -244,10 +262,36 @@ async fn answers(kind: Kind, port: u16) -> std::io::Result<Option<String>> {
     let said = String::from_utf8_lossy(&said);
     let first: String = said.chars().take(40).collect();
     match kind {
-        Kind::Redis if said.contains("\r\nmaster\r\n") => Ok(Some("master".to_owned())),
+        Kind::Redis if said.contains("\r\nmaster\r\n") => {
+            // master, how far it has come, and a list of those who follow.
+            let role = if said.contains("\r\n*0\r\n") { FOLLOWED_BY_NOBODY } else { MASTER };
+            Ok(Some(role.to_owned()))
+        }
         Kind::Redis if said.contains("\r\nslave\r\n") => Ok(Some("replica".to_owned())),
         Kind::Sentinel if said.starts_with("+PONG") => Ok(None),
         Kind::Nats if said.starts_with("INFO ") => Ok(None),
         _ => Err(strange(&first)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_take_themselves_for_the_master_it_is_the_one_that_others_follow() {
+        let told = |roles: [Option<&str>; 4]| {
+            let names = ["redis-stock-1", "redis-stock-2", "redis-stock-3", "redis-orders-1"];
+            let one = |(name, role): (&str, Option<&str>)| Seen {
+                role: role.map(str::to_owned),
+                ..Seen::new(name, watch::Kind::Redis, State::Up)
+            };
+            let mut found: Vec<Seen> = names.into_iter().zip(roles).map(one).collect();
+            tell_masters_apart(&mut found);
+            found.into_iter().map(|it| it.role.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let (alone, replica) = (Some(FOLLOWED_BY_NOBODY), Some("replica"));
+        assert_eq!(told([alone, Some(MASTER), replica, alone]), ["was master", "master", "replica", "master"]);
+        assert_eq!(told([alone, None, None, Some(MASTER)]), ["master", "", "", "master"], "of another database");
     }
 }

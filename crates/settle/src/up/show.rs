@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 
-use super::member::Member;
+use super::member::{Member, RUNNING};
 use super::roles::Roles;
 
 /// How much of a log is read at once. Bytes.
@@ -126,15 +126,21 @@ struct Row {
     role: String,
 }
 
+/// The role to show of a component in a state, which said this when it was asked last: whoever does not run may not know that another is master.
+fn role_of(state: &str, said: String) -> String {
+    if state == RUNNING || said.is_empty() { said } else { format!("was {said}") }
+}
+
 impl Row {
     fn of(member: &Member, roles: &Roles) -> Self {
+        let state = member.state();
         Self {
             name: member.component.name.clone(),
-            state: member.state(),
+            role: role_of(&state, roles.of(&member.component.name)),
+            state,
             pid: member.pid(),
             port: member.component.port,
             restarts: member.restarts,
-            role: roles.of(&member.component.name),
         }
     }
 
@@ -157,7 +163,7 @@ fn table(rows: &[Row], (lines, columns): (usize, usize)) -> String {
     } else {
         // And one for how many are left out.
         let room = room.saturating_sub(1);
-        let runs = |row: &&Row| row.state == "running";
+        let runs = |row: &&Row| row.state == RUNNING;
         let (running, others): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(runs);
         let left = rows.len().saturating_sub(room);
         shown.extend(others.iter().chain(&running).take(room).map(|row| row.line()));
@@ -274,6 +280,14 @@ mod tests {
         let shown = screen.shown();
         assert_eq!(shown.iter().filter(|line| line.starts_with("name")).count(), 1, "{shown:#?}");
         assert_eq!(shown[5], "event 19");
+    }
+
+    #[test]
+    fn whoever_does_not_run_was_master() {
+        let roles =
+            ["running", "frozen", "ended (signal: 9 (SIGKILL))"].map(|state| role_of(state, "master".to_owned()));
+        assert_eq!(roles, ["master", "was master", "was master"]);
+        assert_eq!(role_of("frozen", String::new()), "");
     }
 
     #[test]

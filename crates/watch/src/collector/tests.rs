@@ -205,9 +205,32 @@ fn the_leader_is_told_and_news_if_it_is_another() {
     assert!(nobody.verdict.text.contains("No leader is seen"), "{}", nobody.verdict.text);
     let other = history.second(vec![gone("order-1"), says("order-2", true)]);
     assert_eq!(whats(&other), ["order-1 is down", "order-2 leads"]);
+    let roles: Vec<_> = other.instances.iter().map(|it| it.role.as_deref()).collect();
+    assert_eq!(roles, [Some("was leader"), Some("leader")]);
     // The old one comes back, and has not heard yet that it leads no more.
     let two = history.second(vec![says("order-1", true), says("order-2", true)]);
     assert_eq!(two.leader.as_deref(), Some("order-2"));
+}
+
+#[test]
+fn a_master_that_does_not_answer_was_one() {
+    let redis = |n: u8, state: State, role: Option<&str>| Seen {
+        role: role.map(str::to_owned),
+        ..Seen::new(format!("redis-stock-{n}"), Kind::Redis, state)
+    };
+    let (master, replica) = (Some("master"), Some("replica"));
+    let mut history = History::new();
+    let mut roles = |first: Seen, second: Seen| {
+        let told = history.second(vec![first, second]).instances.into_iter().map(|it| it.role.unwrap_or_default());
+        told.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(roles(redis(1, State::Up, master), redis(2, State::Up, replica)), "master, replica");
+    for state in [State::Frozen, State::Down] {
+        assert_eq!(roles(redis(1, state, None), redis(2, State::Up, replica)), "was master, replica");
+        assert_eq!(roles(redis(1, state, master), redis(2, State::Up, master)), "was master, master");
+    }
+    assert_eq!(roles(redis(1, State::Starting, None), redis(2, State::Up, master)), ", master");
+    assert_eq!(roles(redis(1, State::Up, replica), redis(2, State::Up, master)), "replica, master");
 }
 
 #[test]
