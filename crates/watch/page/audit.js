@@ -1,7 +1,7 @@
 // Whether money and stock agree: what the continuous audit says, and an audit now.
 
 import { get, post } from "./api.js";
-import { badge, clock, count, el, lasting, replace, say, table, words } from "./dom.js";
+import { badge, clock, count, el, lasting, replace, rows, say, table, words } from "./dom.js";
 import { closed, isOpen, onGate } from "./gate.js";
 import { listen, live } from "./live.js";
 import { poll } from "./transactions.js";
@@ -118,12 +118,12 @@ function findings(list, all) {
 
 function named(found) {
   const whole = table(`Transactions: ${found.text}`, ["Transaction", "Order", "Step", "Branch", "Caused it"]);
-  whole.body.append(...found.transactions.map((it) => el("tr", {},
+  rows(whole.body, found.transactions, (it) => `${it.transaction} ${it.step}`, (it) => el("tr", {},
     el("th", { scope: "row" }, el("a", { class: "id", href: `#/transactions/${it.transaction}` }, it.transaction)),
     el("td", {}, it.order ? el("a", { class: "id short", href: `#/shop/order/${it.order}` }, it.order) : "–"),
     el("td", {}, `${it.step}, ${it.service}`),
     el("td", {}, words(it.branch) || "–"),
-    el("td", {}, it.caused ? badge("bad", "yes") : "perhaps"))));
+    el("td", {}, it.caused ? badge("bad", "yes") : "perhaps")));
   return whole.element;
 }
 

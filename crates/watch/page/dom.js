@@ -52,6 +52,7 @@ export function rows(parent, items, keyOf, make) {
     old.delete(key);
     if (!row || row.print !== print) {
       const fresh = make(item);
+      if (parent.heads) label(fresh, parent.heads);
       fresh.dataset.key = key;
       fresh.print = print;
       if (row) {
@@ -68,10 +69,22 @@ export function rows(parent, items, keyOf, make) {
   for (const row of old.values()) row.remove();
 }
 
+/** What is longer stands in a line of its own where a row is a block. Letters. */
+const LONG = 16;
+
+/** Where there is no room for columns, a row is a block, and each value stands behind the head of its column. */
+function label(row, heads) {
+  for (const [at, cell] of [...row.children].entries()) {
+    cell.dataset.head = heads[at] ?? "";
+    if (cell.textContent.length > LONG) cell.dataset.long = "";
+  }
+}
+
 /** A table with these heads; its body is returned with it. */
 export function table(caption, heads, attributes = {}) {
   const body = el("tbody");
   const head = heads.map((text) => el("th", { scope: "col", class: text.startsWith("#") ? "number" : null }, text.replace("#", "")));
+  body.heads = heads.map((text) => text.replace("#", ""));
   const whole = el("table", attributes, el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, head)), body);
   return { body, element: el("div", { class: "scrolls", role: "region", "aria-label": caption, tabindex: "0" }, whole) };
 }

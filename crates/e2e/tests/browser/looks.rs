@@ -41,6 +41,11 @@ const FAINT: &str = r#"(() => {
   return { seen, faint: [...faint] };
 })()"#;
 
+/// Every part of a table that does not show all that it has.
+const CUT: &str = "[...document.querySelectorAll('.scrolls, .scrolls tbody, .scrolls tbody *')]
+  .filter((it) => it.checkVisibility() && (it.scrollWidth > it.clientWidth + 1 && it.clientWidth > 0 || it.getBoundingClientRect().right > innerWidth))
+  .map((it) => it.innerText)";
+
 fn contrast(visit: &mut Visit, what: &str) {
     let told = visit.page.eval(FAINT);
     assert!(told["seen"].as_u64().unwrap() > 10, "{what}: hardly any text was looked at: {told}");
@@ -97,8 +102,11 @@ fn every_text_stands_out_in_light_and_in_dark_and_nothing_is_wider_than_a_teleph
                 contrast(&mut visit, &what);
                 let wide = visit.page.eval("document.documentElement.scrollWidth");
                 assert!(wide.as_u64().unwrap() <= u64::from(width), "{what}: it is {wide} px wide");
+                if width < 400 {
+                    assert_eq!(visit.page.eval(CUT), Value::Array(vec![]), "{what}: cut, or to be scrolled to");
+                }
             }
-            // What is wide is scrolled in its own frame; one transaction and its dialog fit.
+            // One transaction and its dialog fit.
             visit.go("#/stuck");
             visit.page.click(".stuck-one h3 a");
             visit.page.wait_for("document.querySelector('.timeline')");

@@ -142,6 +142,9 @@ fn a_telephone_shows_what_was_decided_beside_each_transaction() {
     let page = &mut visit.page;
     page.resize(390, 800);
     page.wait_for("document.querySelectorAll('tbody tr').length === 1");
+    // In a block, behind the head of its column.
+    let told = "getComputedStyle(document.querySelector('tbody td:nth-child(3)'), '::before').content";
+    assert_eq!(page.eval(told), "\"Decision\"");
     let decided = "document.querySelector('tbody td:nth-child(3)').getBoundingClientRect().right";
     let right = page.eval(decided).as_f64().unwrap();
     assert!(right < 390.0, "{right}");
