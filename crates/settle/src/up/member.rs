@@ -150,8 +150,7 @@ impl Member {
         Told { name: name.clone(), kind: *kind, port: *port, pid, stage, frozen: pid.is_some_and(is_frozen) }
     }
 
-    /// Its state in a word, for people.
-    /// In words, for people: [`RUNNING`] or why not.
+    /// Its state in words, for people: [`RUNNING`] or why not.
     pub(super) fn state(&self) -> String {
         match &self.life {
             Life::Planned => "planned".to_owned(),

@@ -284,8 +284,7 @@ mod tests {
 
     #[test]
     fn whoever_does_not_run_was_master() {
-        let roles =
-            ["running", "frozen", "ended (signal: 9 (SIGKILL))"].map(|state| role_of(state, "master".to_owned()));
+        let roles = ["running", "frozen", "was killed (SIGKILL)"].map(|state| role_of(state, "master".to_owned()));
         assert_eq!(roles, ["master", "was master", "was master"]);
         assert_eq!(role_of("frozen", String::new()), "");
     }
