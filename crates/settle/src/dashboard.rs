@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::{join, join_all};
+use protocol::Timestamp;
+use shop::answered::Answered;
 use shop::faults::tell_before_crash;
 use shop::guard::{Door, Peer};
+use shop::server::Shop;
 use shop::vitals::{Ailment, Vitals};
 use watch::figures::Figures;
 use watch::limits::PATIENCE_MS;
 use watch::openmetrics::parse;
 use watch::scrape::Instance;
-use watch::{About, Allowed, Diary, Kind, Notes, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
+use watch::{
+    About, Allowed, Answers, Diary, Kind, Notes, Operators, OperatorsOf, Seen, Source, State, Watch, Watching,
+};
 
 use crate::config::Config;
 
@@ -77,11 +82,23 @@ pub(crate) struct Own {
     kind: Kind,
     vitals: Arc<dyn Vitals>,
     others: Vec<Instance>,
+    /// What was answered since a time in milliseconds since 1970, as the log says.
+    answered: Option<Box<dyn Fn(u64) -> Answers + Send>>,
 }
 
 impl Own {
     pub(crate) fn new(name: impl Into<String>, kind: Kind, vitals: Arc<dyn Vitals>) -> Self {
-        Self { name: name.into(), kind, vitals, others: vec![] }
+        Self { name: name.into(), kind, vitals, others: vec![], answered: None }
+    }
+
+    /// The process of a shop, whose log tells what the one before it answered.
+    pub(crate) fn of_shop(shop: &Shop) -> Self {
+        let log = shop.clone();
+        let answered = move |since| {
+            let Answered { committed, refused, undone } = log.answered_since(Timestamp(since));
+            Answers { committed, refused, rolled_back: undone, ..Answers::default() }
+        };
+        Self { answered: Some(Box::new(answered)), ..Self::new("shop", Kind::Shop, Arc::new(shop.clone())) }
     }
 
     /// With these beside it.
@@ -92,7 +109,7 @@ impl Own {
 
 impl Source for Own {
     async fn look(&mut self, _watched: bool) -> Vec<Seen> {
-        let Self { name, kind, vitals, others } = self;
+        let Self { name, kind, vitals, others, .. } = self;
         let own = async {
             let (state, detail) = match vitals.ailment() {
                 None => (State::Up, None),
@@ -110,5 +127,9 @@ impl Source for Own {
         }
         let of_others = seen.into_iter().zip(&*others).filter(|(_, other)| !other.is_own());
         std::iter::once(own).chain(of_others.map(|(seen, _)| seen)).collect()
+    }
+
+    fn answered_since(&mut self, since: u64) -> Answers {
+        self.answered.as_ref().map(|log| log(since)).unwrap_or_default()
     }
 }

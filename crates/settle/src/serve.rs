@@ -5,7 +5,6 @@ use std::num::NonZero;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,7 +16,7 @@ use shop::{Config, Found, OpenShopError, Shop};
 use telemetry::logs::Origin;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use watch::{About, Kind};
+use watch::About;
 
 use crate::config::LogFormat;
 use crate::dashboard::{self, Own};
@@ -188,7 +187,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     dashboard::note_crashes(&args.data);
     let (watch, watching) = dashboard::of_process(
         About { chaos: args.chaos, production: args.production, trace_url, ..dashboard::about("settle serve") },
-        Own::new("shop", Kind::Shop, Arc::new(shop.clone())),
+        Own::of_shop(&shop),
         Some(&args.data),
     )?;
     tell(&greeting(address, &args, &found));

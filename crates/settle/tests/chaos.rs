@@ -163,7 +163,9 @@ fn a_shop_that_is_kept_comes_back_from_kills_and_crashes_and_ends_when_it_is_tol
         "settle serve ended by an injected fault: stock after commit",
         "settle chaos is through with 2 events: nothing was lost, and everything came back",
     ];
-    let told = || marks().into_iter().filter(|what| expected.contains(&what.as_str())).collect::<Vec<_>>();
+    // Behind the last, how many gaps were too long: a busy machine's may be.
+    let of_these = |what: String| expected.iter().find(|it| what.starts_with(**it)).copied();
+    let told = || marks().into_iter().filter_map(of_these).collect::<Vec<_>>();
     let until = Instant::now() + Duration::from_secs(10);
     while told() != expected {
         assert!(Instant::now() < until, "{:#?}", marks());

@@ -22,6 +22,7 @@
 //! | [`questions`]   | what the services ask each other, as bytes, and who answers               |
 //! | [`vitals`]      | health and metrics                                                        |
 //! | [`openapi`]     | each route with its description, and the document made of that            |
+//! | [`answered`]    | what the log says of checkouts that nobody counted                       |
 //! | [`admin`]       | the operators' door                                                       |
 //! | [`trail`]       | what operators did, kept with the orders                                  |
 //! | [`guard`]       | who may use what is the operators', and what browsers may not do for other sites |
@@ -30,6 +31,7 @@
 //! | [`metrics`]     | counters and histograms                                                   |
 
 pub mod admin;
+pub mod answered;
 pub mod audit;
 pub mod auditor;
 pub mod checkout;

@@ -22,6 +22,7 @@ use ledger::Ledger;
 use orchestrator::{Builder, Choice, Clock, InProcess, Options, Orchestrator, StartError, SystemClock};
 use protocol::{Name, Pacing, Timestamp};
 
+use crate::answered::{Answered, answered_since};
 use crate::audit::{AuditReport, audit_live};
 use crate::auditor::{Auditor, Books, Pace};
 use crate::checkout::{PAYMENT, STOCK, definition};
@@ -289,6 +290,11 @@ impl Shop {
     /// Why the shop can't serve, if a store has stopped: the process should end, and start again.
     pub fn stopped(&self) -> Option<String> {
         stopped(&self.inner.orders, &self.inner.stores)
+    }
+
+    /// What the log says was answered since this moment; nothing if a store has stopped.
+    pub fn answered_since(&self, since: Timestamp) -> Answered {
+        self.inner.orders.read(|book| answered_since(book.transactions(), since)).unwrap_or_default()
     }
 
     /// The public contract, each service's routes under its name.

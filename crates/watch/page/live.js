@@ -42,10 +42,26 @@ function point(snapshot) {
   };
 }
 
+/** What is drawn of answers: those of the second itself, where they were counted at both of its ends. A rate is the mean of some seconds. */
+const COUNTED = ["committed", "refused", "turned_away", "rolled_back", "in_doubt"];
+/** Milliseconds. */
+const LOOKED_AWAY = 2500;
+
+function exactly(it, n, points) {
+  const before = points[n - 1];
+  const ms = it.at - before?.at;
+  // What was answered while nobody looked is of no second.
+  if (!(ms > 0 && ms < LOOKED_AWAY) || !it.answers || !before.answers) return it;
+  const came = COUNTED.map((key) => [key, ((it.answers[key] - before.answers[key]) * 1000) / ms]);
+  return came.every(([, n]) => n >= 0) ? { ...it, ...Object.fromEntries(came) } : it;
+}
+
 function add(points) {
   const first = points[0]?.at ?? Infinity;
   // What a server knew that has restarted since is kept: it forgot, the page did not.
-  live.points = [...live.points.filter((it) => it.at < first), ...points].slice(-KEPT);
+  const kept = live.points.filter((it) => it.at < first);
+  const all = [...kept.slice(-1), ...points].map(exactly);
+  live.points = [...kept, ...all.slice(kept.length > 0 ? 1 : 0)].slice(-KEPT);
 }
 
 /**

@@ -114,9 +114,10 @@ impl Collector {
         Self { titles, ..Self::default() }
     }
 
-    /// Goes on from what was told by a process before this one, which was seen at this time for the last time. `how` it came to its end, if it
-    /// could say so.
-    pub(crate) fn resume(&mut self, told: Told, ended: u64, how: Option<&End>) {
+    /// Goes on from what was told by a process before this one, which was seen at this time for the last time, and from what it and recovery had
+    /// `answered` by the start of this one. `how` it came to its end, if it could say so.
+    pub(crate) fn resume(&mut self, told: Told, ended: u64, how: Option<&End>, answered: Answers) {
+        self.answers = answered;
         let how = match how {
             Some(End::Fault(which)) => format!("ended by an injected fault: {which}"),
             Some(End::Told) => "was told to stop".to_owned(),

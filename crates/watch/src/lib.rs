@@ -52,5 +52,5 @@ pub use collector::{Collector, Seen};
 pub use diary::Diary;
 pub use http::OperatorsOf;
 pub use notes::Notes;
-pub use snapshot::{Allowed, Kind, Operators, Snapshot, State};
+pub use snapshot::{Allowed, Answers, Kind, Operators, Snapshot, State};
 pub use watcher::{About, Source, Watch, Watching};

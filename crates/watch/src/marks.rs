@@ -11,7 +11,7 @@
 //! | a replica is master                      | `redis-stock-2 is master`    |
 //! | how often the protocol of a definition changed | `checkout: 2pc → saga`; `checkout: the protocol changed 3 times, now saga` |
 //! | how often a breaker opened               | `the breaker of stock opened`, `… closed`; `stock: breaker opened 3 times, now closed` |
-//! | transactions are stuck                   | `40 transactions became stuck: payment does not acknowledge`; ten times as many; `nothing is stuck any more; 40 transactions were` |
+//! | transactions are stuck                   | `40 transactions became stuck: payment does not acknowledge`; `nothing is stuck any more; 40 transactions were` |
 //! | faults that are set                      | `faults set: payment before prepare`, `faults cleared: …` |
 //! | how often faults struck                  | `a fault struck: payment before prepare: fails`; `a fault struck 20 times: …` |
 //! | what the audit found                     | `the audit found 1 thing that is off`, `… nothing is off any more` |
@@ -27,6 +27,7 @@
 //! | a fault           | when it did not strike for ten seconds, when it is cleared, when a process that it strikes in is started |
 //! | a protocol        | when it did not change for a minute, whoever is started meanwhile: under faults it goes there and back |
 //! | recovery          | when it took nothing up for ten seconds, when its process is started                                   |
+//! | what is stuck     | when nothing is                                                                                        |
 //! | a breaker         | never: it opens and closes for as long as its service is away, whoever is started meanwhile            |
 //!
 //! An instance that was never seen up is not "back" when it comes up, and whoever leads at first is no news.
@@ -37,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{DEAD_LETTER_AGE_MS, MARK_AGE_MS, MAX_MARKS, PROTOCOL_STORY_MS, SAME_STORY_MS};
 use crate::snapshot::{Definition, Fault, Instance, Kind, Mark, Snapshot, State};
-use crate::words::{digits, do_not, number, stuck, stuck_are};
+use crate::words::{digits, do_not, number, stuck};
 
 /// What was told, and what it takes to go on telling from there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ impl Told {
     }
 }
 
+/// What is told under this is stuck.
+const STUCK: &str = "stuck";
+
 /// The marks of the last ten minutes.
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
@@ -81,12 +85,12 @@ pub struct Marks {
     started: BTreeMap<String, u64>,
     /// Who led last; it may be nobody for a moment.
     leader: Option<String>,
-    /// How many were stuck when that was told last.
-    stuck: u64,
-    /// The most that were since.
+    /// The most that were stuck since some are.
     most_stuck: u64,
     /// When a branch of each service became a dead letter last, as long as no word of what is stuck has named it.
     unacknowledged: BTreeMap<String, u64>,
+    /// The services that the word of what is stuck has named.
+    unacknowledging: BTreeSet<String>,
 }
 
 impl Marks {
@@ -292,45 +296,34 @@ impl Marks {
         self.told.marks.iter().rfind(|mark| mark.topic == topic).map_or(self.ended, |mark| mark.at)
     }
 
-    /// They get stuck one after the other: told are the first, and whenever they are ten times as many.
+    /// They get stuck one after the other, and are one mark, which moves on.
     fn stuck(&mut self, before: Option<&Snapshot>, now: &Snapshot, news: &mut Vec<String>) {
         // The leader counts them, and one that has just begun to lead may not have.
         let Some(counted) = now.stuck.filter(|_| before.is_none_or(|before| before.leader == now.leader)) else {
             return;
         };
+        let risen = counted > self.most_stuck;
         self.most_stuck = self.most_stuck.max(counted);
-        let told = news.len();
-        match (self.stuck, counted) {
-            (0, 0) => {}
-            (_, 0) => {
-                let most = self.most_stuck;
-                let were = if most == 1 {
-                    "1 transaction was".to_owned()
-                } else {
-                    format!("{} transactions were", stuck(most))
-                };
-                news.push(format!("nothing is stuck any more; {were}"));
-                (self.stuck, self.most_stuck) = (0, 0);
+        let transactions =
+            |count| if count == 1 { "1 transaction".to_owned() } else { format!("{} transactions", stuck(count)) };
+        match counted {
+            0 if self.most_stuck > 0 => {
+                let were = if self.most_stuck == 1 { "was" } else { "were" };
+                news.push(format!("nothing is stuck any more; {} {were}", transactions(self.most_stuck)));
+                self.most_stuck = 0;
+                self.unacknowledging.clear();
+                self.told.end(|topic| topic == STUCK);
             }
             // Whoever begins to watch does not know since when.
-            (0, count) if before.is_none() => self.stuck = count,
-            (0, count) => {
-                let things =
-                    if count == 1 { "1 transaction".to_owned() } else { format!("{} transactions", stuck(count)) };
-                let services: Vec<&str> = self.unacknowledged.keys().map(String::as_str).collect();
+            _ if !risen || before.is_none() => {}
+            count => {
+                self.unacknowledging.extend(std::mem::take(&mut self.unacknowledged).into_keys());
+                let services: Vec<&str> = self.unacknowledging.iter().map(String::as_str).collect();
                 let why =
                     if services.is_empty() { String::new() } else { format!(": {}", do_not(&services, "acknowledge")) };
-                news.push(format!("{things} became stuck{why}"));
-                self.stuck = count;
+                let what = format!("{} became stuck{why}", transactions(count));
+                self.repeat(now.at, STUCK.to_owned(), 1, std::slice::from_ref(&what), |_| what.clone());
             }
-            (told, count) if count >= told.saturating_mul(10) => {
-                news.push(format!("{} stuck by now", stuck_are(count)));
-                self.stuck = count;
-            }
-            _ => {}
-        }
-        if news.len() > told {
-            self.unacknowledged.clear();
         }
     }
 

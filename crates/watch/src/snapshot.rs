@@ -125,7 +125,7 @@ pub struct Rates {
     pub errors: f64,
 }
 
-/// How many checkouts were answered how. What is less than before began anew.
+/// How many checkouts were answered how. What is less than before began anew, without a diary to go on from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
     /// Committed.
@@ -141,6 +141,13 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// Those of both.
+    #[must_use]
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.rise(Self::default(), more);
+        self
+    }
+
     /// Adds what came between two counts of one instance.
     pub(crate) fn rise(&mut self, before: Self, now: Self) {
         self.committed += now.committed.saturating_sub(before.committed);

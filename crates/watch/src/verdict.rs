@@ -9,6 +9,7 @@
 //! | bad     | no instance that is up reaches a database                    | `Nobody reaches the stock database`                    |
 //! | bad     | customers ask, and none gets an answer that is one           | `No checkout is served: 299 a second are turned away or undone` |
 //! | warning | transactions are stuck                                       | `1 transaction is stuck`, `1,000 or more transactions are stuck` |
+//! | warning | one checkout in a hundred is not served                      | `15 % of checkouts are turned away or undone`, `…: payment does not answer` |
 //! | warning | a breaker is open, or several are                            | `Checkouts are turned away: payment and stock do not answer` |
 //! | warning | an instance is down or frozen                                | `redis-stock-1 is down`                                |
 //! | warning | no leader is seen, though somebody serves orders              | `No leader is seen: what is stuck is not known`        |
@@ -18,7 +19,7 @@
 //! | warning | the auditor has run for an hour, and never got to the end    | `The audit has never finished`                         |
 //! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
-//! | unknown | the same, while the auditor goes through everything for the first time | `Being audited behind a start: 31,500 looked at so far · 0 stuck · p99 12 ms` |
+//! | unknown | the same, while the auditor goes through everything for the first time | `Just started, and the books are not gone through yet: 31,500 rows so far · 0 stuck · p99 12 ms` |
 //! | unknown | the same, and no auditor has said anything                   | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
 //! What is bad is told without the warnings, save that nobody is served: these may say why.
@@ -61,9 +62,10 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
     let (level, audited) = match snapshot.audit {
         Some(audit) if audit.complete && is_open(snapshot) => (Level::Good, "All that is settled agrees".to_owned()),
         Some(audit) if audit.complete => (Level::Good, "Money and stock agree".to_owned()),
-        Some(audit) => {
-            (Level::Unknown, format!("Being audited behind a start: {} looked at so far", digits(audit.checked)))
-        }
+        Some(audit) => (
+            Level::Unknown,
+            format!("Just started, and the books are not gone through yet: {} rows so far", digits(audit.checked)),
+        ),
         None => (Level::Unknown, "Not audited yet".to_owned()),
     };
     let latency = snapshot.latency_ms.p99.map_or("no checkouts".to_owned(), |p99| format!("p99 {}", duration(p99)));
@@ -129,10 +131,22 @@ fn bad(snapshot: &Snapshot) -> Vec<String> {
     reasons
 }
 
-fn unserved(snapshot: &Snapshot) -> Option<String> {
+/// A second: checkouts that got no answer which is one, and those that did.
+fn served(snapshot: &Snapshot) -> (f64, f64) {
     let Rates { committed, refused, conflict, rolled_back, in_doubt, turned_away, .. } = snapshot.rates;
-    let unserved = rolled_back + in_doubt + turned_away;
-    (unserved >= UNSERVED && committed + refused + conflict <= 0.0).then(|| {
+    (rolled_back + in_doubt + turned_away, committed + refused + conflict)
+}
+
+/// How many in a hundred are not served, if others are, and it is no chance.
+fn partly_unserved(snapshot: &Snapshot) -> Option<u64> {
+    let (unserved, served) = served(snapshot);
+    let percent = (100.0 * unserved / (unserved + served)).round().min(99.0) as u64;
+    (unserved >= UNSERVED && served > 0.0 && percent > 0).then_some(percent)
+}
+
+fn unserved(snapshot: &Snapshot) -> Option<String> {
+    let (unserved, served) = served(snapshot);
+    (unserved >= UNSERVED && served <= 0.0).then(|| {
         let count =
             if unserved < 1.0 { "all".to_owned() } else { format!("{} a second", digits(unserved.round() as u64)) };
         format!("No checkout is served: {count} are turned away or undone")
@@ -145,8 +159,11 @@ fn warnings(snapshot: &Snapshot, in_doubt_ms: u64) -> Vec<String> {
         reasons.push(format!("{} stuck", stuck_are(count)));
     }
     let open: Vec<&str> = snapshot.breakers.iter().filter(|it| it.open).map(|it| &*it.service).collect();
-    if !open.is_empty() {
-        reasons.push(format!("Checkouts are turned away: {}", do_not(&open, "answer")));
+    let why = if open.is_empty() { String::new() } else { format!(": {}", do_not(&open, "answer")) };
+    match partly_unserved(snapshot) {
+        Some(percent) => reasons.push(format!("{percent} % of checkouts are turned away or undone{why}")),
+        None if !open.is_empty() => reasons.push(format!("Checkouts are turned away{why}")),
+        None => {}
     }
     for it in &snapshot.instances {
         if matches!(it.state, State::Down | State::Frozen) {
@@ -322,6 +339,24 @@ mod tests {
             // One that is refused is served, and one in five seconds may be chance.
             (
                 |it| it.rates = Rates { turned_away: 299.0, refused: 0.2, ..Rates::default() },
+                Warning,
+                "99 % of checkouts are turned away or undone",
+            ),
+            (
+                |it| it.rates = Rates { turned_away: 119.0, rolled_back: 3.0, committed: 683.0, ..Rates::default() },
+                Warning,
+                "15 % of checkouts are turned away or undone",
+            ),
+            (
+                |it| {
+                    it.rates = Rates { rolled_back: 15.0, committed: 85.0, ..Rates::default() };
+                    it.breakers[0].open = true;
+                },
+                Warning,
+                "15 % of checkouts are turned away or undone: stock does not answer",
+            ),
+            (
+                |it| it.rates = Rates { turned_away: 4.0, committed: 996.0, ..Rates::default() },
                 Good,
                 "Money and stock agree · 0 stuck · p99 12 ms",
             ),
@@ -352,7 +387,7 @@ mod tests {
             (
                 |it| begun_a_moment_ago(it),
                 Unknown,
-                "Being audited behind a start: 31,500 looked at so far · 0 stuck · p99 12 ms",
+                "Just started, and the books are not gone through yet: 31,500 rows so far · 0 stuck · p99 12 ms",
             ),
             (
                 |it| it.audit = audit(NOW - 80 * 60_000, 0, true),

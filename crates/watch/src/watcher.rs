@@ -16,7 +16,7 @@ use crate::collector::{Collector, Seen, Titles};
 use crate::diary::Diary;
 use crate::limits::{EVERY_MS, MAX_LISTENERS, MAX_POINTS, STANDSTILL_MS};
 use crate::notes::{Note, Notes};
-use crate::snapshot::{History, Point, Snapshot};
+use crate::snapshot::{Answers, History, Point, Snapshot};
 
 /// What is told of the watched system, and does not change.
 pub type About = Titles;
@@ -26,6 +26,12 @@ pub trait Source: Send + 'static {
     /// What is seen now; it should take less than [`PATIENCE_MS`](crate::limits::PATIENCE_MS). `watched`: whether somebody looks at
     /// what comes of it. If nobody does, what is costly may be looked at less often.
     fn look(&mut self, watched: bool) -> impl Future<Output = Vec<Seen>>;
+
+    /// What was answered, or brought to its end, from `since` (in milliseconds since 1970) until this process began to serve, if there is a log that
+    /// tells: whoever was killed was not looked at in its last second. By default nothing is known.
+    fn answered_since(&mut self, _since: u64) -> Answers {
+        Answers::default()
+    }
 
     /// Waits until there is reason to look at once, instead of with the next second. By default there never is.
     fn news(&mut self) -> impl Future<Output = ()> {
@@ -73,7 +79,7 @@ impl Watch {
         let mut collector = Collector::new(about);
         let watch = Self::of(collector.blank(now()));
         if let Some(diary) = &diary {
-            watch.resume(diary, &mut collector);
+            watch.resume(diary, &mut collector, &mut source);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
@@ -126,11 +132,12 @@ impl Watch {
         }))
     }
 
-    fn resume(&self, diary: &Diary, collector: &mut Collector) {
+    fn resume(&self, diary: &Diary, collector: &mut Collector, source: &mut impl Source) {
         let now = now();
         let before = diary.read(now);
         if let Some(last) = before.points.last() {
-            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_ref());
+            let answered = last.answers.and(source.answered_since(last.at));
+            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_ref(), answered);
         }
         self.0.points.lock().extend(before.points);
     }

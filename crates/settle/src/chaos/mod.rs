@@ -158,7 +158,14 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     let of = report.events.len();
     if bad == 0 && clean {
         let events = if of == 1 { "its event".to_owned() } else { format!("{of} events") };
-        system.note(&format!("settle chaos is through with {events}: nothing was lost, and everything came back"))?;
+        let gaps = match late {
+            0 => ", each gap within its goal".to_owned(),
+            1 => "; 1 gap was longer than its goal".to_owned(),
+            _ => format!("; {late} gaps were longer than their goals"),
+        };
+        system.note(&format!(
+            "settle chaos is through with {events}: nothing was lost, and everything came back{gaps}"
+        ))?;
         say("Nothing was lost, and everything came back.")?;
         return Ok(if args.goals && late > 0 { ExitCode::from(OFF) } else { ExitCode::SUCCESS });
     }

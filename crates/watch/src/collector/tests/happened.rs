@@ -164,6 +164,12 @@ fn what_is_stuck_is_told_with_the_services_that_do_not_acknowledge() {
     for (stuck, payment, stock) in [(0, 0, 9), (0, 1, 9), (0, 1, 9), (1, 1, 9), (0, 1, 9), (0, 3, 10), (3, 3, 10)] {
         history.second(is(stuck, payment, stock));
     }
+    // More get stuck a moment later, and one is settled.
+    let grown = history.second(is(4, 3, 10));
+    assert_eq!(whats(&grown).last(), Some(&"4 transactions became stuck: payment and stock do not acknowledge"));
+    let mark = grown.marks.last().unwrap();
+    assert_eq!(mark.at - mark.since, 1_000);
+    history.second(is(3, 3, 10));
     history.second(is(0, 3, 10));
     let last = history.second(is(2, 3, 10));
     assert_eq!(
@@ -171,8 +177,8 @@ fn what_is_stuck_is_told_with_the_services_that_do_not_acknowledge() {
         [
             "1 transaction became stuck: payment does not acknowledge",
             "nothing is stuck any more; 1 transaction was",
-            "3 transactions became stuck: payment and stock do not acknowledge",
-            "nothing is stuck any more; 3 transactions were",
+            "4 transactions became stuck: payment and stock do not acknowledge",
+            "nothing is stuck any more; 4 transactions were",
             "2 transactions became stuck"
         ]
     );
