@@ -104,7 +104,36 @@ fn a_folder_in_anothers_place_and_one_that_is_missing_are_named() {
     folder.is_found_wrong(&["orders database: ", "it belongs to a store of \"ledger\""]);
     fs::remove_dir_all(&stock).unwrap();
     let (code, said) = folder.doctor();
-    assert!(code == 1 && said.contains("/stock is missing, and the others are there"), "{said}");
+    assert!(code == 1 && said.contains("the stock database is missing, and the others are there"), "{said}");
+}
+
+#[test]
+fn a_shop_does_not_start_without_a_database_that_it_had() {
+    for lost in ["orders", "stock", "payment"] {
+        let folder = of_a_shop();
+        let [lost, aside] = [lost, "aside"].map(|name| folder.data().join(name));
+        fs::rename(&lost, &aside).unwrap();
+        let refused = folder.tool(&["serve", "--listen", "127.0.0.1:0"]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("database is missing, and the others are there") && !lost.exists(), "{said}");
+        // Put back, all is as it was.
+        fs::rename(&aside, &lost).unwrap();
+        folder.serve(&[]).stop();
+    }
+}
+
+#[test]
+fn a_first_start_that_came_to_its_end_half_way_is_gone_on_with() {
+    let folder = Folder::new();
+    folder.serve(&[]).stop();
+    // Orders has a registered instance by now; before that it is as empty as the others.
+    for service in ["orders", "payment"] {
+        fs::remove_dir_all(folder.data().join(service)).unwrap();
+    }
+    let (_, said) = folder.doctor();
+    assert!(said.contains("orders and payment will be made in "), "{said}");
+    folder.serve(&[]).stop();
 }
 
 #[test]

@@ -188,6 +188,9 @@ fn enabled(service: &LedgerService) -> Result<&Faults, Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, "fault_injection_disabled", detail))
 }
 
+/// What [`set_fault`] can be told.
+const FAULT_ARGUMENTS: [&str; 5] = ["point", "action", "delay_ms", "times", "percent"];
+
 /// Takes `point`, `action` (crash, delay, error, error_after), `delay_ms`, `times` and `percent` from the query or a JSON body.
 async fn set_fault(
     State(service): State<LedgerService>,
@@ -202,6 +205,14 @@ async fn set_fault(
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             arguments.insert(name, text);
         }
+    }
+    // A fault that is set for ever because of a slip of the pen is hard to understand.
+    if let Some(strange) = arguments.keys().find(|name| !FAULT_ARGUMENTS.contains(&name.as_str())) {
+        let known = FAULT_ARGUMENTS.join(", ");
+        return Err(Problem::bad_argument(format!(
+            "there is no argument `{}`: there are {known}",
+            strange.escape_debug()
+        )));
     }
     let point = arguments.get("point").ok_or_else(|| Problem::bad_argument("`point` is missing"))?;
     let point: Point = point.parse().map_err(Problem::bad_argument)?;

@@ -91,6 +91,17 @@ pub enum OpenShopError {
     /// One of its databases.
     #[error("the {0} database: {1}")]
     Store(&'static str, #[source] OpenError),
+    /// Databases are missing, and the others hold something.
+    #[error(
+        "{}: {} missing, and the others are there: new, empty ones would contradict them. Put the whole data folder back from a backup",
+        data.display(), they_are(missing)
+    )]
+    Missing {
+        /// The data folder.
+        data: PathBuf,
+        /// Whose.
+        missing: Vec<&'static str>,
+    },
     /// A database is not that of the service, or nobody can say whose it is.
     #[error("the {0} database: {1}")]
     Label(&'static str, String),
@@ -146,6 +157,9 @@ struct Inner {
     runtime: tokio::runtime::Handle,
 }
 
+/// The databases of a shop in one process, by their folders.
+pub const SERVICES: [&str; 3] = ["orders", "stock", "payment"];
+
 /// Opens one of the databases.
 ///
 /// # Errors
@@ -173,6 +187,37 @@ pub fn examine_store<M: embedded::Machine>(data: &Path, service: &'static str) -
     Ok(Found { service, opened })
 }
 
+fn they_are(services: &[&str]) -> String {
+    match services {
+        [one] => format!("the {one} database is"),
+        several => format!("the databases of {} are", several.join(" and ")),
+    }
+}
+
+/// Refuses a data folder in which some databases are missing while others hold something. One that is missing beside empty ones is the first start's,
+/// which came to its end half way; so is one where all are. What cannot be read holds something.
+///
+/// # Errors
+/// [`OpenShopError::Missing`].
+pub fn check_all_there(data: &Path) -> Result<(), OpenShopError> {
+    let (there, missing): (Vec<_>, Vec<_>) = SERVICES.into_iter().partition(|service| data.join(service).is_dir());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_empty = |service: &'static str| {
+        let found = match service {
+            "orders" => examine_store::<OrderBook>(data, service),
+            _ => examine_store::<Ledger>(data, service),
+        };
+        found.is_ok_and(|found| found.opened.sequence == 0)
+    };
+    if there.into_iter().all(is_empty) {
+        Ok(())
+    } else {
+        Err(OpenShopError::Missing { data: data.to_owned(), missing })
+    }
+}
+
 impl Shop {
     /// Opens the databases, recovers what a crash left behind, and returns when checkouts can be served.
     ///
@@ -182,6 +227,7 @@ impl Shop {
         if config.chaos && config.production {
             return Err(OpenShopError::ChaosInProduction);
         }
+        check_all_there(&config.data)?;
         let metrics = Arc::new(Metrics::default());
         // A store's own thread is for its disk.
         let runtime = tokio::runtime::Handle::current();

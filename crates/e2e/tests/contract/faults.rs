@@ -85,6 +85,8 @@ fn a_rule_that_is_none_is_refused() {
         "/stock/fault/set?point=before_prepare&action=delay&delay_ms=0",
         "/stock/fault/set?point=before_prepare&action=delay&delay_ms=60001",
         "/stock/fault/set?point=before_prepare&action=error&times=0",
+        // A slip of the pen, that would set it for ever.
+        "/stock/fault/set?point=before_prepare&action=error&time=3",
         "/stock/fault/clear?point=before_lunch",
         "/stock/fault/set?point=%FF&action=error",
     ] {

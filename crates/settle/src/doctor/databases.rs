@@ -7,13 +7,11 @@ use embedded::{Machine, OpenError};
 use ledger::Ledger;
 use shop::OpenShopError;
 use shop::orders::OrderBook;
-use shop::server::{Found, examine_store};
+use shop::server::{Found, SERVICES, check_all_there, examine_store};
 
 use super::Findings;
 use crate::admin_client::AdminClient;
 
-/// The databases of a shop in one process.
-const ALL: [&str; 3] = ["orders", "stock", "payment"];
 /// Where the handbook says what to do about a damaged one.
 const DAMAGED: &str = "docs/operating.md#a-damaged-journal";
 /// How long a shop that runs may take to answer a question that costs nothing.
@@ -32,21 +30,20 @@ pub(super) fn examine(data: &Path, findings: &mut Findings) {
             ),
         );
     }
-    let missing: Vec<&str> = ALL.into_iter().filter(|service| !data.join(service).is_dir()).collect();
-    if missing.len() == ALL.len() {
+    let missing: Vec<&str> = SERVICES.into_iter().filter(|service| !data.join(service).is_dir()).collect();
+    if missing.len() == SERVICES.len() {
         return findings.ok(about, format!("there are none in {shown} yet: the first start makes them"));
     }
-    for service in &missing {
-        findings.wrong(
-            &format!("{service} database"),
-            format!(
-                "{shown}/{service} is missing, and the others are there: a start would begin a new, empty one that contradicts them. Put the \
-                 whole data folder back from a backup"
-            ),
-        );
+    match check_all_there(data) {
+        Err(error) => findings.wrong(about, error.to_string()),
+        Ok(()) if !missing.is_empty() => {
+            let missing = missing.join(" and ");
+            findings.ok(about, format!("{missing} will be made in {shown}: a first start came to its end half way"));
+        }
+        Ok(()) => {}
     }
     let mut holder = None;
-    for service in ALL.into_iter().filter(|service| !missing.contains(service)) {
+    for service in SERVICES.into_iter().filter(|service| !missing.contains(service)) {
         let held = match service {
             "orders" => one::<OrderBook>(data, service, findings),
             _ => one::<Ledger>(data, service, findings),
