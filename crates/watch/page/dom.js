@@ -134,6 +134,9 @@ export function lasting(millis) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
 }
 
+/** How long nobody was there: what is short, to the tenth. */
+export const outage = (millis) => (millis < 9950 ? `${(Math.max(0, millis) / 1000).toFixed(1)} s` : lasting(millis));
+
 /** The birth that a transaction's id carries. */
 export const birth = (id) => Number.parseInt(id.replaceAll("-", "").slice(0, 12), 16);
 

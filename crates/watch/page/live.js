@@ -1,15 +1,22 @@
 // What the server says of itself once a second; and that it says nothing, which is news, too.
 
-import { lasting } from "./dom.js";
+import { lasting, outage } from "./dom.js";
 
 const KEPT = 600;
 /** Longer than this without a word: nobody knows how it goes; and nobody is there. Milliseconds. A server that is well speaks every second. */
 const SILENCE = { lost: 1700, gone: 4000 };
-const AGAIN = 1000;
+/** How long until the next attempt: short at first, since how long nobody was there is known no better than this. */
+const AGAIN = { soon: 250, later: 1000 };
+/** A server that has been gone for so long is asked less often. */
+const LONG = 60_000;
+/** So far apart are the words of a server that is well: one that fell silent did so half of it behind its last word, give or take as much. */
+const EVERY = 1000;
 
 /** `marks`: what happened, as any server of the last ten minutes told it, and what only this page can know. */
 export const live = { snapshot: null, points: [], marks: [], lastWord: 0, lost: false };
 let gone = false;
+/** What is known of an outage, by this page's own clock: `since` it noticed that the connection broke, or it guesses that there was silence, `until` it was open again. */
+let out = { since: 0, until: 0, guessed: false };
 
 const listeners = new Set();
 
@@ -83,6 +90,7 @@ let timer = 0;
 function connect() {
   source?.close();
   source = new EventSource("/dashboard/events");
+  source.addEventListener("open", () => { out.until = Date.now(); });
   source.addEventListener("history", (event) => add(JSON.parse(event.data).points));
   source.addEventListener("snapshot", (event) => {
     const snapshot = JSON.parse(event.data);
@@ -91,7 +99,7 @@ function connect() {
     if (gone && before && snapshot.at === before.at) return;
     live.snapshot = snapshot;
     live.lastWord = Date.now();
-    mark(gone && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${lasting(snapshot.at - before.at)}` }] : snapshot.marks);
+    mark(gone && before ? [...snapshot.marks, { at: snapshot.at, what: `the server answers again, after ${howLong()}` }] : snapshot.marks);
     live.lost = gone = false;
     const last = live.points.at(-1);
     if (!last || snapshot.at > last.at) add([point(snapshot)]);
@@ -100,13 +108,26 @@ function connect() {
   source.addEventListener("error", lose);
 }
 
+const silence = () => (live.lastWord ? Date.now() - live.lastWord : 0);
+
+/** Words have a second in between, and would make an outage up to two seconds longer than it was; the connection breaks at once, unless the server is frozen. */
+function howLong() {
+  const { since, until, guessed } = out;
+  return guessed ? `about ${lasting(until - since)}` : outage(until - since);
+}
+
 function lose() {
   source?.close();
+  if (!gone) {
+    // What breaks behind a silence does not begin there.
+    const guessed = silence() > SILENCE.lost;
+    out = { since: guessed ? live.lastWord + EVERY / 2 : Date.now(), until: 0, guessed };
+  }
   if (!gone && live.snapshot) mark([{ at: live.snapshot.at, what: "no word from the server from here on" }]);
   live.lost = gone = true;
   tell();
   clearTimeout(timer);
-  timer = setTimeout(connect, AGAIN);
+  timer = setTimeout(connect, Date.now() - out.since > LONG ? AGAIN.later : AGAIN.soon);
 }
 
 /** Begins to listen, and begins again whenever the server has gone. */
@@ -114,10 +135,9 @@ export function start() {
   connect();
   // Frozen, it neither speaks nor closes the connection.
   setInterval(() => {
-    const silence = live.lastWord ? Date.now() - live.lastWord : 0;
-    if (silence > SILENCE.gone && !gone) {
+    if (silence() > SILENCE.gone && !gone) {
       lose();
-    } else if (silence > SILENCE.lost && !live.lost) {
+    } else if (silence() > SILENCE.lost && !live.lost) {
       live.lost = true;
       tell();
     }
