@@ -87,12 +87,12 @@ const ELSEWHERE = [
 /** What happened, the latest first; `pick` shows some of it. */
 function whatHappened() {
   const list = el("ol", { class: "news", id: "news" });
-  const nothing = el("p", { class: "quiet" }, "Nothing in the last ten minutes, as far as somebody looked.");
+  const nothing = el("p", { class: "quiet" }, "Nothing, as far as somebody looked.");
   const all = el("button", { type: "button", class: "quiet small", "aria-controls": "news", onclick: () => {
     isWhole = !isWhole;
     draw();
   } });
-  const element = el("section", { class: "card" }, el("h2", {}, "What happened"), nothing, list, el("div", { class: "actions" }, all));
+  const element = el("section", { class: "card" }, el("h2", {}, "What happened ", el("span", { class: "quiet scope" }, "in the last ten minutes")), nothing, list, el("div", { class: "actions" }, all));
   let told = [];
   let isWhole = false;
   let picked = new Set();

@@ -80,6 +80,9 @@ fn what_happened_at_about_the_same_time_is_one_mark_that_leads_to_all_of_it() {
     let mut visit = with_ten_minutes();
     let page = &mut visit.page;
     page.wait_for_text("figure.chart .many", "12");
+    // How far back it goes is said whether there is something or not.
+    let heading = page.eval("document.getElementById('news').closest('section').querySelector('h2').innerText");
+    assert_eq!(heading, "What happened in the last ten minutes");
     let apart = "[...document.querySelectorAll('figure.chart')].every((it) => { const at = [...it.querySelectorAll('.marks li')].map((li) => li.getBoundingClientRect().left); \
                  return at.length === 3 && at.every((x, n) => n === 0 || x - at[n - 1] > 23.5); })";
     page.wait_for(apart);
