@@ -2,12 +2,13 @@
 //!
 //! The log keeps what decides, and when: the stage, the decision, dead letters, resolutions, the end; and through whose hands it went. It keeps no single vote
 //! or acknowledgement; they follow from these (a commit was voted for by everybody, a finished transaction was acknowledged by everybody) and have no time of
-//! their own. What took one attempt it does not keep, either.
+//! their own. What took one attempt it does not keep, either: that has its place right behind what was asked for, and what took more, or may have, at the end
+//! of it.
 
 use std::collections::BTreeMap;
 
 use protocol::log::{Record, Resolution, Tries};
-use protocol::{Cause, Decision, Name, Protocol, Sending, Step, Timestamp, Transaction, Verb};
+use protocol::{Cause, Decision, Name, Order, Protocol, Sending, Step, Timestamp, Transaction, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::TransactionView;
@@ -81,7 +82,11 @@ fn vote_of(sending: &Sending) -> Option<Tries> {
 /// What is answered with a vote.
 const VOTES: [Verb; 3] = [Verb::Prepare, Verb::Execute, Verb::Inquire];
 
+/// What is answered with an acknowledgement.
+const SETTLING: [Verb; 3] = [Verb::Commit, Verb::Abort, Verb::Compensate];
+
 struct Story<'a> {
+    record: &'a Record,
     transaction: Option<&'a Transaction>,
     tries: Vec<Tries>,
     /// Who counted them, if it had the transaction from somebody else.
@@ -119,6 +124,27 @@ impl Story<'_> {
         happening
     }
 
+    /// Whether whatever of `verbs` a step was sent was answered at the first attempt, as far as can be known; of a decision, or of what came before.
+    fn is_at_once(&self, step: u8, decided: bool, verbs: &[Verb]) -> bool {
+        let is_in_turn = |it: &Transaction| it.protocol == Protocol::Saga && it.order == Order::Sequential;
+        // Whoever took it over asked again, and a step whose turn came late was asked late.
+        !self.record.handovers().iter().any(|it| it.decided == decided)
+            && !self.transaction.is_some_and(is_in_turn)
+            && !self.tries.iter().any(|it| it.step == step && verbs.contains(&it.verb))
+            && !(decided && self.record.letters.iter().any(|it| it.step == step))
+    }
+
+    /// The place of a vote: right behind the stage, if it came at once.
+    fn place_of_vote(&self, step: u8, born: Timestamp, otherwise: Timestamp) -> Timestamp {
+        if self.is_at_once(step, false, &VOTES) { born.min(otherwise) } else { otherwise }
+    }
+
+    /// The place of an acknowledgement: right behind the decision, if it came at once.
+    fn place_of_acknowledgement(&self, step: u8, otherwise: Timestamp) -> Timestamp {
+        let decided = self.record.decided.as_ref().map(|(_, at)| *at);
+        decided.filter(|_| self.is_at_once(step, true, &SETTLING)).unwrap_or(otherwise)
+    }
+
     fn service(&self, step: u8) -> Option<Name> {
         self.transaction.and_then(|it| it.steps.get(usize::from(step))).map(|step| step.service)
     }
@@ -133,6 +159,7 @@ pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     let record = &view.record;
     let born = view.id.birth();
     let mut story = Story {
+        record,
         transaction: record.transaction.as_deref(),
         tries: record.tries().iter().cloned().chain(view.sendings.iter().filter_map(vote_of)).collect(),
         counted_by: record.owner.filter(|_| record.handovers().iter().any(|it| it.from != it.to)),
@@ -147,13 +174,13 @@ pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
     handovers(&mut story, record, false);
     match &record.decided {
         Some((decision, at)) => {
-            votes(&mut story, decision, *at);
+            votes(&mut story, decision, born, *at);
             let decided = story.tell(What::Decided, Some(*at), *at);
             decided.by = text(record.decided_by());
             decided.detail = Some(if decision.is_commit() { "commit" } else { "abort" }.to_owned());
         }
         // What is going on now stands behind everything that was.
-        None => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Agreed),
+        None => sendings(&mut story, &view.sendings, born, What::Agreed),
     }
     handovers(&mut story, record, true);
     for letter in &record.letters {
@@ -167,7 +194,7 @@ pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
             acknowledgements(&mut story, decision, &record.resolutions, at);
             story.tell(What::Finished, Some(at), at).by = text(record.owner);
         }
-        (Some(_), None) => sendings(&mut story, &view.sendings, Timestamp(u64::MAX), What::Acknowledged),
+        (Some(_), None) => sendings(&mut story, &view.sendings, born, What::Acknowledged),
         (None, _) => {}
     }
     // What happened in the same millisecond stays in the order in which it can only have happened.
@@ -217,12 +244,15 @@ fn part(step: &Step) -> String {
 }
 
 /// What a decision says of the votes before it.
-fn votes(story: &mut Story<'_>, decision: &Decision, at: Timestamp) {
+fn votes(story: &mut Story<'_>, decision: &Decision, born: Timestamp, at: Timestamp) {
     let told = |story: &mut Story<'_>, what: What, step: u8| {
         story.answer(what, step, at, &VOTES);
     };
     match decision {
-        Decision::Commit => story.steps().for_each(|step| told(story, What::Agreed, step)),
+        Decision::Commit => story.steps().for_each(|step| {
+            let place = story.place_of_vote(step, born, at);
+            story.answer(What::Agreed, step, place, &VOTES);
+        }),
         Decision::Abort(Cause::Refused { step, refusal }) => {
             others(story, Some(*step), at);
             let service = story.service(*step);
@@ -286,14 +316,24 @@ fn resolved(story: &mut Story<'_>, resolution: &Resolution) {
 }
 
 /// How far each participant is, as whoever drives the transaction says.
-fn sendings(story: &mut Story<'_>, sendings: &[Sending], not_before: Timestamp, done: What) {
+fn sendings(story: &mut Story<'_>, sendings: &[Sending], born: Timestamp, done: What) {
+    let last = Timestamp(u64::MAX);
     for Sending { step, verb, attempts, next, settled, failure } in sendings {
         // Until a decision is sent, what is remembered is the vote.
         if (*attempts == 0 && !settled) || VOTES.contains(verb) == (done == What::Acknowledged) {
             continue;
         }
+        // What an operator settled is told as that.
+        if *settled && done == What::Acknowledged && story.record.resolutions.iter().any(|it| it.step == *step) {
+            continue;
+        }
         let what = if *settled { done } else { What::Waiting };
-        let happening = story.at_step(what, *step, None, not_before);
+        let place = match done {
+            _ if !settled || *attempts > 1 => last,
+            What::Acknowledged => story.place_of_acknowledgement(*step, last),
+            _ => story.place_of_vote(*step, born, last),
+        };
+        let happening = story.at_step(what, *step, None, place);
         // Whoever answered at once is no news.
         happening.attempt = Some(*attempts).filter(|attempts| *attempts > 1 || !settled);
         if !settled {
@@ -324,228 +364,12 @@ fn acknowledgements(story: &mut Story<'_>, decision: &Decision, resolutions: &[R
             _ if saga => "compensate: if it had done its part, that is undone",
             _ => "abort: if it held anything, that is released",
         };
-        let acknowledged = story.answer(What::Acknowledged, step, at, &[Verb::Commit, Verb::Abort, Verb::Compensate]);
+        let place = story.place_of_acknowledgement(step, at);
+        let acknowledged = story.answer(What::Acknowledged, step, place, &SETTLING);
         let tried = acknowledged.detail.take().map(|tried| format!("; {tried}")).unwrap_or_default();
         acknowledged.detail = Some(format!("{fate}{tried}"));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use ledger::{EntityId, Entry as Amount};
-    use protocol::log::{DeadLetter, Handover, History, Record};
-    use protocol::{Order, Payload, Recovery, Refusal, TransactionId, Unknown};
-
-    use super::*;
-    use crate::checkout::{CHECKOUT, PAYMENT, STOCK};
-    use crate::trail::Note;
-
-    fn view(protocol: Protocol) -> TransactionView {
-        let id = TransactionId::new(Timestamp(1_000), [7; 16]);
-        let step = |service| Step { service, payload: Payload::EMPTY };
-        let transaction = Transaction {
-            id,
-            definition: CHECKOUT,
-            protocol,
-            order: Order::Parallel,
-            recovery: Recovery::Backward,
-            steps: vec![step(STOCK), step(PAYMENT)],
-            context: Payload::EMPTY,
-        };
-        let record = Record {
-            transaction: Some(Arc::new(transaction)),
-            owner: Some(Name::literal("order-2")),
-            decided: None,
-            finished: None,
-            letters: vec![],
-            resolutions: vec![],
-            history: None,
-        };
-        TransactionView::undriven(id, record)
-    }
-
-    /// Each happening as `at what service attempt by`, with what is not known left out.
-    fn told(view: &TransactionView, trail: &[Entry]) -> Vec<String> {
-        let line = |it: Happening| {
-            let at = it.at.map(|at| at.0.to_string());
-            let what = serde_json::to_value(it.what).unwrap().as_str().map(str::to_owned);
-            let attempt = it.attempt.map(|attempt| format!("#{attempt}"));
-            [at, what, it.service, attempt, it.by].into_iter().flatten().collect::<Vec<_>>().join(" ")
-        };
-        tell(view, trail).into_iter().map(line).collect()
-    }
-
-    #[test]
-    fn a_commit_that_got_stuck_and_was_helped() {
-        let mut view = view(Protocol::TwoPhase);
-        view.record.decided = Some((Decision::Commit, Timestamp(1_010)));
-        let (verb, error) = (Verb::Commit, "its store failed".into());
-        view.record.letters.push(DeadLetter { step: 1, verb, attempts: 20, error, at: Timestamp(1_500) });
-        view.driven = Some("committing".to_owned());
-        let sending = |step, settled: bool, attempts| Sending {
-            step,
-            verb,
-            attempts,
-            next: (!settled).then_some(Timestamp(9_000)),
-            settled,
-            failure: (!settled).then_some(Unknown::Failed),
-        };
-        view.sendings = vec![sending(0, true, 1), sending(1, false, 23)];
-        let note = Note {
-            at: Timestamp(1_600),
-            operator: "ann".into(),
-            act: Act::Retry,
-            transaction: view.id,
-            step: None,
-            reason: None,
-        };
-        let entry = Entry { number: 1, note: note.clone(), outcome: Some("sent_again".into()) };
-        let other = Note { transaction: TransactionId::new(Timestamp(2), [1; 16]), ..note };
-        let trail = [entry, Entry { number: 2, note: other, outcome: None }];
-        let before = ["1000 staged order-2", "agreed stock", "agreed payment", "1010 decided order-2"];
-        let stuck = [&before[..], &["1500 dead_letter payment #20", "1600 retried ann"]].concat();
-        let now = [&stuck[..], &["acknowledged stock", "waiting payment #23"]].concat();
-        assert_eq!(told(&view, &trail), now);
-        let waiting = tell(&view, &trail).pop().unwrap();
-        assert_eq!(waiting.detail.as_deref(), Some("commit; the last attempt: its store failed"));
-        assert_eq!(waiting.next, Some(Timestamp(9_000)));
-
-        let (operator, reason) = ("ann".into(), "ticket 4711".into());
-        view.record.resolutions.push(Resolution { step: 1, operator, reason, at: Timestamp(1_700) });
-        view.record.finished = Some(Timestamp(1_700));
-        let end = ["1700 resolved payment ann", "acknowledged stock", "1700 finished order-2"];
-        assert_eq!(told(&view, &trail), [&stuck[..], &end[..]].concat());
-    }
-
-    #[test]
-    fn deeds_of_one_millisecond_stand_in_the_order_of_the_trail() {
-        let mut view = view(Protocol::TwoPhase);
-        view.record.decided = Some((Decision::Commit, Timestamp(1_010)));
-        let entry = |number, act, step: Option<u8>, operator: &str| {
-            let reason = step.map(|_| "ticket 4711".into());
-            let note =
-                Note { at: Timestamp(1_600), operator: operator.into(), act, transaction: view.id, step, reason };
-            Entry { number, note, outcome: None }
-        };
-        let resolution = |step, operator: &str| Resolution {
-            step,
-            operator: operator.into(),
-            reason: "ticket 4711".into(),
-            at: Timestamp(1_600),
-        };
-        // The entry of Eve's resolution is so old that the trail keeps it no more.
-        let trail = [
-            entry(12, Act::Retry, None, "carl"),
-            entry(11, Act::Resolve, Some(1), "ann"),
-            entry(10, Act::Retry, None, "bob"),
-            entry(9, Act::Retry, None, "not said"),
-        ];
-        view.record.resolutions =
-            vec![resolution(1, "ann"), Resolution { at: Timestamp(1_550), ..resolution(0, "eve") }];
-        let deeds = [
-            "1550 resolved stock eve",
-            "1600 retried not said",
-            "1600 retried bob",
-            "1600 resolved payment ann",
-            "1600 retried carl",
-        ];
-        assert_eq!(told(&view, &trail)[4..], deeds);
-    }
-
-    #[test]
-    fn an_abort_names_who_refused_and_why_and_what_became_of_each_branch() {
-        let refused = |protocol| {
-            let mut view = view(protocol);
-            let cause = Cause::Refused { step: 0, refusal: Refusal::new(ledger::INSUFFICIENT, "7") };
-            view.record.decided = Some((Decision::Abort(cause), Timestamp(1_010)));
-            view.record.finished = Some(Timestamp(1_020));
-            view
-        };
-        let details = |view: &TransactionView| -> Vec<String> {
-            tell(view, &[]).into_iter().filter_map(|it| Some(format!("{}: {}", it.service?, it.detail?))).collect()
-        };
-        let begin = ["1000 staged order-2", "refused stock", "1010 decided order-2"];
-        let saga = refused(Protocol::Saga);
-        // Who refused did nothing that had to be undone: a saga does not ask.
-        assert_eq!(told(&saga, &[]), [&begin[..], &["acknowledged payment", "1020 finished order-2"]].concat());
-        let undone = "payment: compensate: if it had done its part, that is undone";
-        assert_eq!(details(&saga), ["stock: not enough of item 7", undone]);
-        let two_phase = refused(Protocol::TwoPhase);
-        let end = ["acknowledged stock", "acknowledged payment", "1020 finished order-2"];
-        assert_eq!(told(&two_phase, &[]), [&begin[..], &end].concat());
-        let fates = ["stock: abort: it held nothing", "payment: abort: if it held anything, that is released"];
-        assert_eq!(details(&two_phase), [&["stock: not enough of item 7"], &fates[..]].concat());
-    }
-
-    #[test]
-    fn the_stage_names_the_steps_and_what_they_ask_for_while_the_log_keeps_it() {
-        let mut view = view(Protocol::TwoPhase);
-        assert_eq!(tell(&view, &[])[0].detail.as_deref(), Some("two-phase commit of stock, payment"));
-        let entry = Amount { account: EntityId::number(7), amount: 2 };
-        let mut transaction = (**view.record.transaction.as_ref().unwrap()).clone();
-        transaction.steps[0].payload = ledger::entries::encode(&[entry]).unwrap();
-        view.record.transaction = Some(Arc::new(transaction));
-        let staged = tell(&view, &[])[0].detail.clone();
-        assert_eq!(staged.as_deref(), Some("two-phase commit of stock (2 of item 7), payment"));
-    }
-
-    #[test]
-    fn hands_and_attempts_are_told_in_their_order_whatever_the_clocks_say() {
-        let mut view = view(Protocol::TwoPhase);
-        let tries = |step, verb, attempts, answered| Tries { step, verb, attempts, answered, why: Unknown::Failed };
-        let hand = |from, to, at, decided| {
-            let (from, to) = (Name::literal(from), Name::literal(to));
-            Handover { from, to, at: Timestamp(at), decided }
-        };
-        view.record.decided = Some((Decision::Commit, Timestamp(1_500)));
-        view.record.finished = Some(Timestamp(1_800));
-        // The clock of whoever took it over first was ahead; that of the other is late.
-        view.record.history = Some(Box::new(History {
-            handovers: vec![hand("order-1", "order-3", 1_600, false), hand("order-3", "order-2", 1_400, true)],
-            tries: vec![tries(1, Verb::Inquire, 2, true), tries(0, Verb::Commit, 3, true)],
-        }));
-        let whole = [
-            "1000 staged order-1",
-            "1600 taken_over order-3",
-            "agreed stock",
-            "agreed payment #2",
-            "1500 decided order-3",
-            "1400 taken_over order-2",
-            "acknowledged stock #3",
-            "acknowledged payment",
-            "1800 finished order-2",
-        ];
-        assert_eq!(told(&view, &[]), whole);
-        let details: Vec<_> = tell(&view, &[]).into_iter().filter_map(|it| it.detail).collect();
-        assert_eq!(details[1], "order-1 had it, and its lease had lapsed");
-        assert_eq!(details[2], "an attempt before, as order-2 counted: its store failed");
-        assert_eq!(
-            details[5],
-            "commit: what it held is taken for good; an attempt before, as order-2 counted: its store failed"
-        );
-
-        view.record.history =
-            Some(Box::new(History { handovers: vec![hand("order-2", "order-2", 1_200, false)], tries: vec![] }));
-        assert_eq!(told(&view, &[])[1], "1200 resumed order-2");
-        assert_eq!(tell(&view, &[])[1].detail.as_deref(), Some("it had ended, and started again"));
-
-        // Who was asked in vain is told beside who made it an abort.
-        let refusal = Refusal::new(ledger::INSUFFICIENT, "7");
-        view.record.decided = Some((Decision::Abort(Cause::Refused { step: 0, refusal }), Timestamp(1_500)));
-        let tries = vec![tries(1, Verb::Prepare, 4, false)];
-        view.record.history = Some(Box::new(History { handovers: vec![], tries }));
-        let abort = ["1000 staged order-2", "unanswered payment #4", "refused stock", "1500 decided order-2"];
-        assert_eq!(told(&view, &[])[..4], abort);
-    }
-
-    #[test]
-    fn one_under_way_shows_who_has_answered() {
-        let mut view = view(Protocol::TwoPhase);
-        let sending =
-            |step, settled| Sending { step, verb: Verb::Prepare, attempts: 1, next: None, settled, failure: None };
-        view.sendings = vec![sending(0, true), sending(1, false)];
-        assert_eq!(told(&view, &[]), ["1000 staged order-2", "agreed stock", "waiting payment #1"]);
-    }
-}
+mod tests;
