@@ -251,3 +251,33 @@ fn pictures_are_taken_if_they_are_asked_for() {
         fs::write(others.join(format!("transaction-{scheme}-{width}.png")), visit.page.picture()).unwrap();
     }
 }
+
+#[test]
+fn a_telephone_shows_every_tab_and_every_choice_of_a_fault_whole() {
+    let mut visit = Visit::with_chaos("#/chaos");
+    visit.stuck();
+    visit.go("#/chaos");
+    let page = &mut visit.page;
+    page.wait_for_text("#stuck-count", "1");
+    for width in [390, 360] {
+        page.resize(width, 800);
+        let tabs = "(() => { const all = [...document.querySelectorAll('#tabs a')]; const bar = document.getElementById('tabs'); \
+                    return all.length === 6 && bar.scrollWidth <= bar.clientWidth && all.every((it) => { const box = it.getBoundingClientRect(); \
+                    return box.width > 0 && box.left >= 0 && box.right <= innerWidth && it.scrollWidth <= it.clientWidth; }); })()";
+        assert_eq!(page.eval(tabs), true, "{width} px");
+        // What a choice is wide, drawn by itself.
+        let choices = "[...document.querySelectorAll('#fault select')].flatMap((it) => { const style = getComputedStyle(it); \
+                       const pen = document.createElement('canvas').getContext('2d'); pen.font = style.font; \
+                       const room = it.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 20; \
+                       return [...it.options].map((one) => one.text).filter((text) => pen.measureText(text).width > room); })";
+        assert_eq!(page.eval(choices), Value::Array(vec![]), "{width} px: cut");
+        let pictures = std::env::var_os("PAGE_PICTURES").is_some();
+        for scheme in ["light", "dark"].into_iter().filter(|_| pictures) {
+            page.scheme(scheme);
+            let folder = std::env::temp_dir().join("settle-pictures");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("chaos-{scheme}-{width}.png")), page.picture()).unwrap();
+        }
+    }
+    page.is_sound();
+}
