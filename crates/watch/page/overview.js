@@ -124,6 +124,19 @@ function whatHappened() {
     } };
 }
 
+/** Longer than this without a full pass is news: the verdict says so, too. */
+const STALE = 3_600_000;
+
+/** How old the word is that money and stock agree, and what it says: a value, more, and a level. */
+function audited({ at, audit, stuck, in_doubt }) {
+  if (!audit) return ["not yet", "no word from an auditor"];
+  const ago = audit.at ? `${lasting(at - audit.at)} ago` : "not yet";
+  if (audit.findings > 0) return [`${count(audit.findings)} ${audit.findings === 1 ? "thing" : "things"} off`, audit.at ? ago : "and not through yet", "bad"];
+  if (!audit.complete) return ["not yet", `under way: ${count(audit.checked)} looked at`];
+  if (at - audit.at > STALE) return [ago, "books agreed then", "warning"];
+  return [ago, stuck > 0 || in_doubt > 0 ? "all that is settled agrees" : "books agree", "good"];
+}
+
 function tile(label) {
   const value = el("dd", {}, "–");
   const more = el("dd", { class: "quiet" }, "");
@@ -162,6 +175,7 @@ export function overview(panel) {
     load: tile("In flight"),
     stuck: tile("Stuck"),
     leader: tile("Leader"),
+    audited: tile("Audited"),
   };
   const news = whatHappened();
   const charts = [throughput, latency, aborts, load].map((make) => make(news.pick));
@@ -195,6 +209,7 @@ export function overview(panel) {
     tiles.load.set(count(snapshot.in_flight), `${count(snapshot.queued)} queued, ${count(snapshot.unsettled)} unsettled`);
     tiles.stuck.set(stuckText(snapshot.stuck), snapshot.stuck === null ? "the leader knows" : `${count(snapshot.in_doubt)} in doubt`, snapshot.stuck === null ? "" : snapshot.stuck > 0 ? "bad" : "good");
     tiles.leader.set(snapshot.leader ?? "nobody", `${snapshot.instances.filter((it) => it.state === "up").length} of ${snapshot.instances.length} instances up`, snapshot.leader ? "" : "warning");
+    tiles.audited.set(...audited(snapshot));
     const grave = [[snapshot.violations, "commands contradicted their branch (violations)"], [snapshot.repairs, "commits found no prepared branch (repairs)"]].filter(([n]) => n > 0);
     alarms.hidden = grave.length === 0;
     say(alarms, grave.map(([n, what]) => `${count(n)} ${what}`).join("; ") + (grave.length ? ": a store lost data, or there is a bug. See docs/operating.md." : ""));

@@ -5,6 +5,7 @@
 //! | `tabs.rs`     | the figures, and what is found, told and done in each tab                            |
 //! | `history.rs`  | the minutes behind: how many are seen, what they come to, and what happened in them  |
 //! | `operators.rs`| who is let in, how the page says so, another site's page that has something done here |
+//! | `overview.rs` | the tiles at the top, and the names in the charts                                    |
 //! | `looks.rs`    | narrow and dark, contrast, first paint; pictures, if they are asked for              |
 //! | `keyboard.rs` | everything without a mouse                                                           |
 //! | `mishaps.rs`  | the server is killed and comes back                                                  |
@@ -18,6 +19,7 @@ mod keyboard;
 mod looks;
 mod mishaps;
 mod operators;
+mod overview;
 mod tabs;
 
 use e2e::browser::Page;

@@ -1,0 +1,48 @@
+//! What stands at the top of the overview, and what the charts call what they draw.
+
+use serde_json::Value;
+
+use crate::Visit;
+
+/// The tile with this label: its value, what stands below, and its level.
+fn tile(label: &str) -> String {
+    format!(
+        "(() => {{ const it = [...document.querySelectorAll('.tile')].find((it) => it.firstChild.textContent === '{label}'); \
+         return [...[...it.querySelectorAll('dd')].map((one) => one.textContent), it.children[1].dataset.level ?? ''].join('; '); }})()"
+    )
+}
+
+/// Has every snapshot say this of itself, whatever the server said.
+fn put_into_its_mouth(visit: &mut Visit, members: &str) {
+    visit.page.eval(&format!(
+        "(() => {{ window.said = (it) => ({members}); if (window.isSaid) return; window.isSaid = true; const parse = JSON.parse; \
+         JSON.parse = (text) => {{ const it = parse(text); return it?.verdict ? {{ ...it, ...window.said(it) }} : it; }}; }})()"
+    ));
+}
+
+#[test]
+fn a_tile_says_how_old_the_word_is_that_money_and_stock_agree() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    let mut says = |members: &str, told: &str| {
+        put_into_its_mouth(&mut visit, members);
+        visit.page.wait_for(&format!("{} === '{told}'", tile("Audited")));
+    };
+    let calm = "stuck: 0, in_doubt: 0";
+    says(&format!("{{ audit: null, {calm} }}"), "not yet; no word from an auditor; ");
+    let under_way = "audit: { at: 0, checked: 12345, findings: 0, complete: false }";
+    says(&format!("{{ {under_way}, {calm} }}"), "not yet; under way: 12,345 looked at; ");
+    let ago = |ms: u32, off: u32| format!("audit: {{ at: it.at - {ms}, checked: 9, findings: {off}, complete: true }}");
+    says(&format!("{{ {}, {calm} }}", ago(12_000, 0)), "12 s ago; books agree; good");
+    says(&format!("{{ {}, stuck: 1 }}", ago(12_000, 0)), "12 s ago; all that is settled agrees; good");
+    says(&format!("{{ {}, {calm} }}", ago(3_700_000, 0)), "1 h 1 min ago; books agreed then; warning");
+    says(&format!("{{ {}, {calm} }}", ago(12_000, 2)), "2 things off; 12 s ago; bad");
+    says(&format!("{{ {}, {calm} }}", ago(12_000, 1)), "1 thing off; 12 s ago; bad");
+    // No tile stands alone in its row, and what is in one is not cut.
+    for (width, in_a_row) in [(1920, 5), (1280, 5), (800, 5), (700, 2), (390, 2)] {
+        visit.page.resize(width, 900);
+        let rows = "(() => { const all = [...document.querySelectorAll('.tile')]; const tops = all.map((it) => it.getBoundingClientRect().top); \
+                    return all.every((it) => it.scrollWidth <= it.clientWidth) && [...new Set(tops)].map((top) => tops.filter((it) => it === top).length); })()";
+        assert_eq!(visit.page.eval(rows), Value::from(vec![in_a_row; 10 / in_a_row]), "{width} px");
+    }
+    visit.page.is_sound();
+}
