@@ -46,7 +46,7 @@ function nice(n) {
 }
 
 /**
- * A chart. `series`: `{ key, label, tone }`; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
+ * A chart. `series`: `{ key, label, tone, format }`, the last of these if it is another one; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
  * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red; `totals`: of rates, how much that was altogether;
  * `onmark`: what becomes of marks that somebody wants to know more of; `stops`: the Tab key stops at them. Of several charts one is enough.
  */
@@ -202,8 +202,9 @@ export function chart({ title, about, series, stacked = false, log = false, leas
 
   function tell(chosen, points, share) {
     const shown = chosen ?? points.at(-1);
-    for (const { key } of series) values.get(key).textContent = shown ? format(shown[key]) : "–";
-    now.textContent = shown ? `${chosen ? clock(chosen.at) : "Now"}: ${series.map(({ key, label }) => `${label} ${format(shown[key])}`).join(", ")}` : "Nothing yet";
+    const said = series.map(({ key, label, format: own = format }) => ({ key, label, value: shown ? own(shown[key]) : "–" }));
+    for (const { key, value } of said) values.get(key).textContent = value;
+    now.textContent = shown ? `${chosen ? clock(chosen.at) : "Now"}: ${said.map(({ label, value }) => `${label} ${value}`).join(", ")}` : "Nothing yet";
     tip.hidden = !chosen;
     if (chosen) {
       const marked = state.marks.filter((it) => Math.abs(it.at - chosen.at) < 3000).map((it) => it.what);

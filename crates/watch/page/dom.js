@@ -109,6 +109,18 @@ export function ms(n) {
   return n >= 100 ? `${n.toFixed(0)} ms` : n >= 10 ? `${n.toFixed(0)} ms` : `${n.toFixed(1)} ms`;
 }
 
+/** Beyond the last bound of a histogram's buckets it tells that bound. Milliseconds. */
+const LAST = 30_000;
+
+/** What is known only as the upper bound of its bucket: to the two digits that such a bound has. */
+export function atMost(n) {
+  if (n === null || n === undefined) return "–";
+  if (n >= LAST) return "about 30 s or more";
+  const [value, unit] = n >= 1000 ? [n / 1000, "s"] : [n, "ms"];
+  const two = Number(value.toPrecision(2));
+  return `≤ ${two < 100 ? two.toPrecision(2) : two} ${unit}`;
+}
+
 export function bytes(n) {
   if (n === null || n === undefined) return "–";
   return n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(1)} GiB` : `${(n / 2 ** 20).toFixed(0)} MiB`;

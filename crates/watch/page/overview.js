@@ -1,7 +1,7 @@
 // How it goes: the figures of now, up to ten minutes of them, what happened, and who is there.
 
 import { chart, spanSwitch } from "./chart.js";
-import { badge, bytes, clock, count, el, lasting, ms, rate, rows, say, stuckText, table } from "./dom.js";
+import { atMost, badge, bytes, clock, count, el, lasting, ms, rate, rows, say, stuckText, table } from "./dom.js";
 import { listen } from "./live.js";
 
 const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
@@ -33,7 +33,7 @@ export const latency = (onmark) => chart({
     { key: "p50", label: "p50", tone: "tone-p50" },
     { key: "p99", label: "p99", tone: "tone-p99" },
     { key: "p999", label: "p99.9", tone: "tone-p999" },
-    { key: "slowest", label: "slowest of its second", tone: "tone-slowest" },
+    { key: "slowest", label: "slowest of its second", tone: "tone-slowest", format: atMost },
   ],
   log: true,
   least: 2000,
@@ -201,7 +201,7 @@ export function overview(panel) {
     tiles.refused.set(rate(rates.refused + rates.conflict), "business answers");
     const failed = rates.turned_away + rates.rolled_back + rates.in_doubt;
     tiles.away.set(rate(rates.turned_away), rates.rolled_back + rates.in_doubt > 0 ? `${rate(rates.rolled_back)} undone, ${rate(rates.in_doubt)} in doubt` : "before anything began", failed > 0 ? (rates.committed + rates.refused + rates.conflict > 0 ? "warning" : "bad") : "");
-    tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}, slowest ${ms(slowestLately(points))}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
+    tiles.p99.set(ms(l.p99), `p50 ${ms(l.p50)}, p99.9 ${ms(l.p999)}, slowest ${atMost(slowestLately(points))}`, l.p99 === null ? "" : l.p99 > 1000 ? "bad" : "good");
     const [first] = definitions;
     tiles.aborts.set(first ? `${first.abort_percent} %` : "–", "of the last hundred");
     const [protocol, meaning] = PROTOCOLS[first?.protocol] ?? [first?.protocol ?? "–", ""];

@@ -46,3 +46,25 @@ fn a_tile_says_how_old_the_word_is_that_money_and_stock_agree() {
     }
     visit.page.is_sound();
 }
+
+#[test]
+fn the_slowest_answer_is_told_as_the_bound_that_it_is() {
+    let mut visit = Visit::to(e2e::Server::start(&[]), "");
+    let legend = "document.querySelectorAll('figure.chart')[1].querySelector('.legend li:last-child').innerText";
+    let hover = "document.querySelectorAll('figure.chart')[1].querySelector(':scope > .unseen').textContent";
+    for (slowest, told) in [
+        ("7500", "≤ 7.5 s"),
+        ("10000", "≤ 10 s"),
+        ("1000", "≤ 1.0 s"),
+        ("750", "≤ 750 ms"),
+        ("4.2", "≤ 4.2 ms"),
+        ("30000", "about 30 s or more"),
+    ] {
+        put_into_its_mouth(&mut visit, &format!("{{ latency_ms: {{ ...it.latency_ms, slowest: {slowest} }} }}"));
+        visit.page.wait_for(&format!("{legend} === 'slowest of its second {told}'"));
+        visit.page.wait_for(&format!("{hover}.endsWith(', slowest of its second {told}')"));
+    }
+    // In the tile it is the slowest of the last ten seconds.
+    visit.page.wait_for(&format!("{}.includes(', slowest about 30 s or more; ')", tile("p99")));
+    visit.page.is_sound();
+}

@@ -28,7 +28,7 @@ fn the_overview_says_first_whether_all_is_well_and_then_how_it_goes() {
     page.wait_for("document.querySelector('.area.tone-good').getAttribute('d').length > 20");
     // A few that wait move no percentile: the slowest is drawn, and told.
     page.wait_for("document.querySelector('.line.tone-slowest').getAttribute('d').length > 5");
-    page.wait_for("/p99.9 .+ slowest [\\d.]+ m?s$/.test([...document.querySelectorAll('.tile')].find((it) => it.innerText.startsWith('p99')).innerText)");
+    page.wait_for("/p99.9 .+ slowest ≤ [\\d.]+ m?s$/.test([...document.querySelectorAll('.tile')].find((it) => it.innerText.startsWith('p99')).innerText)");
     // The undone have a colour of their own, and what happened stands at the edge.
     assert!(page.text(".legend").to_lowercase().contains("undone"), "{}", page.text(".legend"));
     page.wait_for("document.querySelector('.mark')");
