@@ -46,19 +46,22 @@ function nice(n) {
 }
 
 /**
- * A chart. `series`: `{ key, label, tone, format }`, the last of these if it is another one; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
+ * A chart. `series`: `{ key, label, tone, format, means }`, `format` if it is another one, `means` what the label does not say; `stacked`; `log`: a logarithmic scale from a tenth; `least`: the scale reaches at least so high;
  * `format`; `limits`: `{ at, label }` are lines; `hot`: above it lines turn red; `totals`: of rates, how much that was altogether;
  * `onmark`: what becomes of marks that somebody wants to know more of; `stops`: the Tab key stops at them. Of several charts one is enough.
  */
 export function chart({ title, about, series, stacked = false, log = false, least = 1, format = String, limits = [], hot = null, totals = false, onmark = null, stops = false }) {
   const id = `chart-${(serial += 1)}`;
-  const drawing = svg("svg", { class: "drawing", role: "img", tabindex: "0", "aria-labelledby": `${id}-title ${id}-now` });
+  const explained = series.map(({ means }) => means).filter(Boolean).join(" ");
+  const drawing = svg("svg", { class: "drawing", role: "img", tabindex: "0", "aria-labelledby": `${id}-title ${id}-now`, "aria-describedby": explained ? `${id}-means` : null });
   const now = el("p", { class: "unseen", id: `${id}-now` });
   const values = new Map();
-  const legend = el("ul", { class: "legend" }, series.map(({ key, label, tone }) => {
+  const legend = el("ul", { class: "legend" }, series.map(({ key, label, tone, means }) => {
     const value = el("span", { class: "value" }, "–");
     values.set(key, value);
-    return el("li", {}, el("span", { class: `swatch ${tone}`, "aria-hidden": "true" }), `${label} `, value);
+    const entry = [el("span", { class: `swatch ${tone}`, "aria-hidden": "true" }), el("span", { class: means ? "explained" : null }, label), " ", value];
+    // Not of the row: a title would be read instead of what stands in it.
+    return el("li", {}, means ? el("span", { title: means, "aria-description": means }, entry) : entry);
   }));
   const note = el("span", { class: "quiet" }, about);
   const tip = el("p", { class: "tip", hidden: true });
@@ -66,7 +69,9 @@ export function chart({ title, about, series, stacked = false, log = false, leas
   const happened = el("ol", { class: "marks", "aria-label": "What happened meanwhile" });
   const element = el("figure", { class: "chart" },
     el("figcaption", {}, el("h3", { id: `${id}-title` }, title), note),
-    legend, sum, el("div", { class: "canvas" }, drawing, happened, tip), now);
+    legend, sum, el("div", { class: "canvas" }, drawing, happened, tip), now,
+    // For whoever comes to the drawing with the keys: no pointer rests on a name there.
+    explained ? el("p", { id: `${id}-means`, hidden: true }, explained) : null);
 
   let all = { points: [], marks: [] };
   let state = { points: [], marks: [], since: -SHORTEST, until: 0 };

@@ -7,6 +7,15 @@ import { listen } from "./live.js";
 const PROTOCOLS = { "2pc": ["2PC", "two-phase commit"], saga: ["Saga", "done at once, undone if refused"] };
 const STATES = { up: "good", down: "bad", draining: "warning", starting: "warning", frozen: "bad" };
 
+/** What each kind of answer to a checkout means. */
+const MEANS = {
+  committed: "Committed: the order is paid, and its items are taken from the stock.",
+  refused: "Refused: a business answer. There was too little stock or credit, or the order was changed meanwhile.",
+  turned_away: "Turned away: before anything began, since too much was under way or a service did not answer.",
+  rolled_back: "Undone: begun, then rolled back, since a service did not answer.",
+  in_doubt: "In doubt: the answer said that the outcome is not known yet. A client whose connection broke in a crash has no answer, and is not counted: the server cannot know of it.",
+};
+
 /** The charts that the overview and the chaos tab share. */
 export const throughput = (onmark) => chart({
   onmark,
@@ -14,11 +23,11 @@ export const throughput = (onmark) => chart({
   totals: true,
   title: "Checkouts a second",
   series: [
-    { key: "committed", label: "committed", tone: "tone-good" },
-    { key: "refused", label: "refused", tone: "tone-calm" },
-    { key: "turned_away", label: "turned away", tone: "tone-warning" },
-    { key: "rolled_back", label: "undone", tone: "tone-undone" },
-    { key: "in_doubt", label: "in doubt", tone: "tone-bad" },
+    { key: "committed", label: "committed", tone: "tone-good", means: MEANS.committed },
+    { key: "refused", label: "refused", tone: "tone-calm", means: MEANS.refused },
+    { key: "turned_away", label: "turned away", tone: "tone-warning", means: MEANS.turned_away },
+    { key: "rolled_back", label: "undone", tone: "tone-undone", means: MEANS.rolled_back },
+    { key: "in_doubt", label: "in doubt", tone: "tone-bad", means: MEANS.in_doubt },
   ],
   stacked: true,
   least: 10,

@@ -68,3 +68,42 @@ fn the_slowest_answer_is_told_as_the_bound_that_it_is() {
     visit.page.wait_for(&format!("{}.includes(', slowest about 30 s or more; ')", tile("p99")));
     visit.page.is_sound();
 }
+
+#[test]
+fn the_names_in_the_chart_of_checkouts_say_what_they_mean() {
+    let mut visit = Visit::with_chaos("");
+    for tab in ["#/overview", "#/chaos"] {
+        visit.go(tab);
+        visit.page.wait_for("document.querySelector('figure.chart .legend li')");
+        let titles = visit
+            .page
+            .eval("[...document.querySelector('figure.chart .legend').children].map((it) => it.firstChild.title)");
+        let begins = [
+            "Committed: ",
+            "Refused: a business answer",
+            "Turned away: before ",
+            "Undone: begun, ",
+            "In doubt: the answer ",
+        ];
+        let titles: Vec<&str> = titles.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+        assert!(
+            titles.len() == 5 && titles.iter().zip(begins).all(|(title, begin)| title.starts_with(begin)),
+            "{titles:?}"
+        );
+        assert!(titles[4].contains("has no answer, and is not counted"), "{titles:?}");
+        // Whoever listens is told the same, of the name and of the drawing.
+        visit.page.call("Accessibility.enable", serde_json::json!({}));
+        let described = |visit: &mut Visit, selector: &str| {
+            let object = visit.page.call(
+                "Runtime.evaluate",
+                serde_json::json!({ "expression": format!("document.querySelector(\"{selector}\")") }),
+            );
+            let asked = serde_json::json!({ "objectId": object["result"]["objectId"], "fetchRelatives": false });
+            let node = visit.page.call("Accessibility.getPartialAXTree", asked)["nodes"][0].clone();
+            node["description"]["value"].as_str().unwrap_or_default().to_owned()
+        };
+        assert_eq!(described(&mut visit, "figure.chart .legend li:last-child > span"), titles[4]);
+        assert_eq!(described(&mut visit, "figure.chart .drawing"), titles.join(" "));
+    }
+    visit.page.is_sound();
+}
