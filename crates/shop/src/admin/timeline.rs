@@ -128,10 +128,11 @@ impl Story<'_> {
     fn is_at_once(&self, step: u8, decided: bool, verbs: &[Verb]) -> bool {
         let is_in_turn = |it: &Transaction| it.protocol == Protocol::Saga && it.order == Order::Sequential;
         // Whoever took it over asked again, and a step whose turn came late was asked late.
-        !self.record.handovers().iter().any(|it| it.decided == decided)
-            && !self.transaction.is_some_and(is_in_turn)
-            && !self.tries.iter().any(|it| it.step == step && verbs.contains(&it.verb))
-            && !(decided && self.record.letters.iter().any(|it| it.step == step))
+        let may_have_waited = self.record.handovers().iter().any(|it| it.decided == decided)
+            || self.transaction.is_some_and(is_in_turn)
+            || self.tries.iter().any(|it| it.step == step && verbs.contains(&it.verb))
+            || decided && self.record.letters.iter().any(|it| it.step == step);
+        !may_have_waited
     }
 
     /// The place of a vote: right behind the stage, if it came at once.
