@@ -122,7 +122,8 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
         ("p90", latency_ms.p90),
         ("p99", latency_ms.p99),
         ("p999", latency_ms.p999),
-        ("slowest", slowest_lately(points)),
+        // The bound of a bucket of the histogram.
+        ("slowest ≤", slowest_lately(points)),
     ];
     lines.extend(flow("latency", columns, told.map(|(name, ms)| format!("{name} {}", latency(ms)))));
     lines.extend(history(columns, points.iter().map(|point| point.p99), |ms| format!("p99 {}", duration(ms))));
@@ -328,7 +329,7 @@ mod tests {
     #[test]
     fn the_slowest_answer_is_told_as_long_as_the_percentiles_are_of_it() {
         let all = view(&seen(), 80, 100);
-        let told = "latency      p50 -   p90 -   p99 12 ms   p999 -   slowest 5.0 s";
+        let told = "latency      p50 -   p90 -   p99 12 ms   p999 -   slowest ≤ 5.0 s";
         assert!(all.iter().any(|line| line == told), "{all:#?}");
     }
 
