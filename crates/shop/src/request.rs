@@ -54,7 +54,12 @@ pub(crate) fn new_id() -> EntityId {
 
 /// The client's idempotency key, if it sent one, with a digest of what it is for.
 pub(crate) fn idempotency_key(headers: &HeaderMap, what: &[&str]) -> Result<Option<IdempotencyKey>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    // Which of them counts, the next one on the way may see otherwise.
+    if values.any(|other| other != value) {
+        return Err(Problem::bad_argument("there are several Idempotency-Keys, and they differ"));
+    }
     let key = value.to_str().map_err(|_| Problem::bad_argument("the Idempotency-Key is not plain text"))?;
     if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES {
         let detail = format!("an Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes");

@@ -117,6 +117,8 @@ fn a_key_has_1_to_255_bytes_of_plain_text() {
     for key in ["", &"k".repeat(256), "schlüssel"] {
         assert_refused(&client.post_keyed(&target, key), 400, "bad_argument", &[]);
     }
+    let (one, other) = (("idempotency-key", "one"), ("idempotency-key", "other"));
+    assert_refused(&client.send("POST", &target, &[one, other], ""), 400, "bad_argument", &[]);
     assert_eq!(client.post_keyed(&target, &format!("{item}{}", "k".repeat(255 - item.len()))).status, 200);
     assert_eq!(client.stock(&item), 1);
 }
