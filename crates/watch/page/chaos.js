@@ -51,7 +51,7 @@ export function chaos(panel) {
     form.requestSubmit();
   } }, text)));
   const set = table("Faults that are set", ["Service", "Point", "What happens", ""]);
-  const none = el("p", { class: "quiet" }, "No fault is set.");
+  const none = el("p", { class: "quiet" }, "Looking…");
   const charts = [throughput(), latency()];
   const effect = services();
   panel.append(el("h2", {}, "Chaos"),

@@ -77,10 +77,10 @@ impl Watch {
         mut notes: Option<Notes>,
     ) -> std::io::Result<(Self, Watching)> {
         let mut collector = Collector::new(about);
+        let points = diary.as_ref().map(|diary| resume(diary, &mut collector, &mut source)).unwrap_or_default();
+        // Whoever listens from the first moment on hears of nothing that is less than it was.
         let watch = Self::of(collector.blank(now()));
-        if let Some(diary) = &diary {
-            watch.resume(diary, &mut collector, &mut source);
-        }
+        watch.0.points.lock().extend(points);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
         let told = watch.clone();
@@ -132,16 +132,6 @@ impl Watch {
         }))
     }
 
-    fn resume(&self, diary: &Diary, collector: &mut Collector, source: &mut impl Source) {
-        let now = now();
-        let before = diary.read(now);
-        if let Some(last) = before.points.last() {
-            let answered = last.answers.and(source.answered_since(last.at));
-            collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_ref(), answered);
-        }
-        self.0.points.lock().extend(before.points);
-    }
-
     /// Tells everybody, and gives the point that this adds to the history.
     pub(crate) fn tell(&self, snapshot: Snapshot) -> Option<Point> {
         let mut points = self.0.points.lock();
@@ -184,6 +174,17 @@ impl Watch {
     }
 }
 
+/// Has a collector go on from what stands in a diary, and gives the points in it.
+fn resume(diary: &Diary, collector: &mut Collector, source: &mut impl Source) -> Vec<Point> {
+    let now = now();
+    let before = diary.read(now);
+    if let Some(last) = before.points.last() {
+        let answered = last.answers.and(source.answered_since(last.at));
+        collector.resume(before.marks, (last.at + EVERY_MS).min(now), before.ended.as_ref(), answered);
+    }
+    before.points
+}
+
 fn keep(points: &mut VecDeque<Point>, snapshot: &Snapshot) -> Point {
     if points.len() >= MAX_POINTS {
         points.pop_front();
@@ -196,4 +197,35 @@ fn keep(points: &mut VecDeque<Point>, snapshot: &Snapshot) -> Point {
 /// The time, in milliseconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sees nothing, and knows of a log.
+    struct Silent;
+
+    impl Source for Silent {
+        async fn look(&mut self, _watched: bool) -> Vec<Seen> {
+            std::future::pending().await
+        }
+
+        fn answered_since(&mut self, _since: u64) -> Answers {
+            Answers { committed: 7, ..Answers::default() }
+        }
+    }
+
+    #[test]
+    fn whoever_asks_a_process_that_was_started_again_before_its_first_look_is_told_no_less_than_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watch.jsonl");
+        let mut snapshot = Collector::new(About::default()).blank(now());
+        snapshot.answers.committed = 100_000;
+        let point = Point::of(&snapshot);
+        Diary::at(&path).write(Some(point), || vec![point], crate::marks::Told::default());
+        let (watch, _watching) = Watch::start(About::default(), Silent, Some(Diary::at(&path)), None).unwrap();
+        assert_eq!(watch.latest().answers.committed, 100_007);
+        assert_eq!(watch.history().points, [point]);
+    }
 }
