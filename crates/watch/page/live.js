@@ -51,14 +51,13 @@ function point(snapshot) {
 
 /** What is drawn of answers: those of the second itself, where they were counted at both of its ends. A rate is the mean of some seconds. */
 const COUNTED = ["committed", "refused", "turned_away", "rolled_back", "in_doubt"];
-/** Milliseconds. */
-const LOOKED_AWAY = 2500;
+/** Milliseconds between two looks: less is too short for a rate, and more is no second. */
+const LOOKS = { least: 500, most: 2500 };
 
 function exactly(it, n, points) {
   const before = points[n - 1];
   const ms = it.at - before?.at;
-  // What was answered while nobody looked is of no second.
-  if (!(ms > 0 && ms < LOOKED_AWAY) || !it.answers || !before.answers) return it;
+  if (!(ms >= LOOKS.least && ms < LOOKS.most) || !it.answers || !before.answers) return it;
   const came = COUNTED.map((key) => [key, ((it.answers[key] - before.answers[key]) * 1000) / ms]);
   return came.every(([, n]) => n >= 0) ? { ...it, ...Object.fromEntries(came) } : it;
 }
