@@ -113,10 +113,18 @@ fn a_shop_does_not_start_without_a_database_that_it_had() {
         let folder = of_a_shop();
         let [lost, aside] = [lost, "aside"].map(|name| folder.data().join(name));
         fs::rename(&lost, &aside).unwrap();
-        let refused = folder.tool(&["serve", "--listen", "127.0.0.1:0"]);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains("database is missing, and the others are there") && !lost.exists(), "{said}");
+        let is_refused = || {
+            let refused = folder.tool(&["serve", "--listen", "127.0.0.1:0"]);
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            assert!(said.contains("database is missing, and the others are there"), "{said}");
+        };
+        is_refused();
+        assert!(!lost.exists(), "nothing was made");
+        // An empty folder is no database.
+        fs::create_dir(&lost).unwrap();
+        is_refused();
+        fs::remove_dir(&lost).unwrap();
         // Put back, all is as it was.
         fs::rename(&aside, &lost).unwrap();
         folder.serve(&[]).stop();

@@ -194,28 +194,40 @@ fn they_are(services: &[&str]) -> String {
     }
 }
 
-/// Refuses a data folder in which some databases are missing while others hold something. One that is missing beside empty ones is the first start's,
-/// which came to its end half way; so is one where all are. What cannot be read holds something.
+/// The databases of which nothing is there: no folder, or one without a journal and a snapshot.
+pub fn missing(data: &Path) -> Vec<&'static str> {
+    let is_of_a_database = |file: &Path| file.extension().is_some_and(|it| it == "seg" || it == "snap");
+    let is_there = |service: &&str| {
+        let files = std::fs::read_dir(data.join(service)).into_iter().flatten().flatten();
+        files.into_iter().any(|file| is_of_a_database(&file.path()))
+    };
+    SERVICES.into_iter().filter(|service| !is_there(service)).collect()
+}
+
+/// Refuses a data folder in which some databases are [`missing`] while others hold something. One that is missing beside empty ones is the first
+/// start's, which came to its end half way, or is still under way; so is one where all are. What cannot be read holds something.
 ///
 /// # Errors
 /// [`OpenShopError::Missing`].
 pub fn check_all_there(data: &Path) -> Result<(), OpenShopError> {
-    let (there, missing): (Vec<_>, Vec<_>) = SERVICES.into_iter().partition(|service| data.join(service).is_dir());
+    let missing = missing(data);
     if missing.is_empty() {
         return Ok(());
     }
+    let mut there = SERVICES.into_iter().filter(|service| !missing.contains(service));
     let is_empty = |service: &'static str| {
         let found = match service {
             "orders" => examine_store::<OrderBook>(data, service),
             _ => examine_store::<Ledger>(data, service),
         };
-        found.is_ok_and(|found| found.opened.sequence == 0)
+        match found {
+            Ok(found) => found.opened.sequence == 0,
+            // Whoever opens it is told who has it.
+            Err(OpenShopError::Store(_, OpenError::InUse { .. })) => true,
+            Err(_) => false,
+        }
     };
-    if there.into_iter().all(is_empty) {
-        Ok(())
-    } else {
-        Err(OpenShopError::Missing { data: data.to_owned(), missing })
-    }
+    if there.all(is_empty) { Ok(()) } else { Err(OpenShopError::Missing { data: data.to_owned(), missing }) }
 }
 
 impl Shop {

@@ -368,9 +368,11 @@ impl Marks {
             let what = format!("{name} {how}");
             if was.state != State::Down {
                 self.told.marks.push_back(Mark { at: now.at, since: now.at, what, topic });
-            } else if was.ended.is_none() && it.ended.is_some() {
-                let told = self.told.marks.iter_mut().rfind(|mark| mark.topic == topic);
-                told.into_iter().for_each(|told| told.what.clone_from(&what));
+            } else if was.ended.is_none()
+                && it.ended.is_some()
+                && let Some(told) = self.told.marks.iter_mut().rfind(|mark| mark.topic == topic)
+            {
+                told.what = what;
             }
         }
     }

@@ -19,7 +19,7 @@
 //! | warning | the auditor has run for an hour, and never got to the end    | `The audit has never finished`                         |
 //! | warning | its last word is older than an hour                         | `The last audit was 80 minutes ago`                    |
 //! | good    | none of these                                                | `Money and stock agree · 0 stuck · p99 12 ms`          |
-//! | unknown | the same, while the auditor goes through everything for the first time | `Just started, and the books are not gone through yet: 31,500 rows so far · 0 stuck · p99 12 ms` |
+//! | unknown | the same, while the auditor goes through everything for the first time | `The books are gone through anew: 31,500 rows so far · 0 stuck · p99 12 ms` |
 //! | unknown | the same, and no auditor has said anything                   | `Not audited yet · 0 stuck · p99 12 ms`                |
 //!
 //! What is bad is told without the warnings, save that nobody is served: these may say why.
@@ -62,10 +62,9 @@ pub fn verdict(snapshot: &Snapshot, in_doubt_ms: u64) -> Verdict {
     let (level, audited) = match snapshot.audit {
         Some(audit) if audit.complete && is_open(snapshot) => (Level::Good, "All that is settled agrees".to_owned()),
         Some(audit) if audit.complete => (Level::Good, "Money and stock agree".to_owned()),
-        Some(audit) => (
-            Level::Unknown,
-            format!("Just started, and the books are not gone through yet: {} rows so far", digits(audit.checked)),
-        ),
+        Some(audit) => {
+            (Level::Unknown, format!("The books are gone through anew: {} rows so far", digits(audit.checked)))
+        }
         None => (Level::Unknown, "Not audited yet".to_owned()),
     };
     // Slow, and not a warning: those that were are over, and nobody waits.
@@ -389,7 +388,7 @@ mod tests {
             (
                 |it| begun_a_moment_ago(it),
                 Unknown,
-                "Just started, and the books are not gone through yet: 31,500 rows so far · 0 stuck · p99 12 ms",
+                "The books are gone through anew: 31,500 rows so far · 0 stuck · p99 12 ms",
             ),
             (
                 |it| it.audit = audit(NOW - 80 * 60_000, 0, true),

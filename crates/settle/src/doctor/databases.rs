@@ -7,7 +7,7 @@ use embedded::{Machine, OpenError};
 use ledger::Ledger;
 use shop::OpenShopError;
 use shop::orders::OrderBook;
-use shop::server::{Found, SERVICES, check_all_there, examine_store};
+use shop::server::{Found, SERVICES, check_all_there, examine_store, missing};
 
 use super::Findings;
 use crate::admin_client::AdminClient;
@@ -30,7 +30,7 @@ pub(super) fn examine(data: &Path, findings: &mut Findings) {
             ),
         );
     }
-    let missing: Vec<&str> = SERVICES.into_iter().filter(|service| !data.join(service).is_dir()).collect();
+    let missing = missing(data);
     if missing.len() == SERVICES.len() {
         return findings.ok(about, format!("there are none in {shown} yet: the first start makes them"));
     }
