@@ -20,12 +20,13 @@ fn number_from(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, is `{text}`")))
 }
 
-fn kill_at_random_moments(protocol: &str, share: u64) {
+/// With `threads` for requests: 1 does the checkouts, too; 2 leave them to a thread of their own; 0 is what the machine suggests.
+fn kill_at_random_moments(protocol: &str, threads: &str, share: u64) {
     let seed = number_from("E2E_SEED").unwrap_or_else(|| fastrand::u64(..));
     let kills = number_from("E2E_KILLS").unwrap_or(KILLS).saturating_sub(share).div_ceil(3);
     println!("{protocol}: {kills} kills, E2E_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed.wrapping_add(share));
-    let mut server = Server::start(&["--protocol", protocol]);
+    let mut server = Server::start(&["--protocol", protocol, "--threads", threads]);
     let mut world = World::seed(&mut server.client(), Size { items: 20, users: 50, orders: 100_000 });
     let mut recoveries = Vec::new();
     let mut killed = 0;
@@ -63,17 +64,17 @@ fn kill_at_random_moments(protocol: &str, share: u64) {
 
 #[test]
 fn kills_under_two_phase_commit() {
-    kill_at_random_moments("2pc", 0);
+    kill_at_random_moments("2pc", "1", 0);
 }
 
 #[test]
 fn kills_under_sagas() {
-    kill_at_random_moments("saga", 1);
+    kill_at_random_moments("saga", "2", 1);
 }
 
 #[test]
 fn kills_under_the_adaptive_choice() {
-    kill_at_random_moments("auto", 2);
+    kill_at_random_moments("auto", "0", 2);
 }
 
 fn crash_at(protocol: &str, service: &str, point: &str) {

@@ -41,6 +41,7 @@ mod keeper;
 mod listener;
 mod log_level;
 mod output;
+mod runtime;
 mod serve;
 mod service;
 mod top;

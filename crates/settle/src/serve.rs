@@ -1,7 +1,6 @@
 //! `settle serve`: the whole shop on one port.
 
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +23,7 @@ use crate::exit::Stopped;
 use crate::keeper;
 use crate::listener::{self, connections_that_fit};
 use crate::output::tell;
+use crate::runtime::{self, MAX_THREADS};
 use crate::traces::{self, TracesArgs};
 
 /// The one instance that there is.
@@ -76,6 +76,11 @@ pub(crate) struct ServeArgs {
     /// What an answer rests on: `fsync` survives a power cut; `memory` only the end of the process, and is for comparisons.
     #[arg(long, env = "SETTLE_DURABILITY", value_enum, default_value = "fsync")]
     durability: DurabilityArg,
+    /// Threads that read, parse and write requests. 1: that thread does the checkouts, too. More: those have a thread of their own. 0: one less than there
+    /// are processors, at least 1.
+    #[arg(long, env = "SETTLE_THREADS", default_value_t = 0, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(..=MAX_THREADS as i64))]
+    threads: u16,
     /// Start the shop again whenever it ends without having been told to: killed, crashed, or stopped by a failing disk. Where nothing else does, and
     /// for `settle chaos`.
     #[arg(long, env = "SETTLE_RESTART", value_parser = clap::builder::FalseyValueParser::new())]
@@ -129,11 +134,16 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         return keeper::keep(&args);
     }
     traces::begin(told.as_ref(), origin, false)?;
-    // One processor is for the thread of the checkouts; the others read, parse and write.
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = processors.saturating_sub(1).max(1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    runtime.context("cannot start")?.block_on(run(args))
+    runtime::of(threads(usize::from(args.threads))).context("cannot start")?.block_on(run(args))
+}
+
+/// How many threads there are for requests, if so many are `wanted`. One processor is for the thread of the checkouts; where that leaves but one, one
+/// thread does both.
+fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => runtime::processors().saturating_sub(1).max(1),
+        wanted => wanted,
+    }
 }
 
 /// Makes the data folder, for this user's eyes alone; one that is there stays as it is.

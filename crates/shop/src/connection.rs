@@ -2,7 +2,7 @@
 //!
 //! | what comes                                         | who answers                                               |
 //! |----------------------------------------------------|-----------------------------------------------------------|
-//! | `POST /orders/checkout/{id}` with nothing special  | [the one thread](crate::single), by way of the runtime      |
+//! | `POST /orders/checkout/{id}` with nothing special  | [the one thread](crate::single)                             |
 //! | the same for an order that is paid, or claimed     | the connection's own task                                 |
 //! | anything else                                      | hyper, from that request to the end of the connection     |
 //!
@@ -14,7 +14,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -22,7 +22,9 @@ use ledger::EntityId;
 use orchestrator::{Clock, Executed, Outcome, outcome_word};
 use parking_lot::Mutex;
 use telemetry::traces::{Answered, Request, tracer};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -46,10 +48,11 @@ const READ: usize = 4096;
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
     let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, peer, stream, stopping).await };
-    let line = Arc::new(Line { stream, shop, turn: Mutex::new(Turn::Free) });
+    let (mut reading, writing) = stream.into_split();
+    let line = Arc::new(Line { writing, shop, turn: Mutex::new(Turn::Free) });
     let mut read = Vec::with_capacity(READ);
     // A connection that breaks ends; there is nobody to tell.
-    if let Ok(End::Other) = checkouts(&line, &mut read, stopping.clone()).await {
+    if let Ok(End::Other) = checkouts(&line, &mut reading, &mut read, stopping.clone()).await {
         serve_with_hyper(front, peer, Rewound::new(line, read), stopping).await;
     }
 }
@@ -64,7 +67,7 @@ enum End {
 
 /// A connection, and whose turn it is to write to it.
 pub(crate) struct Line {
-    pub(crate) stream: TcpStream,
+    writing: OwnedWriteHalf,
     shop: Shop,
     turn: Mutex<Turn>,
 }
@@ -86,7 +89,12 @@ enum Work {
     SeeThrough { order: EntityId, pilot: Option<Pilot>, started: u64, traced: Option<Arc<Request>> },
 }
 
-async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Receiver<bool>) -> io::Result<End> {
+async fn checkouts(
+    line: &Arc<Line>,
+    reading: &mut OwnedReadHalf,
+    read: &mut Vec<u8>,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<End> {
     let mut stopped = pin!(async move { _ = stopping.wait_for(|stop| *stop).await });
     let (mut last, mut stop) = (Instant::now(), false);
     let mut patience = pin!(sleep_until(last + HEAD_PATIENCE));
@@ -101,7 +109,7 @@ async fn checkouts(line: &Arc<Line>, read: &mut Vec<u8>, mut stopping: watch::Re
             Head::Incomplete => {
                 let more = poll_fn(|cx| {
                     // A busy client would never let the server stop: what was read is served, and no more is read.
-                    if !stop && let Poll::Ready(got) = line.poll_read(cx, read) {
+                    if !stop && let Poll::Ready(got) = poll_read(reading, cx, read) {
                         return Poll::Ready(got.map(|bytes| if bytes == 0 { Next::End } else { Next::Bytes }));
                     }
                     // Whoever is to end waits for its turn to do so; else nobody would be woken when the answer is out.
@@ -146,15 +154,17 @@ enum Next {
     End,
 }
 
+/// Reads what has come. A read that did not fill its room has taken all of it: the socket is not asked again until there is news, which saves a system
+/// call for every request.
+fn poll_read(reading: &mut OwnedReadHalf, cx: &mut Context<'_>, read: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    read.reserve(READ);
+    pin!(reading.read_buf(read)).poll(cx)
+}
+
 impl Line {
-    fn poll_read(&self, cx: &mut Context<'_>, read: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        read.reserve(READ);
-        loop {
-            match self.stream.try_read_buf(read) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
-                done => return Poll::Ready(done),
-            }
-        }
+    /// The socket, to be written to. Whoever reads from it has the other half of it, or is the only one.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.writing.as_ref()
     }
 
     /// Ready with `None` when no answer is due, with work if some is left to the reader.
@@ -214,8 +224,8 @@ impl Line {
 
     async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.stream.writable().await?;
-            match self.stream.try_write(bytes) {
+            self.writing.writable().await?;
+            match self.writing.try_write(bytes) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -224,12 +234,12 @@ impl Line {
         Ok(())
     }
 
-    /// Has a checkout begun on the one thread.
+    /// Has a checkout begun by the one thread.
     fn hand_over(self: &Arc<Self>, order: EntityId) {
         let started = self.shop.clock().micros();
         *self.turn.lock() = Turn::answering();
         let line = Arc::clone(self);
-        self.shop.single().run(Box::new(move || line.begin(order, started)));
+        self.shop.single().run_between(move || line.begin(order, started));
     }
 
     /// Begins a checkout. If it is not the simple one of an open order, it is left to the reader.
@@ -278,7 +288,7 @@ impl Line {
         answer
     }
 
-    /// Has an answer written: soon, with others, if this is the one thread.
+    /// Has an answer written: soon, with others, if this thread does nothing but checkouts.
     fn reply(self: Arc<Self>, answer: Vec<u8>) {
         if is_single() {
             let shop = self.shop.clone();
@@ -296,7 +306,7 @@ impl Line {
 
     /// Writes an answer from whatever thread this is, without waiting.
     fn write(&self, answer: Vec<u8>) {
-        match self.stream.try_write(&answer) {
+        match self.writing.try_write(&answer) {
             Ok(written) if written == answer.len() => self.pass(Turn::Free),
             Ok(written) => self.pass(Turn::Left(Work::Write(answer.get(written..).unwrap_or_default().to_vec()))),
             // Whatever it is, the reader meets it too.

@@ -106,7 +106,7 @@ impl AsyncRead for Rewound {
             return Poll::Ready(Ok(()));
         }
         self.read = Vec::new();
-        let stream = &self.line.stream;
+        let stream = self.line.stream();
         loop {
             match stream.try_read(buffer.initialize_unfilled()) {
                 Ok(bytes) => {
@@ -126,7 +126,7 @@ impl Rewound {
         cx: &mut Context<'_>,
         write: impl Fn(&tokio::net::TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.line.stream;
+        let stream = self.line.stream();
         loop {
             match write(stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,

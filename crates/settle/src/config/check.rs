@@ -5,12 +5,10 @@ use protocol::limits::{MAX_NATS_SERVERS, MAX_SENTINELS};
 use watch::limits::MAX_INSTANCES;
 
 use super::{Config, Door, Durability, Service, Store, keys};
+use crate::runtime::MAX_THREADS;
 
 /// The times that a database's `wait_ms` and `patience_ms` may be.
 const TIMES: std::ops::RangeInclusive<u64> = 10..=60_000;
-
-/// Threads for requests and messages.
-const MAX_THREADS: usize = 64;
 
 /// Names of one server, and the bytes of each: DNS has no longer ones.
 const MAX_HOSTS: usize = 64;

@@ -50,6 +50,7 @@ use crate::exit::Stopped;
 use crate::gateway::program;
 use crate::listener::{self, connections_that_fit};
 use crate::output::tell;
+use crate::runtime;
 use crate::traces;
 
 /// How long a command may go without any answer before it counts against the service that it was for. Milliseconds.
@@ -100,10 +101,7 @@ pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<Exit
     let origin = Origin { service: format!("settle-{}", program(service)), instance: config.instance.to_string() };
     telemetry::logs::start(config.log_format.into(), origin.clone());
     traces::begin(config.traces().as_ref(), origin, true)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads(config.threads)).enable_all().build();
-    let runtime = runtime.context("cannot start")?;
-    runtime.block_on(async {
+    runtime::of(threads(config.threads)).context("cannot start")?.block_on(async {
         match service {
             Service::Orders => run(service, &config, order::Order::start).await,
             Service::Stock => {
@@ -122,7 +120,7 @@ pub(crate) fn serve(service: Service, args: &ServiceArgs) -> anyhow::Result<Exit
 /// with databases, a broker and other instances.
 fn threads(wanted: usize) -> usize {
     match wanted {
-        0 => std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1)),
+        0 => (runtime::processors() / 2).max(1),
         wanted => wanted,
     }
 }
