@@ -23,9 +23,9 @@ pub const MALFORMED: Name = Name::literal("malformed");
 /// Writes entries as a payload.
 ///
 /// # Errors
-/// Never for entries; see [`record::encode`].
+/// Never for entries; see [`record::payload`].
 pub fn encode(entries: &[Entry]) -> Result<Payload, RecordError> {
-    record::encode(&entries, Vec::with_capacity(8 + 24 * entries.len())).map(Payload::from)
+    record::payload(&entries)
 }
 
 /// Reads a payload.

@@ -305,9 +305,9 @@ impl Ledger {
     /// The one business rule: all of it must be available.
     fn admit(&self, wanted: &[Entry]) -> Result<(), Refusal> {
         for entry in wanted {
-            let id = entry.account.to_string();
-            let account = self.accounts.get(&entry.account).ok_or_else(|| Refusal::new(UNKNOWN_ACCOUNT, &id))?;
-            account.can_take(entry.amount).map_err(|_| Refusal::new(INSUFFICIENT, &id))?;
+            let refuse = |why| Refusal::new(why, &entry.account.to_string());
+            let account = self.accounts.get(&entry.account).ok_or_else(|| refuse(UNKNOWN_ACCOUNT))?;
+            account.can_take(entry.amount).map_err(|_| refuse(INSUFFICIENT))?;
         }
         Ok(())
     }

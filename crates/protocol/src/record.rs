@@ -3,7 +3,11 @@
 //! A record is one version byte and the body in [postcard](https://docs.rs/postcard). A reader knows the versions it can read;
 //! anything else is an error that names the version.
 
+use std::cell::Cell;
+
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::message::Payload;
 
 /// The version that this program writes.
 pub const VERSION: u8 = 1;
@@ -35,6 +39,23 @@ pub fn encode<T: Serialize>(value: &T, out: Vec<u8>) -> Result<Vec<u8>, RecordEr
     let mut out = out;
     out.push(VERSION);
     postcard::to_extend(value, out).map_err(|error| RecordError::Malformed(error.to_string()))
+}
+
+thread_local! {
+    /// An empty buffer, kept for its memory.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A record as a payload.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn payload<T: Serialize>(value: &T) -> Result<Payload, RecordError> {
+    let mut bytes = encode(value, BUFFER.take())?;
+    let payload = Payload::from(bytes.as_slice());
+    bytes.clear();
+    BUFFER.set(bytes);
+    Ok(payload)
 }
 
 /// Reads a record that must fill `bytes` wholly.

@@ -37,8 +37,10 @@ pub fn steps(order: &Order) -> Result<Vec<Step>, RecordError> {
             None => units.push(Entry { account: line.item, amount: line.quantity }),
         }
     }
-    let mut steps = vec![Step { service: STOCK, payload: entries::encode(&units)? }];
     let amount = order.total_cost();
+    // As many as there will be, and not four: the log remembers them.
+    let mut steps = Vec::with_capacity(1 + usize::from(amount > 0));
+    steps.push(Step { service: STOCK, payload: entries::encode(&units)? });
     if amount > 0 {
         let charge = Entry { account: order.user, amount };
         steps.push(Step { service: PAYMENT, payload: entries::encode(&[charge])? });
@@ -91,9 +93,9 @@ impl Claim {
     /// The claim as a transaction's context.
     ///
     /// # Errors
-    /// Never for a claim; see [`record::encode`].
+    /// Never for a claim; see [`record::payload`].
     pub fn encode(&self) -> Result<Payload, RecordError> {
-        record::encode(self, Vec::with_capacity(32)).map(Payload::from)
+        record::payload(self)
     }
 
     /// Reads a transaction's context.

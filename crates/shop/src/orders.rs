@@ -376,18 +376,17 @@ impl OrderBook {
 
     fn claim(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
         let claim = Claim::decode(&transaction.context)?;
-        let refuse = |code: Name, detail: &str| Err(Refusal::new(code, detail));
-        let id = claim.order.to_string();
-        let Some(order) = self.orders.get_mut(&claim.order) else { return refuse(refusals::ORDER_NOT_FOUND, &id) };
+        let refuse = |code: Name| Err(Refusal::new(code, &claim.order.to_string()));
+        let Some(order) = self.orders.get_mut(&claim.order) else { return refuse(refusals::ORDER_NOT_FOUND) };
         match order.state {
-            OrderState::Paid(_) => return refuse(refusals::ORDER_PAID, &id),
+            OrderState::Paid(_) => return refuse(refusals::ORDER_PAID),
             OrderState::CheckingOut(other) if !mutated(Mutation::ClaimExpires) => {
-                return refuse(refusals::CHECKING_OUT, &other.to_string());
+                return Err(Refusal::new(refusals::CHECKING_OUT, &other.to_string()));
             }
             OrderState::CheckingOut(_) | OrderState::Open => {}
         }
         if order.version != claim.version && !mutated(Mutation::ClaimIgnoresVersion) {
-            return refuse(refusals::ORDER_CHANGED, &id);
+            return refuse(refusals::ORDER_CHANGED);
         }
         order.state = OrderState::CheckingOut(transaction.id);
         Ok(())
