@@ -1,7 +1,7 @@
 //! A keyed table whose snapshots cost nothing while they are being written out.
 //!
 //! ```text
-//!   index: hash(key) ─► slot number          (5 bytes a row, never part of a snapshot)
+//!   index: hash(key) ─► slot number          (12 to 24 bytes a row, never part of a snapshot)
 //!   pages: [Arc<[row; 128]>, Arc<[row; 128]>, …]
 //!                │
 //!   freeze() ────┴─► Frozen: clones the Arcs, not the rows
@@ -12,10 +12,14 @@
 //! Iteration runs in slot order: it depends on the history of operations alone, never on a hash seed, so that replaying a
 //! journal gives the same order again.
 
+mod index;
+
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use foldhash::fast::RandomState;
+
+use crate::index::Index;
 
 /// Rows in a page: the unit of copy on write.
 const PAGE: usize = 128;
@@ -26,8 +30,8 @@ type Page<K, V> = Arc<[Option<(K, V)>]>;
 /// A map from `K` to `V` that can be [frozen](Table::freeze).
 #[derive(Debug)]
 pub struct Table<K, V> {
-    index: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    index: Index,
+    hasher: RandomState,
     pages: Vec<Page<K, V>>,
     /// Vacant slots below `next`, the last vacated first.
     free: Vec<u32>,
@@ -44,13 +48,7 @@ pub struct Frozen<K, V> {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self {
-            index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            pages: Vec::new(),
-            free: Vec::new(),
-            next: 0,
-        }
+        Self { index: Index::default(), hasher: RandomState::default(), pages: Vec::new(), free: Vec::new(), next: 0 }
     }
 }
 
@@ -74,7 +72,7 @@ impl<K, V> Table<K, V> {
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     /// The rows in slot order.
@@ -105,7 +103,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
     }
 
     fn find_hashed(&self, hash: u64, key: &K) -> Option<u32> {
-        self.index.find(hash, |&slot| key_at(&self.pages, slot) == Some(key)).copied()
+        self.index.find(hash, |slot| key_at(&self.pages, slot) == Some(key))
     }
 
     /// The value under `key`.
@@ -135,11 +133,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
         let slot = self.vacant_slot();
         let (page, row) = place(slot);
         Arc::make_mut(&mut self.pages[page])[row] = Some((key, value));
-        let (pages, hasher) = (&self.pages, &self.hasher);
-        self.index.insert_unique(hash, slot, |&slot| match key_at(pages, slot) {
-            Some(key) => hasher.hash_one(key),
-            None => 0,
-        });
+        self.index.insert(hash, slot);
         None
     }
 
@@ -147,8 +141,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let hash = self.hasher.hash_one(key);
         let pages = &self.pages;
-        let entry = self.index.find_entry(hash, |&slot| key_at(pages, slot) == Some(key)).ok()?;
-        let (slot, _) = entry.remove();
+        let slot = self.index.remove(hash, |slot| key_at(pages, slot) == Some(key))?;
         let (page, row) = place(slot);
         let taken = Arc::make_mut(&mut self.pages[page])[row].take();
         self.free.push(slot);
