@@ -6,8 +6,8 @@
 //! | the same for an order that is paid, or claimed     | the connection's own task                                 |
 //! | anything else                                      | hyper, from that request to the end of the connection     |
 //!
-//! The checkout is the hot request. Waking a task on another thread for each answer costs as much as the answer itself: answers are
-//! written many at a time.
+//! The checkout is the hot request. Waking a task on another thread for each answer costs as much as the answer itself: where checkouts have a thread of
+//! their own, answers are written many at a time; where they have not, at once.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
