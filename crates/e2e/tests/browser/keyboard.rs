@@ -60,6 +60,8 @@ fn whoever_listens_hears_what_changes_and_not_every_figure() {
         page.wait_for_text("#verdict-text", text);
         assert_eq!(page.eval("document.getElementById('verdict-news').textContent"), heard);
     };
+    // First what no shop says of itself in its first seconds, so that whatever this one said, all that follows is a change.
+    says("bad", "Money is off by 1 · 0 stuck", "Somebody must look, now: Money is off by 1 · 0 stuck");
     let audited = "Nobody knows: The books are gone through anew: 31,500 rows so far · 0 stuck";
     says("unknown", "The books are gone through anew: 31,500 rows so far · 0 stuck", audited);
     says("unknown", "The books are gone through anew: 42,000 rows so far · 0 stuck · p99 1 ms", audited);
