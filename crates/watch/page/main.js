@@ -51,7 +51,11 @@ const parts = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean
 });
 
 function route() {
-  if (location.hash === "#panel") return panel.focus();
+  if (location.hash === "#panel") {
+    // The browser has moved the focus there as a rule; and whoever was quick may have gone on from there before this is told.
+    if (!panel.contains(document.activeElement)) panel.focus();
+    return;
+  }
   const [name = "overview", ...rest] = parts();
   const found = TABS.find(([known]) => known === name) ?? TABS[0];
   // Nobody knows yet whether there is chaos.

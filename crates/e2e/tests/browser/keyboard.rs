@@ -45,6 +45,9 @@ fn the_skip_link_goes_to_the_content_and_leaves_the_tab() {
     assert_eq!(page.text("#panel h2"), "Shop");
     page.press("Tab");
     assert_eq!(page.focused(), "Find an order");
+    // Where the machine is busy, the page is told that it is at its content when the next key has been pressed already.
+    page.eval("dispatchEvent(new HashChangeEvent('hashchange')), null");
+    assert_eq!(page.focused(), "Find an order");
 }
 
 #[test]
