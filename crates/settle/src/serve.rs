@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use watch::About;
 
-use crate::config::LogFormat;
+use crate::config::{self, LogFormat};
 use crate::dashboard::{self, Own};
 use crate::exit::Stopped;
 use crate::keeper;
@@ -127,6 +127,10 @@ impl ServeArgs {
 
 /// Serves until it is told to stop.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let misspelt = misspelt_variables();
+    if !misspelt.is_empty() {
+        bail!(misspelt.join("; "));
+    }
     let origin = Origin { service: "settle".to_owned(), instance: INSTANCE.to_owned() };
     let told = args.traces.told()?;
     telemetry::logs::start(args.log_format.into(), origin.clone());
@@ -135,6 +139,13 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     traces::begin(told.as_ref(), origin, false)?;
     runtime::of(threads(usize::from(args.threads))).context("cannot start")?.block_on(run(args))
+}
+
+/// A switch that is misspelt is off, and nobody would notice.
+pub(crate) fn misspelt_variables() -> Vec<String> {
+    let heeded = ServeArgs::augment_args(clap::Command::new("serve"));
+    let heeded = heeded.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
+    config::misspelt_variables(&heeded.collect::<Vec<_>>())
 }
 
 /// How many threads there are for requests, if so many are `wanted`. One processor is for the thread of the checkouts; where that leaves but one, one

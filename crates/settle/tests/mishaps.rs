@@ -7,6 +7,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -334,4 +335,20 @@ fn a_data_folder_whose_path_is_too_long_for_the_operators_is_refused_before_anyt
     let output = settle().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output().unwrap();
     unusable(&output, &["choose a shorter one"]);
     assert!(!data.exists());
+}
+
+#[test]
+fn a_variable_that_is_misspelt_is_refused_before_anything_is_made_and_one_for_another_command_is_not() {
+    let folder = Folder::new();
+    let start = |data: &Path, variables: &[(&str, &str)]| {
+        let variables = variables.iter().copied();
+        settle().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).envs(variables).output().unwrap()
+    };
+    let misspelt = [("SETTLE_PRODUCTOIN", "1"), ("SETTLE_LOG", "warn")];
+    unusable(&start(&folder.data(), &misspelt), &["SETTLE_PRODUCTOIN", "did you mean SETTLE_PRODUCTION?"]);
+    assert!(!folder.data().exists());
+    // What is said of the path is said later.
+    let too_long = folder.folder.path().join("d".repeat(120));
+    let others = [("SETTLE_LOG", "warn"), ("SETTLE_STOCK__PASSWORD", "hush"), ("SETTLE_SERVICE_HOST", "10.0.0.1")];
+    unusable(&start(&too_long, &others), &["choose a shorter one"]);
 }

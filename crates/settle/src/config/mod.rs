@@ -565,6 +565,11 @@ fn environment() -> Vec<(String, String)> {
     texts.filter(|(name, _)| name.starts_with("SETTLE_") || name.starts_with("OTEL_")).collect()
 }
 
+/// What is wrong with the names of this process's variables, where it heeds those of `heeded`.
+pub(crate) fn misspelt_variables(heeded: &[String]) -> Vec<String> {
+    environment().iter().filter_map(|(name, _)| sources::misspelt(name, heeded)).collect()
+}
+
 /// A name that no other instance has: `settle-` and twelve random digits.
 fn some_name() -> Name {
     use std::hash::{BuildHasher, Hasher};

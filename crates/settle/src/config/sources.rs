@@ -147,6 +147,20 @@ fn unknown(path: &str, source: &str) -> Option<String> {
     Some(format!("unknown key `{path}` in {source}: {hint}"))
 }
 
+/// What is wrong with the name of a variable that a program heeds only if it is one of `heeded`, if it is neither that nor another command's.
+pub(super) fn misspelt(variable: &str, heeded: &[String]) -> Option<String> {
+    let rest = variable.strip_prefix("SETTLE_")?;
+    let path = rest.to_lowercase().replace("__", ".");
+    let known =
+        OTHERS.contains(&variable) || is_of_the_platform(rest) || is_secret(&path) || keys::find(&path).is_some();
+    if known || heeded.iter().any(|it| it == variable) {
+        return None;
+    }
+    let near = heeded.iter().min_by_key(|it| distance(variable, it)).filter(|it| distance(variable, it) <= 3);
+    let hint = near.map_or_else(|| "nothing reads it: take it out".to_owned(), |it| format!("did you mean {it}?"));
+    Some(format!("unknown environment variable {variable}: {hint}"))
+}
+
 /// Variables that Kubernetes and Docker set for a service that is called `settle…`.
 fn is_of_the_platform(rest: &str) -> bool {
     rest.ends_with("SERVICE_HOST") || rest.contains("SERVICE_PORT") || rest == "PORT" || rest.ends_with("_PORT") || {
@@ -225,6 +239,26 @@ mod tests {
             assert!(matches!(Source::variable(name, "tcp://10.0.0.1:8001"), Ok(None)), "{name}");
         }
         assert!(Source::variable("SETTLE_LISTNE", "127.0.0.1:1").is_err());
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told_its_neighbour_and_no_other_command_s_is_misspelt() {
+        let heeded = ["SETTLE_PRODUCTION".to_owned(), "SETTLE_RESTART".to_owned()];
+        let said = misspelt("SETTLE_PRODUCTOIN", &heeded).unwrap();
+        assert_eq!(said, "unknown environment variable SETTLE_PRODUCTOIN: did you mean SETTLE_PRODUCTION?");
+        let said = misspelt("SETTLE_COLOUR", &heeded).unwrap();
+        assert_eq!(said, "unknown environment variable SETTLE_COLOUR: nothing reads it: take it out");
+        for name in [
+            "SETTLE_RESTART",
+            "SETTLE_LOG",
+            "SETTLE_BIN",
+            "SETTLE_STOCK__PASSWORD",
+            "SETTLE_ORDERS__REDIS",
+            "SETTLE_PORT",
+            "PATH",
+        ] {
+            assert_eq!(misspelt(name, &heeded), None, "{name}");
+        }
     }
 
     #[test]

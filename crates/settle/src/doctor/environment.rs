@@ -5,11 +5,14 @@ use std::path::Path;
 
 use super::Findings;
 use crate::admin_client::AdminClient;
-use crate::serve::ServeArgs;
+use crate::serve::{ServeArgs, misspelt_variables};
 
 /// Looks at what a shop on `data` would be told.
 pub(super) fn examine(args: &ServeArgs, data: Option<&Path>, findings: &mut Findings) {
     let about = "environment";
+    for problem in misspelt_variables() {
+        findings.wrong(about, problem);
+    }
     if args.is_volatile() {
         findings.warning(
             about,
