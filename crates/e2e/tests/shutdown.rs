@@ -131,3 +131,31 @@ fn a_half_sent_request_holds_nothing_up() {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
+
+#[test]
+fn a_client_that_takes_no_answers_holds_nothing_up() {
+    use std::io::Write;
+    for (threads, request) in [
+        ("1", "POST /orders/checkout/0 HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n"),
+        ("2", "POST /orders/checkout/0 HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n"),
+        ("1", "GET /orders/find/0 HTTP/1.1\r\nHost: shop\r\n\r\n"),
+    ] {
+        let mut server = Server::start(&["--threads", threads]);
+        let mut client = server.client();
+        client.done("/stock/batch_init/1/10/1");
+        client.done("/payment/batch_init/1/10");
+        client.done("/orders/batch_init/1/1/1/1");
+        // It sends until the server reads no more.
+        let mut deaf = std::net::TcpStream::connect(server.address()).unwrap();
+        deaf.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let many = request.repeat(100);
+        while deaf.write_all(many.as_bytes()).is_ok() {}
+        assert_eq!(client.check_out("0").status, 200, "others are served");
+        let began = Instant::now();
+        server.tell_to_end();
+        assert_eq!(server.wait().code(), Some(0), "{}", server.said());
+        assert!(began.elapsed() < Duration::from_secs(5), "{threads} {request}: {:?}", began.elapsed());
+        assert!(!server.said().contains("not everything was settled"), "{}", server.said());
+        drop(deaf);
+    }
+}

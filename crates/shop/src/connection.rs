@@ -21,12 +21,13 @@ use axum::http::StatusCode;
 use ledger::EntityId;
 use orchestrator::{Clock, Executed, Outcome, outcome_word};
 use parking_lot::Mutex;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use telemetry::traces::{Answered, Request, tracer};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::checkout::CHECKOUT;
 use crate::checkout_http::{PAID, Plan, failure, pay, pay_for, plan, turned_away};
@@ -41,15 +42,21 @@ use crate::single::is_single;
 
 /// How long a client may take for the next request's head, idle time included.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of the answers that are due to it, in milliseconds.
+const ANSWER_PATIENCE_MS: u32 = 75_000;
+/// How long a client is waited for when the server is stopping: for the rest of a half-sent request, or to take more of its answers.
+pub(crate) const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ: usize = 4096;
 
 /// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
     let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
+    // The system then ends the connection, whoever is writing to it.
+    _ = set_tcp_user_timeout(&stream, ANSWER_PATIENCE_MS);
     let Some(shop) = front.shop().cloned() else { return serve_with_hyper(front, peer, stream, stopping).await };
     let (mut reading, writing) = stream.into_split();
-    let line = Arc::new(Line { writing, shop, turn: Mutex::new(Turn::Free) });
+    let line = Arc::new(Line { writing, shop, turn: Mutex::new(Turn::Free), stopping: stopping.clone() });
     let mut read = Vec::with_capacity(READ);
     // A connection that breaks ends; there is nobody to tell.
     if let Ok(End::Other) = checkouts(&line, &mut reading, &mut read, stopping.clone()).await {
@@ -70,6 +77,7 @@ pub(crate) struct Line {
     writing: OwnedWriteHalf,
     shop: Shop,
     turn: Mutex<Turn>,
+    stopping: watch::Receiver<bool>,
 }
 
 enum Turn {
@@ -224,7 +232,7 @@ impl Line {
 
     async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.writing.writable().await?;
+            self.room().await?;
             match self.writing.try_write(bytes) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -232,6 +240,19 @@ impl Line {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the socket takes more. A client that takes nothing holds no stop up.
+    async fn room(&self) -> io::Result<()> {
+        let mut stopping = self.stopping.clone();
+        let given_up = async {
+            _ = stopping.wait_for(|stop| *stop).await;
+            sleep(LAST_PATIENCE).await;
+        };
+        tokio::select! {
+            room = self.writing.writable() => room,
+            () = given_up => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Has a checkout begun by the one thread.

@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -17,12 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tower_service::Service;
 
-use crate::connection::{HEAD_PATIENCE, Line};
+use crate::connection::{HEAD_PATIENCE, LAST_PATIENCE, Line};
 use crate::front::Front;
 use crate::guard::Peer;
-
-/// How long the rest of a half-sent request is awaited when the server is stopping.
-const HALF_SENT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve_with_hyper(
     front: Front,
@@ -46,7 +42,8 @@ pub(crate) async fn serve_with_hyper(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    // Who has said that nothing more comes may still wait for an answer, and what was asked is done in any case.
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).half_close(true);
     let mut connection = pin!(builder.serve_connection(io, service));
     // How a connection ends concerns only its client.
     tokio::select! {
@@ -56,7 +53,7 @@ pub(crate) async fn serve_with_hyper(
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = tokio::time::sleep(HALF_SENT_PATIENCE) => {
+            () = tokio::time::sleep(LAST_PATIENCE) => {
                 if in_progress.load(Ordering::Relaxed) == 0 {
                     return;
                 }

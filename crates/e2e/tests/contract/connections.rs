@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::Server;
 use e2e::http::read_response;
 
-/// A server with `orders` orders of one unit of one item, at a price of 1.
+/// A server with `orders` orders of two units of one item, at a price of 1.
 fn seeded(orders: u64) -> Server {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -96,6 +96,34 @@ fn a_client_that_says_no_more_is_answered_all_the_same() {
 }
 
 #[test]
+fn whatever_a_client_that_says_no_more_asked_for_is_answered() {
+    let server = seeded(3);
+    let close = "Connection: close\r\n";
+    let asked = [
+        ("/payment/add_funds/0/5", "", 1),
+        ("/orders/checkout/0", "Idempotency-Key: once\r\n", 1),
+        ("/orders/checkout/1", "Accept: application/json\r\n", 1),
+        ("/orders/checkout/2", close, 1),
+        ("/payment/add_funds/0/5", close, 1),
+        ("/payment/add_funds/0/5", "", 20),
+    ];
+    for (path, fields, times) in asked {
+        let (mut stream, mut reader) = connect(&server);
+        let request = format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n{fields}\r\n");
+        stream.write_all(request.repeat(times).as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        for at in 0..times {
+            assert_eq!(read_response(&mut reader).unwrap().status, 200, "{path}, {fields} {at}");
+        }
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "and then the connection is closed");
+    }
+    assert_eq!(server.client().credit("0"), 1_000_000 - 3 * 2 + 22 * 5);
+    server.audit();
+}
+
+#[test]
 fn a_client_that_never_reads_harms_nobody_and_loses_nothing() {
     let server = seeded(50_000);
     let mut stream = connect_with_little_room(&server);
@@ -107,6 +135,33 @@ fn a_client_that_never_reads_harms_nobody_and_loses_nothing() {
     assert_eq!(client.check_out("49999").status, 200, "others are served");
     drop(stream);
     server.audit();
+}
+
+/// How many sockets the server has.
+fn sockets(server: &Server) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", server.process())).unwrap();
+    let target = |file: io::Result<std::fs::DirEntry>| std::fs::read_link(file.ok()?.path()).ok();
+    files.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_left_after_75_seconds_and_not_before() {
+    let server = seeded(1);
+    let before = sockets(&server);
+    let find = "GET /orders/find/0 HTTP/1.1\r\nHost: shop\r\n\r\n".to_owned();
+    let deaf = [checkout(0), find].map(|request| {
+        let mut stream = connect_with_little_room(&server);
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        while stream.write_all(request.as_bytes()).is_ok() {}
+        stream
+    });
+    let since = Instant::now();
+    assert_eq!(sockets(&server), before + deaf.len());
+    while sockets(&server) > before {
+        assert!(since.elapsed() < Duration::from_secs(120), "{} more sockets", sockets(&server) - before);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(since.elapsed() > Duration::from_secs(60), "{:?}", since.elapsed());
 }
 
 #[test]
