@@ -222,6 +222,8 @@ impl<M: Machine> Shared<M> {
             let outcome = outcome.clone();
             if catch_unwind(AssertUnwindSafe(|| waiter(outcome))).is_err() {
                 self.queue.lock().stop("a callback panicked on the store's thread");
+                // Where answers are given elsewhere, the thread may be asleep, and it is the one that tells that the store has stopped.
+                self.work.notify_one();
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use embedded::{Machine, Options, Store, StoreError};
 
@@ -165,4 +166,19 @@ fn a_machine_that_panics_stops_the_store_before_its_state_is_seen() {
     drop(store);
     let (store, opened) = Store::<Map>::open(folder.path(), small()).unwrap();
     assert_eq!((opened.sequence, store.read(|map| map.0.len())), (1, Ok(1)));
+}
+
+#[test]
+fn a_callback_that_panics_where_answers_are_given_stops_the_store_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hand, handed) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+    let answer_on: embedded::AnswerOn = Arc::new(move |answers| hand.send(answers).unwrap());
+    let (store, _) = Store::<Map>::open(folder.path(), Options { answer_on: Some(answer_on), ..small() }).unwrap();
+    let (tell_hook, hear_hook) = mpsc::channel();
+    store.on_stop(move |why| tell_hook.send(why.to_owned()).unwrap());
+    store.submit(put(1, 10), |_| panic!("on purpose"));
+    handed.recv().unwrap()();
+    // Nobody asks the store for anything more, and its own thread has nothing to do.
+    let why = hear_hook.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(why.contains("a callback panicked"), "{why}");
 }
