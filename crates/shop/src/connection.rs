@@ -49,7 +49,7 @@ pub(crate) const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ: usize = 4096;
 
-/// Serves a connection until its client leaves, is idle for too long, or `stopping` becomes true; a request that has begun is answered.
+/// Serves a connection until its client leaves, is idle or takes no answers for too long, or `stopping` becomes true; a request that has begun is answered.
 pub async fn serve_connection(front: Front, stream: TcpStream, stopping: watch::Receiver<bool>) {
     let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     // The system then ends the connection, whoever is writing to it.

@@ -67,11 +67,11 @@ struct Goals(Vec<(String, String, bool)>);
 
 impl Goals {
     fn at_least(&mut self, what: &str, measured: f64, least: f64) {
-        self.0.push((what.to_owned(), format!("{measured:.2}, wanted at least {least}"), measured >= least));
+        self.0.push((what.to_owned(), format!("{measured:.3}, wanted at least {least}"), measured >= least));
     }
 
     fn at_most(&mut self, what: &str, measured: f64, most: f64) {
-        self.0.push((what.to_owned(), format!("{measured:.2}, wanted at most {most}"), measured <= most));
+        self.0.push((what.to_owned(), format!("{measured:.3}, wanted at most {most}"), measured <= most));
     }
 
     fn print(&self) -> anyhow::Result<()> {

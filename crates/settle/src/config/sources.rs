@@ -65,14 +65,7 @@ impl Source {
 
     /// One environment variable; `None` if it is none of ours, or a secret, which is read elsewhere.
     pub(super) fn variable(name: &str, text: &str) -> Result<Option<Self>, String> {
-        let Some(rest) = name.strip_prefix("SETTLE_") else { return Ok(None) };
-        if OTHERS.contains(&name) || is_of_the_platform(rest) {
-            return Ok(None);
-        }
-        let path = rest.to_lowercase().replace("__", ".");
-        if is_secret(&path) {
-            return Ok(None);
-        }
+        let Some(path) = path_of(name) else { return Ok(None) };
         Self::text(format!("the environment variable {name}"), &path, text).map(Some)
     }
 
@@ -139,24 +132,35 @@ fn unknown(path: &str, source: &str) -> Option<String> {
             keys::variable(path)
         ));
     }
-    let near = keys::paths().map(|(known, _)| known).min_by_key(|known| distance(path, known));
-    let hint = near.filter(|near| distance(path, near) <= 3).map_or_else(
+    let hint = nearest(path, keys::paths().map(|(known, _)| known)).map_or_else(
         || "`settle config example` shows all there are".to_owned(),
         |near| format!("did you mean `{near}`?"),
     );
     Some(format!("unknown key `{path}` in {source}: {hint}"))
 }
 
-/// What is wrong with the name of a variable that a program heeds only if it is one of `heeded`, if it is neither that nor another command's.
-pub(super) fn misspelt(variable: &str, heeded: &[String]) -> Option<String> {
+/// The path that a variable says something about; `None` if it is none of ours, or a secret's.
+fn path_of(variable: &str) -> Option<String> {
     let rest = variable.strip_prefix("SETTLE_")?;
-    let path = rest.to_lowercase().replace("__", ".");
-    let known =
-        OTHERS.contains(&variable) || is_of_the_platform(rest) || is_secret(&path) || keys::find(&path).is_some();
-    if known || heeded.iter().any(|it| it == variable) {
+    if OTHERS.contains(&variable) || is_of_the_platform(rest) {
         return None;
     }
-    let near = heeded.iter().min_by_key(|it| distance(variable, it)).filter(|it| distance(variable, it) <= 3);
+    let path = rest.to_lowercase().replace("__", ".");
+    (!is_secret(&path)).then_some(path)
+}
+
+/// What of `known` may be meant by `word`.
+fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    known.min_by_key(|it| distance(word, it)).filter(|it| distance(word, it) <= 3)
+}
+
+/// What is wrong with the name of a variable that a program heeds only if it is one of `heeded`, if it is neither that nor another command's.
+pub(super) fn misspelt(variable: &str, heeded: &[String]) -> Option<String> {
+    let path = path_of(variable)?;
+    if keys::find(&path).is_some() || heeded.iter().any(|it| it == variable) {
+        return None;
+    }
+    let near = nearest(variable, heeded.iter().cloned());
     let hint = near.map_or_else(|| "nothing reads it: take it out".to_owned(), |it| format!("did you mean {it}?"));
     Some(format!("unknown environment variable {variable}: {hint}"))
 }
