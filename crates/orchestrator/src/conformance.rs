@@ -64,7 +64,7 @@ fn transaction(birth: u64, tag: u8) -> Transaction {
         protocol: Protocol::TwoPhase,
         order: Order::Parallel,
         recovery: Recovery::Backward,
-        steps: vec![Step { service: Name::literal("one"), payload: Payload::from(&[1, 2, 3][..]) }],
+        steps: [Step { service: Name::literal("one"), payload: Payload::from(&[1, 2, 3][..]) }].into(),
         context: Payload::EMPTY,
     }
 }

@@ -245,7 +245,7 @@ impl Engine {
             protocol,
             order: definition.order,
             recovery: definition.recovery,
-            steps,
+            steps: steps.into(),
             context,
         };
         transaction.check()?;

@@ -1,6 +1,7 @@
 //! Names, ids and times. All of them are values: nothing here asks a clock or a random source.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -113,7 +114,8 @@ pub struct Epoch(pub u64);
 /// Kept in place, so that copying one costs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    length: u8,
+    /// Never zero, so that none at all takes no more room.
+    length: NonZeroU8,
     bytes: [u8; MAX_NAME_BYTES],
 }
 
@@ -149,12 +151,13 @@ impl Name {
             bytes[at] = source[at];
             at += 1;
         }
-        Self { length: source.len() as u8, bytes }
+        let length = NonZeroU8::new(source.len() as u8).expect("no name is empty, as those who call this have seen to");
+        Self { length, bytes }
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("names are made of ASCII only")
+        std::str::from_utf8(&self.bytes[..usize::from(self.length.get())]).expect("names are made of ASCII only")
     }
 }
 

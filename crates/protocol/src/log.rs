@@ -18,10 +18,13 @@ use std::sync::Arc;
 
 use table::{Frozen, Table};
 
+use self::bare::BareSteps;
 use crate::ids::{Epoch, Name, Timestamp, TransactionId};
+use crate::rare::Rare;
 use crate::simulation::{Mutation, mark, mutated};
 use crate::transaction::{Cause, Decision, Transaction};
 
+mod bare;
 mod history;
 mod vocabulary;
 
@@ -29,6 +32,9 @@ pub use history::{Handover, History, Tries};
 pub use vocabulary::{
     DeadLetter, Lease, LogCommand, LogReply, Record, Resolution, StageCheck, StageRefusal, Standing, Verdict, Writer,
 };
+
+/// A log remembers these by the million, and a process meets memory for the first time at a cost: whoever makes it more should know.
+const _: () = assert!(size_of::<Option<(TransactionId, Record)>>() <= 112);
 
 /// The log's state.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +48,8 @@ pub struct LogState {
     /// decision when it asks, not that nobody knows.
     by_hand: BTreeSet<TransactionId>,
     instances: BTreeMap<Name, Lease>,
+    /// What is left of the steps of those that are finished.
+    bare: BareSteps,
     /// Transactions born at or before this and without a record are forgotten.
     floor: Timestamp,
 }
@@ -212,8 +220,8 @@ impl LogState {
                     owner: Some(writer.instance),
                     decided: None,
                     finished: None,
-                    letters: Vec::new(),
-                    resolutions: Vec::new(),
+                    letters: Rare::default(),
+                    resolutions: Rare::default(),
                     history: None,
                 };
                 self.records.insert(transaction.id, record);
@@ -260,8 +268,8 @@ impl LogState {
             owner: None,
             decided: Some((decision, now)),
             finished: Some(now),
-            letters: Vec::new(),
-            resolutions: Vec::new(),
+            letters: Rare::default(),
+            resolutions: Rare::default(),
             history: None,
         };
         self.records.insert(id, record);
@@ -282,7 +290,7 @@ impl LogState {
                 // Whoever lost it goes on with what was decided, and may be the first at its end.
                 record.owner = Some(writer.instance);
                 if let Some(whole) = &mut record.transaction {
-                    Arc::make_mut(whole).drop_payloads();
+                    self.bare.strip(whole);
                 }
                 self.open.remove(id);
                 // What was settled by hand is remembered for good: its branch may still come and ask.
@@ -388,11 +396,17 @@ impl LogState {
 
     /// Rebuilds the state from what a picture held.
     pub fn thaw(
-        records: Vec<(TransactionId, Record)>,
+        mut records: Vec<(TransactionId, Record)>,
         instances: BTreeMap<Name, Lease>,
         finished: VecDeque<TransactionId>,
         floor: Timestamp,
     ) -> Self {
+        let mut bare = BareSteps::default();
+        for (_, record) in records.iter_mut().filter(|(_, record)| record.finished.is_some()) {
+            if let Some(whole) = &mut record.transaction {
+                bare.strip(whole);
+            }
+        }
         let open = records.iter().filter(|(_, record)| record.finished.is_none()).map(|(id, _)| (*id, ())).collect();
         let by_hand =
             |(_, record): &&(TransactionId, Record)| record.finished.is_some() && !record.resolutions.is_empty();
@@ -401,6 +415,6 @@ impl LogState {
         if mutated(Mutation::ResolvedIsNotInSnapshots) {
             finished.extend(std::mem::take(&mut by_hand));
         }
-        Self { records: records.into_iter().collect(), open, finished, by_hand, instances, floor }
+        Self { records: records.into_iter().collect(), open, finished, by_hand, instances, bare, floor }
     }
 }

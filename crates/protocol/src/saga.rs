@@ -209,7 +209,7 @@ impl Saga {
                 mark("saga.refused");
                 common.settle(step);
                 self.refused.push(step);
-                self.decide(Decision::Abort(Cause::Refused { step, refusal }), out);
+                self.decide(Decision::Abort(Cause::Refused { step, refusal: Box::new(refusal) }), out);
             }
             (State::Executing, Verb::Execute, Reply::Refused(_)) => {
                 // Expired: nothing can be done there any more, and only the log knows whether another owner has done it.

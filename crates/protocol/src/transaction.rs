@@ -1,6 +1,7 @@
 //! A transaction as data: what is staged, what can be decided about it, and how a client hears of it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,7 @@ pub struct Transaction {
     /// Where a saga goes when in doubt.
     pub recovery: Recovery,
     /// 1 to [`MAX_STEPS`] steps.
-    pub steps: Vec<Step>,
+    pub steps: Arc<[Step]>,
     /// The application's own note, which a log that lives in the application's database reads: what the transaction claims when it
     /// is staged, and what becomes true when it commits. At most [`MAX_CONTEXT_BYTES`].
     pub context: Payload,
@@ -129,11 +130,9 @@ impl Transaction {
         Some(Command { branch: BranchId { transaction: self.id, step }, verb, payload })
     }
 
-    /// Leaves what is remembered of a finished transaction: all but the payloads of its steps.
-    pub fn drop_payloads(&mut self) {
-        for step in &mut self.steps {
-            step.payload = Payload::EMPTY;
-        }
+    /// The steps as they are remembered of a finished transaction: without their payloads.
+    pub fn bare_steps(&self) -> Arc<[Step]> {
+        self.steps.iter().map(|step| Step { service: step.service, payload: Payload::EMPTY }).collect()
     }
 }
 
@@ -168,7 +167,7 @@ pub enum Cause {
         /// Which step.
         step: u8,
         /// Its reason.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// A participant's answer stayed unknown past the deadline.
     Unavailable {
@@ -209,7 +208,7 @@ impl From<&Decision> for Outcome {
         match decision {
             Decision::Commit => Self::Committed,
             Decision::Abort(Cause::Refused { step, refusal }) => {
-                Self::Refused { step: *step, refusal: refusal.clone() }
+                Self::Refused { step: *step, refusal: Refusal::clone(refusal) }
             }
             Decision::Abort(Cause::Unavailable { step }) => Self::RolledBack { step: *step },
             Decision::Abort(Cause::Recovered | Cause::NeverStaged) => Self::RolledBack { step: None },

@@ -197,7 +197,7 @@ impl TwoPhase {
             (State::Voting { .. }, Verb::Prepare, Reply::Refused(refusal)) if !refusal.is_expiry() => {
                 mark("two_phase.refused");
                 common.settle(step);
-                self.decide(Decision::Abort(Cause::Refused { step, refusal }), true, out);
+                self.decide(Decision::Abort(Cause::Refused { step, refusal: Box::new(refusal) }), true, out);
             }
             (State::Voting { .. }, Verb::Prepare, Reply::Unknown(_)) if mutated(Mutation::UnknownVoteIsYes) => {
                 common.settle(step);

@@ -68,7 +68,7 @@ fn transaction(n: u64) -> anyhow::Result<Transaction> {
         protocol: Protocol::TwoPhase,
         order: StepOrder::Parallel,
         recovery: Recovery::Backward,
-        steps,
+        steps: steps.into(),
         context,
     })
 }

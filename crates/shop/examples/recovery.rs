@@ -61,10 +61,10 @@ fn leave_in_doubt(data: &Path, count: u64) -> Result<(), Box<dyn Error>> {
             protocol: Protocol::TwoPhase,
             order: Order::Parallel,
             recovery: Recovery::Backward,
-            steps: steps(&picture)?,
+            steps: steps(&picture)?.into(),
             context: Claim { order, version }.encode()?,
         };
-        for (step, part) in transaction.positions().zip(&transaction.steps) {
+        for (step, part) in transaction.positions().zip(transaction.steps.iter()) {
             let command = transaction.command(step, Verb::Prepare).ok_or("the step is its own")?;
             holds[usize::from(part.service != STOCK)].push(LedgerCommand::Branch(command));
         }

@@ -86,7 +86,7 @@ impl TransactionView {
     pub fn undriven(id: TransactionId, record: Record) -> Self {
         let standing = record.standing();
         let order = listing::order_of(&record);
-        let parts = record.transaction.iter().flat_map(|it| &it.steps).map(asked).collect();
+        let parts = record.transaction.iter().flat_map(|it| it.steps.iter()).map(asked).collect();
         Self {
             id,
             standing,

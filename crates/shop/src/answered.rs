@@ -52,7 +52,7 @@ mod tests {
         let register = LogCommand::Register { instance: shop, now: Timestamp(1), lease: 1_000 };
         let (LogReply::Registered(epoch), _) = log.apply(&register) else { panic!("it is registered") };
         let writer = Writer { instance: shop, epoch };
-        let refused = Cause::Refused { step: 0, refusal: Refusal::new(Name::literal("insufficient"), "") };
+        let refused = Cause::Refused { step: 0, refusal: Box::new(Refusal::new(Name::literal("insufficient"), "")) };
         let outcomes = [
             Decision::Commit,
             Decision::Abort(refused),
@@ -71,7 +71,7 @@ mod tests {
                         protocol: Protocol::TwoPhase,
                         order: Order::Parallel,
                         recovery: Recovery::Backward,
-                        steps: vec![],
+                        steps: [].into(),
                         context: Vec::new().into(),
                     };
                     log.apply(&LogCommand::Stage { writer, transaction: Arc::new(transaction) });

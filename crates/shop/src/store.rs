@@ -81,7 +81,15 @@ struct Record2 {
 impl From<Record2> for Record {
     fn from(old: Record2) -> Self {
         let Record2 { transaction, owner, decided, finished, letters, resolutions } = old;
-        Self { transaction, owner, decided, finished, letters, resolutions, history: None }
+        Self {
+            transaction,
+            owner,
+            decided,
+            finished,
+            letters: letters.into(),
+            resolutions: resolutions.into(),
+            history: None,
+        }
     }
 }
 

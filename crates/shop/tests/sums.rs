@@ -35,7 +35,7 @@ fn any_number_of_paid_orders_adds_up() {
             protocol: Protocol::TwoPhase,
             order: Order::Parallel,
             recovery: Recovery::Backward,
-            steps: steps(found).unwrap(),
+            steps: steps(found).unwrap().into(),
             context: Claim { order, version: found.version }.encode().unwrap(),
         };
         let id = transaction.id;

@@ -31,7 +31,7 @@ fn transaction(protocol: Protocol, recovery: Recovery) -> Arc<Transaction> {
         protocol,
         order: Order::Parallel,
         recovery,
-        steps: steps(),
+        steps: steps().into(),
         context: Payload::EMPTY,
     })
 }

@@ -97,6 +97,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rare::Rare;
     use crate::transaction::Decision;
 
     fn record(owner: &'static str, decided: bool, hands: &[(&'static str, bool)]) -> Record {
@@ -110,8 +111,8 @@ mod tests {
             owner: Some(Name::new(owner).unwrap()),
             decided: decided.then_some((Decision::Commit, Timestamp(5))),
             finished: None,
-            letters: Vec::new(),
-            resolutions: Vec::new(),
+            letters: Rare::default(),
+            resolutions: Rare::default(),
             history: Some(Box::new(history)),
         }
     }

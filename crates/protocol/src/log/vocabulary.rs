@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{History, Tries};
 use crate::ids::{Epoch, Name, Timestamp, TransactionId};
 use crate::message::{Refusal, Verb};
+use crate::rare::Rare;
 use crate::transaction::{Decision, Transaction};
 
 /// A change of the log. Time is handed in by whoever asks; a log that several processes share goes by its own for leases.
@@ -226,9 +227,9 @@ pub struct Record {
     /// When every participant had acknowledged.
     pub finished: Option<Timestamp>,
     /// Dead letters, oldest first, resolved ones included.
-    pub letters: Vec<DeadLetter>,
+    pub letters: Rare<DeadLetter>,
     /// What operators did.
-    pub resolutions: Vec<Resolution>,
+    pub resolutions: Rare<Resolution>,
     /// Through whose hands it went, and what did not succeed at the first attempt, if there is anything of the kind.
     #[serde(default)]
     pub history: Option<Box<History>>,

@@ -96,7 +96,7 @@ impl World {
             protocol: if self.random.bool() { Protocol::TwoPhase } else { Protocol::Saga },
             order: Sequence::Parallel,
             recovery: Recovery::Backward,
-            steps: steps(found).unwrap(),
+            steps: steps(found).unwrap().into(),
             context: Claim { order, version: found.version }.encode().unwrap(),
         });
         let several = transaction.steps.len();

@@ -88,7 +88,7 @@ fn transaction(id: TransactionId, context: Payload) -> Arc<Transaction> {
         protocol: Protocol::TwoPhase,
         order: StepOrder::Parallel,
         recovery: Recovery::Backward,
-        steps: vec![Step { service: STOCK, payload: Payload::from(&[1, 2, 3][..]) }],
+        steps: [Step { service: STOCK, payload: Payload::from(&[1, 2, 3][..]) }].into(),
         context,
     })
 }

@@ -48,7 +48,7 @@ fn stage(n: u64) -> LogCommand {
         protocol: Protocol::TwoPhase,
         order: StepOrder::Parallel,
         recovery: Recovery::Backward,
-        steps: vec![Step { service: STOCK, payload: Payload::from(&[1, 2, 3][..]) }],
+        steps: [Step { service: STOCK, payload: Payload::from(&[1, 2, 3][..]) }].into(),
         context,
     };
     LogCommand::Stage { writer: WRITER, transaction: Arc::new(transaction) }

@@ -476,7 +476,7 @@ mod tests {
             protocol: Protocol::TwoPhase,
             order: protocol::transaction::Order::Parallel,
             recovery: protocol::transaction::Recovery::Backward,
-            steps: vec![],
+            steps: [].into(),
             context: Payload::from(vec![]),
         });
         let followed = Followed { transaction: &transaction, recovered: true };

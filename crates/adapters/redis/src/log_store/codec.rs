@@ -1,5 +1,7 @@
 //! Commands to the log as calls of its scripts, and their answers as replies.
 
+use std::sync::Arc;
+
 use orchestrator::StoreFailure;
 use protocol::limits::{MAX_HANDOVERS, MAX_SCRIPT_ITEMS};
 use protocol::log::{
@@ -160,8 +162,7 @@ impl RedisLog {
     fn stage(&self, writer: &Writer, transaction: &Transaction) -> Result<Words, StoreFailure> {
         let payloads: Vec<&Payload> = transaction.steps.iter().map(|step| &step.payload).collect();
         let payloads = encode(&payloads)?;
-        let mut bare = transaction.clone();
-        bare.drop_payloads();
+        let bare = Transaction { steps: transaction.bare_steps(), ..transaction.clone() };
         let mut words = Words::of(&self.scripts.commands);
         by(words.word("stage").word(&transaction.id.to_string()), writer);
         words.word(&encode(&bare)?).word(&payloads);
@@ -314,7 +315,7 @@ fn read_record(record: &[u8], beside: &Beside<'_>) -> Result<Record, Unreadable>
     let mut whole = if transaction.is_empty() { None } else { Some(decode::<Transaction>(transaction)?) };
     if let (Some(whole), Some(payloads)) = (&mut whole, beside.payloads) {
         let payloads: Vec<Payload> = decode(payloads)?;
-        for (step, payload) in whole.steps.iter_mut().zip(payloads) {
+        for (step, payload) in Arc::make_mut(&mut whole.steps).iter_mut().zip(payloads) {
             step.payload = payload;
         }
     }
@@ -333,8 +334,8 @@ fn read_record(record: &[u8], beside: &Beside<'_>) -> Result<Record, Unreadable>
         owner: if owner.is_empty() { None } else { Some(Name::new(owner).map_err(|_| strange())?) },
         decided,
         finished: if finished.is_empty() { None } else { Some(time(finished)?) },
-        letters: read_list::<DeadLetter>(beside.letters)?,
-        resolutions: read_list::<Resolution>(beside.resolutions)?,
+        letters: read_list::<DeadLetter>(beside.letters)?.into(),
+        resolutions: read_list::<Resolution>(beside.resolutions)?.into(),
         history,
     })
 }

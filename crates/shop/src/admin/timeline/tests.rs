@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ledger::{EntityId, Entry as Amount};
 use protocol::log::{DeadLetter, Handover, History, Record};
-use protocol::{Order, Payload, Recovery, Refusal, TransactionId, Unknown};
+use protocol::{Order, Payload, Rare, Recovery, Refusal, TransactionId, Unknown};
 
 use super::*;
 use crate::checkout::{CHECKOUT, PAYMENT, STOCK};
@@ -19,7 +19,7 @@ fn view(protocol: Protocol) -> TransactionView {
         protocol,
         order: Order::Parallel,
         recovery: Recovery::Backward,
-        steps: vec![step(STOCK), step(PAYMENT)],
+        steps: [step(STOCK), step(PAYMENT)].into(),
         context: Payload::EMPTY,
     };
     let record = Record {
@@ -27,8 +27,8 @@ fn view(protocol: Protocol) -> TransactionView {
         owner: Some(Name::literal("order-2")),
         decided: None,
         finished: None,
-        letters: vec![],
-        resolutions: vec![],
+        letters: Rare::default(),
+        resolutions: Rare::default(),
         history: None,
     };
     TransactionView::undriven(id, record)
@@ -111,7 +111,8 @@ fn deeds_of_one_millisecond_stand_in_the_order_of_the_trail() {
         entry(10, Act::Retry, None, "bob"),
         entry(9, Act::Retry, None, "not said"),
     ];
-    view.record.resolutions = vec![resolution(1, "ann"), Resolution { at: Timestamp(1_550), ..resolution(0, "eve") }];
+    view.record.resolutions =
+        vec![resolution(1, "ann"), Resolution { at: Timestamp(1_550), ..resolution(0, "eve") }].into();
     let deeds = [
         "1550 resolved stock eve",
         "1600 retried not said",
@@ -126,7 +127,7 @@ fn deeds_of_one_millisecond_stand_in_the_order_of_the_trail() {
 fn an_abort_names_who_refused_and_why_and_what_became_of_each_branch() {
     let refused = |protocol| {
         let mut view = view(protocol);
-        let cause = Cause::Refused { step: 0, refusal: Refusal::new(ledger::INSUFFICIENT, "7") };
+        let cause = Cause::Refused { step: 0, refusal: Box::new(Refusal::new(ledger::INSUFFICIENT, "7")) };
         view.record.decided = Some((Decision::Abort(cause), Timestamp(1_010)));
         view.record.finished = Some(Timestamp(1_020));
         view
@@ -153,7 +154,7 @@ fn the_stage_names_the_steps_and_what_they_ask_for_while_the_log_keeps_it() {
     assert_eq!(tell(&view, &[])[0].detail.as_deref(), Some("two-phase commit of stock, payment"));
     let entry = Amount { account: EntityId::number(7), amount: 2 };
     let mut transaction = (**view.record.transaction.as_ref().unwrap()).clone();
-    transaction.steps[0].payload = ledger::entries::encode(&[entry]).unwrap();
+    Arc::make_mut(&mut transaction.steps)[0].payload = ledger::entries::encode(&[entry]).unwrap();
     view.record.transaction = Some(Arc::new(transaction));
     let staged = tell(&view, &[])[0].detail.clone();
     assert_eq!(staged.as_deref(), Some("two-phase commit of stock (2 of item 7), payment"));
@@ -201,7 +202,8 @@ fn hands_and_attempts_are_told_in_their_order_whatever_the_clocks_say() {
 
     // Who was asked in vain is told beside who made it an abort.
     let refusal = Refusal::new(ledger::INSUFFICIENT, "7");
-    view.record.decided = Some((Decision::Abort(Cause::Refused { step: 0, refusal }), Timestamp(1_500)));
+    view.record.decided =
+        Some((Decision::Abort(Cause::Refused { step: 0, refusal: Box::new(refusal) }), Timestamp(1_500)));
     let tries = vec![tries(1, Verb::Prepare, 4, false)];
     view.record.history = Some(Box::new(History { handovers: vec![], tries }));
     let abort = ["1000 staged order-2", "unanswered payment #4", "refused stock", "1500 decided order-2"];

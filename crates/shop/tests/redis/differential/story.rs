@@ -168,7 +168,7 @@ impl Story {
             protocol: [Protocol::TwoPhase, Protocol::Saga][self.number(2) as usize],
             order: StepOrder::Parallel,
             recovery: Recovery::Backward,
-            steps,
+            steps: steps.into(),
             context,
         })
     }
@@ -180,7 +180,7 @@ impl Story {
             5 => Decision::Abort(Cause::Unavailable { step: Some(1) }),
             6 => Decision::Abort(Cause::NeverStaged),
             _ => {
-                let refusal = Refusal::new(Name::literal("insufficient"), self.word());
+                let refusal = Box::new(Refusal::new(Name::literal("insufficient"), self.word()));
                 Decision::Abort(Cause::Refused { step: 0, refusal })
             }
         }
