@@ -35,10 +35,14 @@ impl BareSteps {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::ids::{Name, Timestamp, TransactionId};
+    use crate::log::{LogState, Record};
     use crate::message::Payload;
-    use crate::transaction::{Order, Protocol, Recovery};
+    use crate::rare::Rare;
+    use crate::transaction::{Decision, Order, Protocol, Recovery};
 
     fn transaction(services: &[&str]) -> Arc<Transaction> {
         let step = |name: &&str| Step { service: Name::new(name).unwrap(), payload: Payload::from(&[1, 2, 3][..]) };
@@ -51,6 +55,30 @@ mod tests {
             steps: services.iter().map(step).collect(),
             context: Payload::from(&[9][..]),
         })
+    }
+
+    #[test]
+    fn a_log_that_was_thawed_keeps_them_once_as_well() {
+        let records = [1, 2].map(|n| {
+            let mut whole = Arc::unwrap_or_clone(transaction(&["a", "b"]));
+            whole.id = TransactionId::new(Timestamp(1_000), [n; 16]);
+            whole.steps = whole.bare_steps();
+            let record = Record {
+                transaction: Some(Arc::new(whole.clone())),
+                owner: None,
+                decided: Some((Decision::Commit, Timestamp(1_001))),
+                finished: Some(Timestamp(1_002)),
+                letters: Rare::default(),
+                resolutions: Rare::default(),
+                history: None,
+            };
+            (whole.id, record)
+        });
+        let ids = records.clone().map(|(id, _)| id);
+        let log = LogState::thaw(records.to_vec(), BTreeMap::new(), ids.into(), Timestamp(0));
+        let [one, other] = ids.map(|id| log.get(id).and_then(|record| record.transaction.as_ref()).unwrap());
+        assert!(Arc::ptr_eq(&one.steps, &other.steps));
+        assert_eq!(one.steps, records[0].1.transaction.as_ref().unwrap().steps);
     }
 
     #[test]
