@@ -1,7 +1,7 @@
 //! Switches for the simulator: deliberate bugs, and marks that show which rare paths a run has reached.
 //!
 //! Without the feature `simulation` every function here is an empty constant and costs nothing; production never compiles it in. The tests of the
-//! whole workspace are built once, with it: there it is off on every thread that has not called [`activate`].
+//! whole workspace are built once, with it: there it is off on every thread that has not called `activate`.
 
 use crate::barrier::Memory;
 use crate::message::Verb;
