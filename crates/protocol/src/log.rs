@@ -33,9 +33,6 @@ pub use vocabulary::{
     DeadLetter, Lease, LogCommand, LogReply, Record, Resolution, StageCheck, StageRefusal, Standing, Verdict, Writer,
 };
 
-/// A log remembers these by the million, and a process meets memory for the first time at a cost: whoever makes it more should know.
-const _: () = assert!(size_of::<Option<(TransactionId, Record)>>() <= 112);
-
 /// The log's state.
 #[derive(Debug, Clone, Default)]
 pub struct LogState {

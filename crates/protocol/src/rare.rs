@@ -1,6 +1,6 @@
 //! A list that nearly every record has empty.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -43,24 +43,9 @@ impl<T> Deref for Rare<T> {
     }
 }
 
-impl<T> DerefMut for Rare<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.0.as_mut().map_or(&mut [], |list| list)
-    }
-}
-
 impl<T> From<Vec<T>> for Rare<T> {
     fn from(list: Vec<T>) -> Self {
         Self(if list.is_empty() { None } else { Some(Box::new(list)) })
-    }
-}
-
-impl<'a, T> IntoIterator for &'a Rare<T> {
-    type Item = &'a T;
-    type IntoIter = std::slice::Iter<'a, T>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
     }
 }
 

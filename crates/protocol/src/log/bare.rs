@@ -57,6 +57,12 @@ mod tests {
         })
     }
 
+    /// A log remembers these by the hundred thousand, and a process pays for memory when it first meets it: whoever makes it more should know.
+    #[test]
+    fn a_row_of_the_log_takes_no_more_room_than_it_did() {
+        assert!(size_of::<Option<(TransactionId, Record)>>() <= 112);
+    }
+
     #[test]
     fn a_log_that_was_thawed_keeps_them_once_as_well() {
         let records = [1, 2].map(|n| {

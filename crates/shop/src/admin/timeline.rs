@@ -184,7 +184,7 @@ pub fn tell(view: &TransactionView, trail: &[Entry]) -> Vec<Happening> {
         None => sendings(&mut story, &view.sendings, born, What::Agreed),
     }
     handovers(&mut story, record, true);
-    for letter in &record.letters {
+    for letter in record.letters.iter() {
         let dead = story.at_step(What::DeadLetter, letter.step, Some(letter.at), letter.at);
         dead.attempt = Some(letter.attempts);
         dead.detail = Some(format!("{} was not acknowledged: {}", letter.verb, letter.error));
