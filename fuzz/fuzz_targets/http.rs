@@ -42,6 +42,6 @@ fuzz_target!(|bytes: &[u8]| {
     let response = runtime.block_on(front.clone().call(request)).expect("the front never fails");
     assert!(!response.status().is_server_error(), "{}", response.status());
     let audit = |ledger: &ledger::Ledger| ledger::audit::audit(ledger).is_empty();
-    assert!(shop.stock().store.read(audit).expect("the store runs"), "stock is off");
-    assert!(shop.payment().store.read(audit).expect("the store runs"), "payment is off");
+    assert!(shop.ledgers().stock.read(audit).expect("the store runs"), "stock is off");
+    assert!(shop.ledgers().payment.read(audit).expect("the store runs"), "payment is off");
 });

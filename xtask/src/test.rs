@@ -18,6 +18,19 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     step("alerts", &mut alerts)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
     step("clippy", &mut cargo_with(&clippy))?;
+    // Apart from the workspace, and easily forgotten. Nothing is linked, so that the fuzzer's own library need not be built.
+    let fuzz = [
+        "clippy",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--locked",
+        "--no-deps",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ];
+    step("fuzz targets", cargo_with(&fuzz).env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a"))?;
     let mut docs = cargo_with(&["doc", "--workspace", "--no-deps", "--quiet", "--document-private-items"]);
     step("documentation", docs.env("RUSTDOCFLAGS", "--deny warnings"))?;
     // One selection of packages for everything that runs: for each other one cargo builds what they share again, with other features. It is the
