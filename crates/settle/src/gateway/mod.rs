@@ -31,7 +31,8 @@
 //! | the same, with a checkout or a read on a connection that was used before | nobody knows | the connection is closed  | the same   |
 //! | the client sent no whole request in time, or none at all  | no           | 408, 400, as HAProxy says it (no details) | the same  |
 //!
-//! A change is tried on another instance only while nothing of it was sent; a read may be tried again even then.
+//! A change is tried on another instance only while nothing of it was sent; a read may be tried again even then. One that is being passed over at the very
+//! moment in which its first instance is found dead may be ended with what that one had: as in doubt, or its answer is cut off.
 //!
 //! | what the check of an instance's health finds   | new requests | those that it has                                    |
 //! |------------------------------------------------|--------------|------------------------------------------------------|
