@@ -86,14 +86,12 @@ pub(crate) async fn pay_for(orders: &OrderService, id: EntityId, text: &str) -> 
 /// Has the order paid. Nobody else in this process does the same.
 pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Result<(), Problem> {
     let until = Instant::now() + PATIENCE;
-    for _ in 0..CLAIM_ATTEMPTS {
-        // What is read here need not be durable: the claim names its version, and is flushed behind it.
-        // If the store has stopped, somebody's checkout of this order may be under way all the same: in doubt, not refused.
-        let order = stored(|done| orders.store().peek(OrdersQuery::Order(id), done)).await;
-        let OrdersAnswer::Order(order) = order.map_err(|failure| unread(&failure))? else {
-            return Err(Problem::in_doubt("an answer to another question"));
+    for attempt in 0..CLAIM_ATTEMPTS {
+        let recalled = if attempt == 0 { orders.store().recall(id) } else { None };
+        let order = match recalled {
+            Some(order) => order,
+            None => look_at(orders, id).await?.ok_or_else(|| unknown("order", text))?,
         };
-        let order = order.ok_or_else(|| unknown("order", text))?;
         let (transaction, outcome) = match order.state {
             OrderState::Paid(_) => {
                 let paid = read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid());
@@ -122,36 +120,68 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
             }
             // The order changed: look again.
             Outcome::Conflict(refusal) if refusal.code != refusals::ORDER_NOT_FOUND => {}
-            outcome => {
-                let failed = failure(&outcome, order.total_cost(), text, transaction);
-                return if is_paid_by_another(orders, id, transaction, until).await? { Ok(()) } else { Err(failed) };
-            }
+            outcome => match meanwhile(orders, id, transaction, &order, until).await? {
+                Meanwhile::Paid => return Ok(()),
+                // What was refused is not what the order is.
+                Meanwhile::Changed if matches!(outcome, Outcome::Refused { .. }) => {}
+                Meanwhile::Changed | Meanwhile::Nothing => {
+                    return Err(failure(&outcome, order.total_cost(), text, transaction));
+                }
+            },
         }
     }
     let detail = format!("order `{text}` keeps changing while it is checked out");
     Err(Problem::new(StatusCode::CONFLICT, "order_changed", detail).with("order_id", text))
 }
 
-/// Whether the order is paid all the same, by a checkout that was begun elsewhere at the same time.
+/// Looks at an order that is to be checked out. What is read need not be durable: the claim names its version, and is flushed behind it.
+async fn look_at(orders: &OrderService, id: EntityId) -> Result<Option<Order>, Problem> {
+    let order = stored(|done| orders.store().peek(OrdersQuery::Order(id), done)).await;
+    // If the store has stopped, somebody's checkout of this order may be under way all the same: in doubt, not refused.
+    match order.map_err(|failure| unread(&failure))? {
+        OrdersAnswer::Order(order) => Ok(order),
+        _ => Err(Problem::in_doubt("an answer to another question")),
+    }
+}
+
+/// What became of an order whose checkout has failed.
+enum Meanwhile {
+    /// It is paid all the same, by a checkout that was begun elsewhere at the same time.
+    Paid,
+    /// It has other lines than those that the checkout was planned from.
+    Changed,
+    Nothing,
+}
+
+/// Looks what became of an order whose checkout, planned from what it was, has failed.
 ///
-/// Each may have found the other's credit or stock held, and the vote that says so may come before the log's word that the order is claimed. The
+/// Two checkouts of it may each have found the other's credit or stock held; and a checkout that was planned from what the order no longer is may find too
+/// little of what the order no longer wants. The vote that says so may come before the log's word that the order is claimed, or changed. The
 /// loser's stage stands behind the winner's in the log, and its abort behind both, so that what is read now shows the winner.
-async fn is_paid_by_another(
+async fn meanwhile(
     orders: &OrderService,
     id: EntityId,
     own: TransactionId,
+    was: &Order,
     until: Instant,
-) -> Result<bool, Problem> {
-    match read_order(orders, id, unread).await?.map(|order| order.state) {
-        Some(OrderState::Paid(_)) => Ok(true),
-        Some(OrderState::CheckingOut(other)) if other != own => match wait_for(orders, id, other, until).await? {
-            Outcome::Committed => Ok(true),
+) -> Result<Meanwhile, Problem> {
+    let Some(is) = read_order(orders, id, unread).await? else { return Ok(Meanwhile::Nothing) };
+    match is.state {
+        OrderState::Paid(_) => Ok(Meanwhile::Paid),
+        OrderState::CheckingOut(other) if other != own => match wait_for(orders, id, other, until).await? {
+            Outcome::Committed => Ok(Meanwhile::Paid),
             Outcome::InDoubt => Err(Problem::in_doubt("another checkout of the order is under way: look at it again")),
-            Outcome::Conflict(_) => Ok(read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid())),
-            Outcome::Refused { .. } | Outcome::RolledBack { .. } => Ok(false),
+            Outcome::Conflict(_) if read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid()) => {
+                Ok(Meanwhile::Paid)
+            }
+            Outcome::Conflict(_) | Outcome::Refused { .. } | Outcome::RolledBack { .. } => Ok(change(was, &is)),
         },
-        Some(OrderState::CheckingOut(_) | OrderState::Open) | None => Ok(false),
+        OrderState::CheckingOut(_) | OrderState::Open => Ok(change(was, &is)),
     }
+}
+
+fn change(was: &Order, is: &Order) -> Meanwhile {
+    if (was.user, &was.lines) == (is.user, &is.lines) { Meanwhile::Nothing } else { Meanwhile::Changed }
 }
 
 async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<(TransactionId, Outcome), Problem> {

@@ -41,6 +41,12 @@ pub trait OrderStore: Log {
         self.query(query, done);
     }
 
+    /// An open order with items as this process has seen it, where that spares a look: something durable follows, as after a [`peek`](Self::peek), and
+    /// finds out if it is no longer so. Each is given once.
+    fn recall(&self, _id: EntityId) -> Option<Order> {
+        None
+    }
+
     /// Why the database will never answer again, if that is so: the process should end, and start again.
     fn stopped(&self) -> Option<String>;
 }

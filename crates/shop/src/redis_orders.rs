@@ -23,22 +23,24 @@
 //! **Replacing** a million orders writes one line into `seeds`. What an order that nobody has changed since holds is drawn from it, with the
 //! order book's own generator; the scripts have it, too, for when such an order is added to. A paid one that was replaced still counts, as it stands, until it is overwritten, and then in `replaced`.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ledger::EntityId;
 use orchestrator::{Done, Log, LogAnswer, LogError, LogQuery, StoreFailure};
 use protocol::limits::MAX_PAGE;
-use protocol::log::{LogCommand, LogReply};
+use protocol::log::{LogCommand, LogReply, StageRefusal};
 use protocol::{Name, Timestamp, Transaction};
 use redis_store::answers::{Unreadable, only};
 use redis_store::{LOG_LUA, LogScripts, OpenError, Options, RedisLog, Script, ScriptStore, Statistics, Value, Words};
 
 use crate::checkout::Claim;
 use crate::order_store::{OrderStore, OrdersAnswer, OrdersQuery, Progress};
-use crate::orders::{OrdersCommand, OrdersReply};
+use crate::orders::{Order, OrdersCommand, OrdersReply};
+use recollection::{Recollection, over, parted};
 
 mod audit;
 mod codec;
+mod recollection;
 
 /// What is kept, and the version of how.
 const KIND: &str = "orders 1";
@@ -55,7 +57,10 @@ static BOOK: LazyLock<Script> = LazyLock::new(|| Script::new(&[LOG_LUA, ORDERS_L
 /// What a stage's script is told of the claim.
 fn claim_words(transaction: &Transaction, words: &mut Words) {
     match Claim::decode(&transaction.context) {
-        Ok(claim) => words.word(&claim.order.to_string()).word(&claim.version.to_string()),
+        Ok(claim) => {
+            let (connection, version) = parted(claim.version);
+            words.word(&claim.order.to_string()).word(&version.to_string()).word(&connection.to_string())
+        }
         Err(refusal) => words.word("malformed").word(refusal.code.as_str()).word(&*refusal.detail),
     };
 }
@@ -68,6 +73,7 @@ fn claim_words(transaction: &Transaction, words: &mut Words) {
 pub struct RedisOrders {
     store: ScriptStore,
     log: RedisLog,
+    recollection: Arc<Recollection>,
 }
 
 impl RedisOrders {
@@ -80,7 +86,7 @@ impl RedisOrders {
         scripts.push(&BOOK);
         let store = ScriptStore::open(ORDERS, KIND, scripts, options)?;
         let log = RedisLog::within(store.clone(), &LOG, claim_words);
-        Ok(Self { store, log })
+        Ok(Self { store, log, recollection: Arc::default() })
     }
 
     /// For tests that compare histories: leases go by the time that commands name, not by the server's.
@@ -116,14 +122,38 @@ impl RedisOrders {
         words
     }
 
-    /// What asks for an order, and what reads the answer.
+    /// What asks for an order, and what reads the answer. If it `goes_on`, the order is looked at in order to claim it.
     fn order_call(
         &self,
         id: EntityId,
+        goes_on: bool,
     ) -> (Vec<Words>, impl FnOnce(Vec<Value>) -> Result<OrdersAnswer, Unreadable> + Send + 'static) {
-        let mut call = self.log.look();
+        let (mut call, orders) = (self.log.look(), self.clone());
         call.word(&id.to_string());
-        (vec![call], move |values: Vec<Value>| codec::order(id, only(&values)?).map(OrdersAnswer::Order))
+        let read = move |values: Vec<Value>| {
+            let Some(shown) = codec::order(id, only(&values)?)? else { return Ok(OrdersAnswer::Order(None)) };
+            let connection = orders.store.connection();
+            orders.recollection.saw(connection, id, &shown, goes_on);
+            let mut order = shown.order;
+            if goes_on {
+                order.version = over(connection, order.version);
+            }
+            Ok(OrdersAnswer::Order(Some(order)))
+        };
+        (vec![call], read)
+    }
+
+    /// Takes in what the answer to a command says of an order.
+    fn learn(&self, command: &OrdersCommand, answer: &Value) {
+        match command {
+            OrdersCommand::AddItem { order, .. } => {
+                if let Some(shown) = codec::added_to(*order, answer) {
+                    self.recollection.saw(self.store.connection(), *order, &shown, false);
+                }
+            }
+            OrdersCommand::Replace { .. } => self.recollection.clear(),
+            _ => {}
+        }
     }
 
     /// How far the log has come, and how many replaced orders were overwritten: what an audit's sums hang on.
@@ -147,15 +177,20 @@ impl OrderStore for RedisOrders {
         if let OrdersCommand::Log(command) = command {
             return self.log.submit(command, Box::new(|answer| done(answer.map(OrdersReply::Log))));
         }
-        let orders = self.clone();
-        let reply = |values: &[Value]| codec::reply(only(values)?);
+        let (orders, command) = (self.clone(), Arc::new(command));
+        let (learning, told) = (self.clone(), Arc::clone(&command));
+        let reply = move |values: &[Value]| {
+            let answer = only(values)?;
+            learning.learn(&told, answer);
+            codec::reply(answer)
+        };
         self.store.carry_out(move || orders.command_call(&command).map(|call| vec![call]), reply, done);
     }
 
     fn query(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
         match query {
             OrdersQuery::Order(id) => {
-                let (calls, read) = self.order_call(id);
+                let (calls, read) = self.order_call(id, false);
                 self.store.ask(calls, read, done);
             }
             OrdersQuery::IsKeyReused(key) => {
@@ -183,11 +218,15 @@ impl OrderStore for RedisOrders {
     fn peek(&self, query: OrdersQuery, done: Done<Result<OrdersAnswer, StoreFailure>>) {
         match query {
             OrdersQuery::Order(id) => {
-                let (calls, read) = self.order_call(id);
+                let (calls, read) = self.order_call(id, true);
                 self.store.peek(calls, read, done);
             }
             other => self.query(other, done),
         }
+    }
+
+    fn recall(&self, id: EntityId) -> Option<Order> {
+        self.recollection.recall(self.store.connection(), id)
     }
 
     fn stopped(&self) -> Option<String> {
@@ -197,7 +236,18 @@ impl OrderStore for RedisOrders {
 
 impl Log for RedisOrders {
     fn append(&self, command: LogCommand, done: Done<Result<LogReply, LogError>>) {
-        self.log.append(command, done);
+        let LogCommand::Stage { transaction, .. } = &command else { return self.log.append(command, done) };
+        let (orders, claim) = (self.clone(), Claim::decode(&transaction.context));
+        if let Ok(claim) = claim {
+            self.recollection.is_claimed(self.store.connection(), claim.order);
+        }
+        let told = move |answer| {
+            if let (Ok(LogReply::StageRefused(StageRefusal::Application(_))), Ok(claim)) = (&answer, claim) {
+                orders.recollection.was_wrong(orders.store.connection(), claim);
+            }
+            done(answer);
+        };
+        self.log.append(command, Box::new(told));
     }
 
     fn decide(

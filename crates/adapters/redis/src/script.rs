@@ -33,7 +33,8 @@ impl Words {
     }
 
     /// One of the commands that `script` takes many of, to which its words are to be added. The script is called once for all that stand next to
-    /// each other, is given of each the number of its words and the words, and answers with a list that has an element for each, in their order.
+    /// each other, is given the number of the connection ([`ScriptStore::connection`](crate::ScriptStore::connection)), then of each command the number of its
+    /// words and the words, and answers with a list that has an element for each, in their order.
     pub fn of(script: &'static Script) -> Self {
         Self { of: Some(script), ..Self::new() }
     }
@@ -73,6 +74,7 @@ impl Words {
 pub(crate) fn write_all<'a>(
     commands: impl Iterator<Item = &'a Words>,
     base: &str,
+    connection: u16,
     out: &mut Vec<u8>,
     calls: &mut Vec<Option<usize>>,
 ) {
@@ -93,7 +95,8 @@ pub(crate) fn write_all<'a>(
             words += next.count;
             joined.push(next);
         }
-        let head = call(script, base);
+        let mut head = call(script, base);
+        head.number(connection.into());
         out.push(b'*');
         push_number(out, (head.count + words + joined.len()) as u64);
         out.extend_from_slice(b"\r\n");
@@ -151,7 +154,7 @@ mod tests {
 
     fn joined(commands: &[Words]) -> Vec<Option<usize>> {
         let (mut out, mut calls) = (Vec::new(), Vec::new());
-        write_all(commands.iter(), "{x}:", &mut out, &mut calls);
+        write_all(commands.iter(), "{x}:", 7, &mut out, &mut calls);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("EVALSHA").count(), calls.len(), "{text:?}");
         calls
@@ -164,11 +167,11 @@ mod tests {
         let commands = [of(&ONE, 1), of(&ONE, 2), of(&OTHER, 1), alone.clone(), alone, of(&ONE, 1)];
         assert_eq!(joined(&commands), [Some(2), Some(1), None, None, Some(1)]);
         let (mut out, mut calls) = (Vec::new(), Vec::new());
-        write_all(commands[..2].iter(), "{x}:", &mut out, &mut calls);
+        write_all(commands[..2].iter(), "{x}:", 7, &mut out, &mut calls);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("*9\r\n$7\r\nEVALSHA\r\n"), "{text:?}");
+        assert!(text.starts_with("*10\r\n$7\r\nEVALSHA\r\n"), "{text:?}");
         assert!(
-            text.ends_with("$8\r\n{x}:meta\r\n$1\r\n1\r\n$1\r\n0\r\n$1\r\n2\r\n$1\r\n0\r\n$1\r\n1\r\n"),
+            text.ends_with("$8\r\n{x}:meta\r\n$1\r\n7\r\n$1\r\n1\r\n$1\r\n0\r\n$1\r\n2\r\n$1\r\n0\r\n$1\r\n1\r\n"),
             "{text:?}"
         );
     }

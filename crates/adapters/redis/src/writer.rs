@@ -296,7 +296,8 @@ impl Talk {
         bytes.clear();
         let mut calls = std::mem::take(&mut self.calls);
         calls.clear();
-        write_all(batch.iter().flat_map(|job| &job.calls), &self.base, &mut bytes, &mut calls);
+        let connection = self.shared.connection();
+        write_all(batch.iter().flat_map(|job| &job.calls), &self.base, connection, &mut bytes, &mut calls);
         let scripts: usize = calls.iter().map(|joined| joined.unwrap_or(1)).sum();
         // Where looks are told early anyway, a batch of nothing else has nothing to wait for.
         let peeks = self.options.tells_early() && batch.iter().all(|job| job.peeks);

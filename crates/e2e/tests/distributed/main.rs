@@ -175,6 +175,70 @@ fn a_twin_whose_refusal_overtakes_the_claim_of_the_other_gives_the_answer_of_tha
 }
 
 #[test]
+fn an_order_that_changed_at_another_instance_is_paid_as_it_is_now() {
+    let system = System::start(2, &[]);
+    let mut client = system.client();
+    let mut instances = [0, 1].map(|n: usize| system.services[0][n].client());
+    let item = client.new_item(1_000, 30);
+    for round in 0..10 {
+        let user = client.new_user(100);
+        let order = instances[0].new_order(&user, &[(&item, 1)]);
+        instances[1].done(&format!("/orders/addItem/{order}/{item}/2"));
+        assert_eq!(instances[round % 2].check_out(&order).status, 200);
+        assert_eq!((client.order(&order).total_cost, client.credit(&user)), (90, 10));
+    }
+    // Nor is what it was refused for.
+    let user = client.new_user(50);
+    let order = instances[0].new_order(&user, &[(&item, 2)]);
+    assert_eq!(instances[0].check_out(&order).status, 409);
+    client.done(&format!("/payment/add_funds/{user}/50"));
+    assert_eq!(instances[0].check_out(&order).status, 200);
+    assert!(system.audit_databases().status.success());
+}
+
+/// An instance begins with an order as it has seen it last, and another has replaced it meanwhile: the participants may refuse what it was before the log
+/// says that it is another.
+#[test]
+fn a_refusal_of_what_an_order_no_longer_is_is_nobodys_answer() {
+    let system = System::start(1, &["--chaos", "--protocol", "2pc"]);
+    let gate = Gate::before(system.databases[0].address().parse().unwrap());
+    let way = format!("orders.redis={}", gate.address());
+    let behind = system.spawn_with(0, "order-behind", &["--set", &way]);
+    let mut client = system.client();
+    let refusals = || {
+        let metrics = behind.client().get("/orders/metrics").body;
+        let refused = |line: &&str| {
+            line.contains("participant_commands") && line.contains("\"payment\"") && line.contains("\"refused\"")
+        };
+        metrics.lines().filter(refused).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    // A machine that is slow for a moment may break a connection on which an answer is held back. Then it is done again.
+    for _ in 0..5 {
+        client.done("/stock/batch_init/10/1000/1");
+        client.done("/payment/batch_init/10/30");
+        client.done("/orders/batch_init/10/10/10/100");
+        assert_eq!(behind.client().check_out("0").status, 409, "too dear");
+        client.done("/orders/batch_init/10/10/10/1");
+        let (before, mut asking) = (refusals(), behind.client());
+        gate.hold("order_changed");
+        asking.begin("POST", "/orders/checkout/1").unwrap();
+        assert!(gate.holds(Duration::from_secs(10)), "it began with the order as it was");
+        let until = Instant::now() + Duration::from_secs(10);
+        while refusals() == before {
+            assert!(Instant::now() < until, "the order as it was is not refused");
+        }
+        gate.open();
+        let status = asking.hear().unwrap().status;
+        if status != 504 {
+            assert_eq!(status, 200);
+            assert_eq!((client.order("1").paid, client.order("1").total_cost), (true, 2));
+            return;
+        }
+    }
+    panic!("nobody knew in five attempts");
+}
+
+#[test]
 fn nobody_calls_a_paid_order_unpaid_while_its_database_is_away() {
     let mut system = System::start(1, &[]);
     let mut client = system.client();

@@ -9,6 +9,7 @@ use redis_store::answers::{Unreadable, list, text, unreadable, words};
 use redis_store::{Value, Words};
 
 use super::RedisOrders;
+use super::recollection::{Replacement, Shown};
 use crate::orders::{Line, Order, OrderState, OrdersCommand, OrdersReply, seeded};
 use crate::trail::Entry;
 
@@ -79,7 +80,10 @@ pub(super) fn reply(value: &Value) -> Result<OrdersReply, Unreadable> {
     let strange = || unreadable(value);
     let reply = match words(value)?.as_slice() {
         [Some("created"), Some(order)] => OrdersReply::Created(order.parse().map_err(|_| strange())?),
-        [Some("total"), Some(total)] => OrdersReply::Total(total.parse().map_err(|_| strange())?),
+        // A repeat is not told what the order is now.
+        [Some("total"), Some(total)] | [Some("total"), Some(total), Some(_)] => {
+            OrdersReply::Total(total.parse().map_err(|_| strange())?)
+        }
         [Some("not_found")] => OrdersReply::NotFound,
         [Some("not_open"), Some(word)] => OrdersReply::NotOpen(state(word).ok_or_else(strange)?),
         [Some("overflow")] => OrdersReply::Overflow,
@@ -120,24 +124,54 @@ pub(super) fn state(word: &str) -> Option<OrderState> {
     }
 }
 
-/// An order as the script writes it: VERSION|STATE|GENERATION|USER|LINES.
-pub(super) fn order(id: EntityId, value: &Value) -> Result<Option<Order>, Unreadable> {
+/// The order as the answer to an added item shows it, if it does.
+pub(super) fn added_to(id: EntityId, value: &Value) -> Option<Shown> {
+    match words(value).ok()?.as_slice() {
+        [Some("total"), Some(_), Some(written)] => shown(id, written),
+        _ => None,
+    }
+}
+
+/// An order as the script shows it, if there is one.
+pub(super) fn order(id: EntityId, value: &Value) -> Result<Option<Shown>, Unreadable> {
     let Some(written) = text(value)? else { return Ok(None) };
-    let read = || {
-        let fields: Vec<&str> = written.split('|').collect();
-        let [version, state_word, _generation, user, lines] = fields[..] else { return None };
-        let (user, lines) = content(id, user, lines)?;
-        Some(Order { user, lines, state: state(state_word)?, version: version.parse().ok()? })
+    shown(id, written).map(Some).ok_or_else(|| unreadable(value))
+}
+
+/// VERSION|STATE|GENERATION|USER|LINES, of one that nobody has touched with |COUNT behind it.
+fn shown(id: EntityId, written: &str) -> Option<Shown> {
+    let fields: Vec<&str> = written.split('|').collect();
+    let [version, state_word, generation, user, lines, count @ ..] = &fields[..] else { return None };
+    let version = version.parse().ok()?;
+    let untouched = match count {
+        [] => None,
+        [count] => {
+            let (count, generation) = (count.parse().ok()?, generation.parse().ok()?);
+            let before = u64::checked_sub(version, id.as_number()?)?.checked_sub(1)?;
+            let (ids, price, seed) = drawn_from(lines)?;
+            Some(Replacement { generation, count, before, ids, price, seed })
+        }
+        _ => return None,
     };
-    read().map(Some).ok_or_else(|| unreadable(value))
+    let (user, lines) = content(id, user, lines)?;
+    Some(Shown { order: Order { user, lines, state: state(state_word)?, version }, untouched })
 }
 
 /// An order's user and lines; or what its seed, `@ITEMS USERS PRICE HIGH LOW`, makes of its number.
 pub(super) fn content(id: EntityId, user: &str, written: &str) -> Option<(EntityId, Box<[Line]>)> {
-    let Some(seed) = written.strip_prefix('@') else { return Some((user.parse().ok()?, lines(written)?)) };
-    let numbers = seed.split(' ').map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    if !written.starts_with('@') {
+        return Some((user.parse().ok()?, lines(written)?));
+    }
+    let (ids, price, seed) = drawn_from(written)?;
+    Some(seeded(id.as_number()?, ids, price, seed))
+}
+
+/// What lines are drawn from: the numbers of items and users, the price, and the seed.
+fn drawn_from(lines: &str) -> Option<((u64, u64), i64, u64)> {
+    let numbers =
+        lines.strip_prefix('@')?.split(' ').map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
     let [items, users, price, high, low] = numbers[..] else { return None };
-    Some(seeded(id.as_number()?, (items, users), i64::try_from(price).ok()?, high << 32 | low))
+    Some(((items, users), i64::try_from(price).ok()?, high << 32 | low))
 }
 
 /// Lines: ITEM QUANTITY PRICE; each.

@@ -53,7 +53,7 @@ local function add()
   parts[same or count + 1] = item .. ' ' .. text(held + quantity) .. ' ' .. price .. ';'
   write(order, next_version(), 'o', generation, user, table.concat(parts), predecessor)
   write_all()
-  return { 'total', text(total) }
+  return { 'total', text(total), get('orders', order) }
 end
 
 -- replace VALID COUNT ITEMS USERS PRICE HIGH LOW MOST_LAYERS

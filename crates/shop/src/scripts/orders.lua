@@ -108,11 +108,11 @@ local function find(id)
   return string.match(written, '^(%d+)|([^|]*)|(%d+)|([^|]*)|(.*)$')
 end
 
--- An order as it is written down, or would be; nil if there is none.
+-- An order as it is written down, or would be, and then how many are what its seed makes of them; nil if there is none.
 local function shown(id)
   local written = get('orders', id)
   local layer, n = seed_of(id, written)
-  if layer then return text(layer.before + n + 1) .. '|o|' .. layer.generation .. '||@' .. layer.seed end
+  if layer then return text(layer.before + n + 1) .. '|o|' .. layer.generation .. '||@' .. layer.seed .. '|' .. text(layer.count) end
   return written or nil
 end
 

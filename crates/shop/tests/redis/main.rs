@@ -4,6 +4,7 @@
 
 mod differential;
 mod faults;
+mod recollection;
 mod suite;
 mod support;
 mod trail;

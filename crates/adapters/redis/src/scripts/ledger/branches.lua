@@ -1,6 +1,6 @@
 
 ---------------------------------------------------------------------------------------------------------------------------
--- For each command the number of its words, and those: BRANCH BIRTH COLUMN ('malformed' CODE DETAIL | ACCOUNT AMOUNT ...)
+-- CONNECTION, and for each command the number of its words, and those: BRANCH BIRTH COLUMN ('malformed' CODE DETAIL | ACCOUNT AMOUNT ...)
 -- The answer has a part for each.
 --
 -- COLUMN is the verb's column of the table in protocol::barrier, which decides; here it is only looked up. Two letters for each memory:
@@ -146,7 +146,7 @@ end
 
 -- What the commands are about is read at once.
 local starts, ids, named, seen = {}, {}, {}, {}
-local at = 1
+local at = 2
 while ARGV[at] do
   starts[#starts + 1], ids[#ids + 1] = at, ARGV[at + 1]
   local last = at + tonumber(ARGV[at])

@@ -1,6 +1,6 @@
 
 ---------------------------------------------------------------------------------------------------------------------------
--- For each command the number of its words, and those. The answer has a part for each.
+-- The number of the CONNECTION; and for each command the number of its words, and those. The answer has a part for each.
 --
 --   stage ID INSTANCE EPOCH TRANSACTION PAYLOADS CLAIM ...
 --   decide ID INSTANCE EPOCH DECISION NOW
@@ -59,7 +59,7 @@ end
 local carry_out = { stage = stage, decide = decide, look = look }
 
 -- A command that cannot be carried out does not concern the others.
-local replies, at = {}, 1
+local replies, at = {}, 2
 while ARGV[at] do
   local well, reply = pcall(carry_out[ARGV[at + 1]], at + 2)
   if not well then reply = redis.error_reply('ERR ' .. (type(reply) == 'table' and reply.err or tostring(reply))) end
