@@ -70,6 +70,8 @@ pub enum Mutation {
     ReplacedOrdersNeverPaid,
     /// Shop: a checkout claims an order without looking whether it changed.
     ClaimIgnoresVersion,
+    /// Shop: an order is claimed that was seen before the database lost it, and something else has its version.
+    ClaimOutlivesConnection,
     /// Shop: a claim expires, and the next checkout charges again.
     ClaimExpires,
     /// Shop: the order is marked paid in a write of its own behind the decision.
@@ -78,7 +80,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::AbortOfNothingLeavesNoPoison,
         Self::InquiryLeavesNoPoison,
         Self::CompensationOfNothingLeavesNoPoison,
@@ -109,6 +111,7 @@ impl Mutation {
         Self::ReplacesClaimedOrders,
         Self::ReplacedOrdersNeverPaid,
         Self::ClaimIgnoresVersion,
+        Self::ClaimOutlivesConnection,
         Self::ClaimExpires,
         Self::PaidApartFromDecision,
     ];

@@ -1,5 +1,5 @@
-//! The shop's HTTP layer in an instance, as far as checkouts go: read the order; paid → ok; being checked out → wait for that; else
-//! execute with a claim on what was read.
+//! The shop's HTTP layer in an instance, as far as checkouts go: read the order, or recall it as it was seen before; paid → ok; being checked out → wait for
+//! that; else execute with a claim on what was read.
 
 use ledger::EntityId;
 use orchestrator::{Executed, Outcome};
@@ -9,6 +9,7 @@ use shop::orders::{Order, OrderState, refusals};
 
 use crate::invariants::no_lost_answer;
 use crate::network::Node;
+use crate::storage::VERSION_BITS;
 use crate::wires::Notice;
 use crate::world::{Event, MILLI, World};
 
@@ -16,6 +17,8 @@ use crate::world::{Event, MILLI, World};
 const POLL_EVERY: u64 = 50 * MILLI;
 /// How often it does so, and how often it starts over, before it says that it does not know.
 const PATIENCE: u32 = 60;
+/// How often, of a thousand times, it begins with an order as it has seen it before, if it has.
+const RECALLS: u64 = 400;
 
 /// A request that an instance is answering.
 #[derive(Debug)]
@@ -41,7 +44,17 @@ impl World {
         let handler = self.serial();
         self.instances[instance].handlers.insert(handler, Handler { client, request, order, looks: 0 });
         self.note(node, |_| format!("client {client} wants order {order} checked out (request {request})"));
-        self.read_order(instance, handler);
+        // It may begin with the order as it has seen it last.
+        let recalls = self.random.chance(RECALLS);
+        match self.instances[instance]
+            .seen
+            .get(&order)
+            .cloned()
+            .filter(|(seen, _)| recalls && seen.state == OrderState::Open)
+        {
+            Some((seen, over)) => self.on_order(instance, handler, Some(seen), over),
+            None => self.read_order(instance, handler),
+        }
     }
 
     /// Looks at the order, again.
@@ -56,9 +69,11 @@ impl World {
         }
     }
 
-    pub(crate) fn on_order(&mut self, instance: usize, handler: u64, order: Option<Order>) {
+    /// It has seen the order in this incarnation of the orders, just now or some time ago.
+    pub(crate) fn on_order(&mut self, instance: usize, handler: u64, order: Option<Order>, over: u64) {
         let Some(id) = self.instances[instance].handlers.get(&handler).map(|found| found.order) else { return };
         let Some(order) = order else { return self.respond(instance, handler, "no such order") };
+        self.instances[instance].seen.insert(id, (order.clone(), over));
         match order.state {
             OrderState::Paid(by) => {
                 let check = no_lost_answer::told(&mut self.oracle, by, true);
@@ -77,7 +92,7 @@ impl World {
                 }
             }
             OrderState::Open => {
-                let claim = Claim { order: id, version: order.version };
+                let claim = Claim { order: id, version: order.version | over << VERSION_BITS };
                 let (Ok(steps), Ok(context)) = (steps(&order), claim.encode()) else {
                     return self.respond(instance, handler, "refused");
                 };

@@ -89,6 +89,21 @@ impl World {
         self.send(Node::Clients, Node::Orders, Event::Edit { client, request, command });
     }
 
+    /// Where an item was lost, somebody may add another one, and check the order out.
+    pub(crate) fn make_up_for_the_lost(&mut self) {
+        for order in std::mem::take(&mut self.bereft) {
+            if !self.random.chance(500) {
+                continue;
+            }
+            let (command, instance) = (self.add_item(order), self.random.index(self.instances.len()));
+            let [edit, checkout] = [(); 2].map(|()| self.serial());
+            self.after(1, Event::Edit { client: 0, request: edit, command });
+            let event = Event::Checkout { instance, client: 0, request: checkout, order };
+            let soon = self.random.between(1, 300) * MILLI;
+            self.after(soon, event);
+        }
+    }
+
     fn check_out(&mut self, client: usize, request: u64, order: EntityId) {
         let instance = self.random.index(self.instances.len());
         self.clients[client].retry = Some(order);

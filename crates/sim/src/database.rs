@@ -163,6 +163,11 @@ impl<M: Machine, W> Database<M, W> {
         self.journal.len()
     }
 
+    /// What is lost if so many of those survive.
+    pub(crate) fn behind(&self, survive: usize) -> impl Iterator<Item = &M::Command> {
+        self.journal.iter().skip(survive)
+    }
+
     /// Everything in memory is gone. The first `survive` of the unflushed commands had reached the disk all the same; they are
     /// returned.
     pub(crate) fn crash(&mut self, survive: usize) -> Vec<M::Command> {

@@ -9,6 +9,7 @@ use orchestrator::{Done, Engine, LogAnswer, LogError, Options};
 use protocol::log::{LogCommand, LogReply};
 use protocol::{Name, Outcome, Reply, Timestamp, TransactionId, Unknown, Verb};
 use shop::checkout::{STOCK, definition};
+use shop::orders::Order;
 
 use crate::checkout::Handler;
 use crate::conditions::Conditions;
@@ -53,6 +54,8 @@ pub(crate) struct Instance {
     link: u64,
     /// When it first released a transaction's branches, by its own clock.
     releases: BTreeMap<TransactionId, Timestamp>,
+    /// Open orders as it saw them last, and in which incarnation of the orders.
+    pub(crate) seen: BTreeMap<EntityId, (Order, u64)>,
 }
 
 impl Instance {
@@ -71,6 +74,7 @@ impl Instance {
             drift: if skew == 0 { 0 } else { random.below(2_001) as i64 - 1_000 },
             link: 0,
             releases: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -80,6 +84,7 @@ impl Instance {
         self.incarnation += 1;
         self.handlers.clear();
         self.releases.clear();
+        self.seen.clear();
         drop(std::mem::take(&mut self.pending));
         self.engine = None;
     }
@@ -206,7 +211,7 @@ impl World {
             (Pending::Log(done), Returned::Log(reply)) => self.engine(number, |_, _| done(Ok(reply))),
             (Pending::Read(done), Returned::Read(answer)) => self.engine(number, |_, _| done(Ok(answer))),
             (Pending::Branch(done), Returned::Branch(reply)) => self.engine(number, |_, _| done(reply)),
-            (Pending::Order(handler), Returned::Order(order)) => self.on_order(number, handler, order),
+            (Pending::Order(handler), Returned::Order(order, over)) => self.on_order(number, handler, order, over),
             (Pending::Log(done), _) => self.engine(number, |_, _| done(Err(nobody("no answer")))),
             (Pending::Read(done), _) => self.engine(number, |_, _| done(Err(nobody("no answer")))),
             (Pending::Branch(done), Returned::Unreachable) => {

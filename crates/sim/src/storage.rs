@@ -5,9 +5,11 @@ use std::sync::Arc;
 use ledger::{Change, LedgerCommand, LedgerReply, Termination, terminate};
 use orchestrator::{LogError, answer};
 use protocol::limits::RETENTION_MS;
-use protocol::log::{LogCommand, LogReply, Verdict};
-use protocol::{BranchId, BranchState, Command, Payload, Reply, Timestamp};
-use shop::orders::{OrdersCommand, OrdersReply};
+use protocol::log::{LogCommand, LogReply, StageRefusal, Verdict};
+use protocol::simulation::{Mutation, mutated};
+use protocol::{BranchId, BranchState, Command, Payload, Refusal, Reply, Timestamp, Transaction};
+use shop::checkout::Claim;
+use shop::orders::{Order, OrdersCommand, OrdersReply, refusals};
 
 use crate::database::{Database, Machine};
 use crate::faults::Moment;
@@ -23,6 +25,8 @@ use crate::world::{Event, LedgerWaiter, MILLI, OrdersWaiter, Process, Request, R
 const SWEEP_EVERY: u64 = 200 * MILLI;
 /// How often the orders forget. Microseconds.
 const FORGET_EVERY: u64 = 500 * MILLI;
+/// A version has so many bits; in a claim, the incarnation of the orders in which it was seen stands above them.
+pub(crate) const VERSION_BITS: u32 = 53;
 const NAMES: [&str; 2] = ["stock", "payment"];
 
 impl World {
@@ -90,7 +94,11 @@ impl World {
         match request {
             Request::Append(command, call) => {
                 let moment = matches!(command, LogCommand::Stage { .. }).then_some(Moment::Staged(process.instance));
-                if let Some(reply) = self.log(command) {
+                let reply = match self.seen_here(command) {
+                    Ok(command) => self.log(command),
+                    Err(refusal) => Some(LogReply::StageRefused(StageRefusal::Application(refusal))),
+                };
+                if let Some(reply) = reply {
                     self.when_orders_durable(OrdersWaiter::Return(process, call, Returned::Log(reply)));
                 }
                 self.strike(moment);
@@ -108,11 +116,35 @@ impl World {
                 self.when_orders_durable(OrdersWaiter::Return(process, call, Returned::Read(found)));
             }
             Request::Order(order, call) => {
-                // An order that is read as paid by a saga is paid only once that is durable: the read waits, like every answer.
                 let found = self.orders.applied().order(order).cloned();
-                self.when_orders_durable(OrdersWaiter::Return(process, call, Returned::Order(found)));
+                let paid = found.as_ref().is_some_and(Order::is_paid);
+                let returned = Returned::Order(found, self.orders.incarnation());
+                // An order that is read as paid by a saga is paid only once that is durable: the read waits, like every answer. Others are
+                // looked at as they are, for something durable follows.
+                if paid {
+                    self.when_orders_durable(OrdersWaiter::Return(process, call, returned));
+                } else {
+                    self.send(Node::Orders, Node::Instance(process.instance), Event::Return(process, call, returned));
+                }
             }
         }
+    }
+
+    /// Takes the incarnation in which an order was seen out of its claim. Refuses the claim of what was seen in an earlier one.
+    fn seen_here(&mut self, command: LogCommand) -> Result<LogCommand, Refusal> {
+        let LogCommand::Stage { writer, transaction } = command else { return Ok(command) };
+        let Claim { order, version } = Claim::decode(&transaction.context)?;
+        let (over, version) = (version >> VERSION_BITS, version & ((1 << VERSION_BITS) - 1));
+        let known = self.orders.applied().transactions().get(transaction.id).is_some();
+        if over != self.orders.incarnation() && !known {
+            self.note(Node::Orders, |_| format!("{} claims what was seen before a crash", transaction.id));
+            if !mutated(Mutation::ClaimOutlivesConnection) {
+                return Err(Refusal::new(refusals::ORDER_CHANGED, ""));
+            }
+        }
+        let context = Claim { order, version }.encode().unwrap_or(Payload::EMPTY);
+        let transaction = Arc::new(Transaction { context, ..Transaction::clone(&transaction) });
+        Ok(LogCommand::Stage { writer, transaction })
     }
 
     fn log(&mut self, command: LogCommand) -> Option<LogReply> {
@@ -394,6 +426,11 @@ impl World {
                 let count = survive(&self.orders, &mut self.random);
                 let lost = self.orders.unflushed() - count;
                 self.note(node, |_| format!("crashes; {count} unflushed commands survive, {lost} are lost"));
+                let added_to = |command: &OrdersCommand| match command {
+                    OrdersCommand::AddItem { order, .. } => Some(*order),
+                    _ => None,
+                };
+                self.bereft = self.orders.behind(count).filter_map(added_to).take(2).collect();
                 let survivors = self.orders.crash(count);
                 self.orders_are_durable(&survivors);
             }
@@ -411,7 +448,10 @@ impl World {
     pub(crate) fn restart_database(&mut self, node: Node) {
         let from_snapshot = self.random.chance(500);
         match node {
-            Node::Orders if !self.orders.is_up() => self.orders.restart(from_snapshot),
+            Node::Orders if !self.orders.is_up() => {
+                self.orders.restart(from_snapshot);
+                self.make_up_for_the_lost();
+            }
             Node::Ledger(participant) if !self.ledgers[participant].is_up() => {
                 self.ledgers[participant].restart(from_snapshot);
             }

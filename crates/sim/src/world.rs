@@ -110,7 +110,8 @@ pub(crate) enum Returned {
     Log(LogReply),
     Read(LogAnswer),
     Branch(Reply),
-    Order(Option<Order>),
+    /// An order, and the incarnation of the orders that it was seen in.
+    Order(Option<Order>, u64),
     /// No answer in time.
     TimedOut,
     /// The other side refuses connections.
@@ -166,6 +167,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) instances: Vec<Instance>,
     pub(crate) orders: Database<OrderBook, OrdersWaiter>,
+    /// Orders to which items were added that a crash of the orders lost.
+    pub(crate) bereft: Vec<EntityId>,
     pub(crate) ledgers: [Database<Ledger, LedgerWaiter>; 2],
     pub(crate) clients: Vec<Client>,
     /// Not confirmed yet.
@@ -212,6 +215,7 @@ impl World {
             history: History::new(record),
             calm: false,
             orders_made: 0,
+            bereft: Vec::new(),
             serial: 0,
             commands_under_way: 0,
             broken: None,
