@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use ledger::{EntityId, INSUFFICIENT, UNKNOWN_ACCOUNT};
-use orchestrator::{LogAnswer, LogQuery, StoreFailure, TurnedAway, outcome_word};
+use orchestrator::{Executed, LogAnswer, LogQuery, StoreFailure, TurnedAway, outcome_word};
 use protocol::log::Record;
 use protocol::{Decision, Name, Outcome, Payload, Refusal, Step, TransactionId};
 use serde_json::json;
@@ -86,8 +86,10 @@ pub(crate) async fn pay_for(orders: &OrderService, id: EntityId, text: &str) -> 
 /// Has the order paid. Nobody else in this process does the same.
 pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Result<(), Problem> {
     let until = Instant::now() + PATIENCE;
+    let mut away = None;
     for attempt in 0..CLAIM_ATTEMPTS {
         let recalled = if attempt == 0 { orders.store().recall(id) } else { None };
+        let is_recalled = recalled.is_some();
         let order = match recalled {
             Some(order) => order,
             None => look_at(orders, id).await?.ok_or_else(|| unknown("order", text))?,
@@ -103,7 +105,18 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
                     let detail = format!("order `{text}` has no items");
                     return Err(Problem::new(StatusCode::CONFLICT, "order_empty", detail).with("order_id", text));
                 }
-                begin(orders, id, &order).await?
+                if let Some(away) = away {
+                    return Err(turned_away(away));
+                }
+                match begin(orders, id, &order).await? {
+                    Ok(executed) => executed,
+                    // It may be paid, or on its way to that, though it was not when it was seen.
+                    Err(turned) if is_recalled && turned != TurnedAway::Lost => {
+                        away = Some(turned);
+                        continue;
+                    }
+                    Err(turned) => return Err(turned_away(turned)),
+                }
             }
         };
         match outcome {
@@ -114,7 +127,11 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
                     match wait_for(orders, id, other, until).await? {
                         Outcome::Committed => return Ok(()),
                         Outcome::Conflict(_) => {}
-                        outcome => return Err(failure(&outcome, order.total_cost(), text, other)),
+                        outcome => {
+                            // What the other one was refused for may be more than what was recalled.
+                            let now = read_order(orders, id, unread).await?.unwrap_or(order);
+                            return Err(failure(&outcome, now.total_cost(), text, other));
+                        }
                     }
                 }
             }
@@ -184,15 +201,15 @@ fn change(was: &Order, is: &Order) -> Meanwhile {
     if (was.user, &was.lines) == (is.user, &is.lines) { Meanwhile::Nothing } else { Meanwhile::Changed }
 }
 
-async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<(TransactionId, Outcome), Problem> {
+async fn begin(orders: &OrderService, id: EntityId, order: &Order) -> Result<Executed, Problem> {
     let Plan { steps, claim, .. } = plan(id, order)?;
     let executed = tokio::time::timeout(ANSWER, orders.orchestrator().execute(CHECKOUT, steps, claim)).await;
-    let late = |_| Problem::in_doubt("the checkout is not decided yet: look at the order again");
-    let executed = executed.map_err(late)?.map_err(turned_away);
+    let executed =
+        executed.map_err(|_| Problem::in_doubt("the checkout is not decided yet: look at the order again"))?;
     if let Ok((transaction, outcome)) = &executed {
         tracing::debug!(order = %id, %transaction, outcome = outcome_word(outcome), "checked out");
     }
-    executed
+    Ok(executed)
 }
 
 /// What the checkout of an open order comes to.

@@ -1,7 +1,8 @@
 //! The orders and their transaction log in Redis or Valkey, for order services that are processes of their own, any number of them.
 //!
 //! ```text
-//!   OrderStore ──► book.lua: create, add, replace, questions ──┐
+//!   OrderStore ──► recall: what was seen before, from memory
+//!                  book.lua: create, add, replace, questions ──┐
 //!                  one order ───────────────────────────┐      ├──► one connection, one queue ──► {settle:orders:0}:…
 //!   Log ─────────► stage and decide: commands.lua with ─┴──────┤
 //!                  claim.lua and conclude.lua                  │

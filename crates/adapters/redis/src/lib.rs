@@ -131,7 +131,7 @@ pub use examine::{Examined, examine};
 pub use ledger_store::RedisLedger;
 pub use log_store::{ClaimWords, EndedPage, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};
-pub use queue::{Answers, MAX_CONNECTION};
+pub use queue::Answers;
 pub use redis::Value;
 pub use script::{Script, Words};
 pub use statistics::{BUCKETS, Statistics};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestrator::{Done, StoreFailure};
@@ -13,9 +13,6 @@ use redis::Value;
 
 use crate::script::Words;
 use crate::statistics::Statistics;
-
-/// Connections are numbered from 1 to this, and then from 1 again.
-pub const MAX_CONNECTION: u16 = 2047;
 
 /// How long the next batch behind a crowd waits for company. A lone caller never waits.
 const GATHER: Duration = Duration::from_micros(300);
@@ -60,8 +57,8 @@ pub(crate) struct Shared {
     work: Condvar,
     /// Counted by whoever listens to the Sentinels.
     failovers: Arc<AtomicU64>,
-    /// The number of the connection that was made last.
-    connection: AtomicU16,
+    /// How many connections were made.
+    connection: AtomicU64,
 }
 
 impl Shared {
@@ -69,7 +66,7 @@ impl Shared {
     pub(crate) fn new(failovers: Arc<AtomicU64>) -> Self {
         let statistics = Statistics { connections: 1, ..Statistics::default() };
         let queue = Queue { jobs: VecDeque::new(), scripts: 0, phase: Phase::Open, statistics, trouble: None };
-        Self { queue: Mutex::new(queue), work: Condvar::new(), failovers, connection: AtomicU16::new(1) }
+        Self { queue: Mutex::new(queue), work: Condvar::new(), failovers, connection: AtomicU64::new(1) }
     }
 
     /// Takes no more jobs in; those that wait are still to be done.
@@ -87,10 +84,10 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.statistics.connections += 1;
         queue.trouble = None;
-        self.connection.store(self.connection() % MAX_CONNECTION + 1, Ordering::Release);
+        self.connection.fetch_add(1, Ordering::Release);
     }
 
-    pub(crate) fn connection(&self) -> u16 {
+    pub(crate) fn connection(&self) -> u64 {
         self.connection.load(Ordering::Acquire)
     }
 

@@ -74,7 +74,7 @@ impl Words {
 pub(crate) fn write_all<'a>(
     commands: impl Iterator<Item = &'a Words>,
     base: &str,
-    connection: u16,
+    connection: u64,
     out: &mut Vec<u8>,
     calls: &mut Vec<Option<usize>>,
 ) {
@@ -96,7 +96,7 @@ pub(crate) fn write_all<'a>(
             joined.push(next);
         }
         let mut head = call(script, base);
-        head.number(connection.into());
+        head.word(&connection.to_string());
         out.push(b'*');
         push_number(out, (head.count + words + joined.len()) as u64);
         out.extend_from_slice(b"\r\n");

@@ -139,10 +139,11 @@ impl ScriptStore {
         self.writer.close();
     }
 
-    /// The number of the connection that was made last, from 1 to [`MAX_CONNECTION`](crate::MAX_CONNECTION): a callback that is called with the server's answer
-    /// finds that over which the answer came. A connection leads to one run of one master, so what was seen over it stays true there: nothing is
-    /// lost between two of its commands, as may be between two connections what nobody was told is durable. Scripts that take many commands are told it, too.
-    pub fn connection(&self) -> u16 {
+    /// The number of the connection that was made last: a callback that is called with the server's answer finds that over which the answer came. A
+    /// connection leads to one run of one master, so what was seen over it stays true there: nothing is lost between two of its commands, as may be between
+    /// two connections what nobody was told is durable. (Save where a server without Sentinels is made a replica, and a master again, by hand, between two
+    /// commands.) Scripts that take many commands are told it, too.
+    pub fn connection(&self) -> u64 {
         self.shared().connection()
     }
 

@@ -196,6 +196,27 @@ fn an_order_that_changed_at_another_instance_is_paid_as_it_is_now() {
     assert!(system.audit_databases().status.success());
 }
 
+/// An instance that begins nothing, because a participant is gone, says so of what it has looked at, and not of what it has seen some time ago.
+#[test]
+fn an_order_that_another_instance_was_paid_for_is_paid_where_nothing_can_be_begun() {
+    let mut system = System::start(2, &[]);
+    let mut client = system.client();
+    let mut instances = [0, 1].map(|n: usize| system.services[0][n].client());
+    let (item, user) = (client.new_item(1_000, 30), client.new_user(100));
+    let order = instances[0].new_order(&user, &[(&item, 1)]);
+    let others: Vec<_> = (0..40).map(|_| instances[0].new_order(&user, &[(&item, 1)])).collect();
+    assert_eq!(instances[1].check_out(&order).status, 200);
+    for payment in &mut system.services[2] {
+        payment.kill();
+    }
+    let is_turned_away = |other: &String| {
+        let heard = instances[0].check_out(other);
+        heard.status == 424 && heard.body.contains("nothing was begun")
+    };
+    assert!(others.iter().any(is_turned_away), "the breaker stays closed");
+    assert_eq!(instances[0].check_out(&order).status, 200);
+}
+
 /// An instance begins with an order as it has seen it last, and another has replaced it meanwhile: the participants may refuse what it was before the log
 /// says that it is another.
 #[test]

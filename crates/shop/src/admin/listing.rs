@@ -169,7 +169,7 @@ async fn name_users(orders: &OrderService, views: &mut [TransactionView]) {
         view.user = view.record.transaction.as_deref().and_then(charged);
         if let Some(order) = view.order.filter(|_| view.user.is_none()) {
             let (send, receive) = oneshot::channel();
-            orders.store().peek(OrdersQuery::Order(order), Box::new(move |answer| _ = send.send(answer)));
+            orders.store().query(OrdersQuery::Order(order), Box::new(move |answer| _ = send.send(answer)));
             asked.push((at, receive));
         }
     }

@@ -23,17 +23,19 @@ use crate::orders::{Order, OrderState, seeded};
 
 /// So many orders are remembered at least, once so many were seen; and twice that at most.
 const REMEMBERED: usize = 8_192;
-/// An order with more lines is not remembered: 10 MiB are enough for all.
+/// An order with more lines is not remembered: 11 MiB are enough for all.
 const MAX_LINES: usize = 16;
 /// A version has so many bits, as many as the server's numbers; above them stands the connection.
 const VERSION_BITS: u32 = 53;
+/// So many connections are told apart there. A claim is on its way for seconds.
+const CONNECTIONS: u64 = 2_047;
 
 /// The version of an order that was seen over a connection.
-pub(super) fn over(connection: u16, version: u64) -> u64 {
-    version | u64::from(connection) << VERSION_BITS
+pub(super) fn over(connection: u64, version: u64) -> u64 {
+    version | (connection % CONNECTIONS + 1) << VERSION_BITS
 }
 
-/// The connection over which a version was seen, 0 if it goes for any; and the version.
+/// The connection over which a version was seen, as `claim.lua` has it, 0 if it goes for any; and the version.
 pub(super) fn parted(version: u64) -> (u64, u64) {
     (version >> VERSION_BITS, version & ((1 << VERSION_BITS) - 1))
 }
@@ -72,7 +74,7 @@ pub(super) struct Shown {
 #[derive(Debug, Default)]
 struct Memory {
     /// The connection over which all of it was seen.
-    connection: u16,
+    connection: u64,
     /// When there are many young ones, the old ones are forgotten, and the young ones are old.
     young: HashMap<EntityId, Order>,
     old: HashMap<EntityId, Order>,
@@ -132,7 +134,7 @@ pub(super) struct Recollection(Mutex<Memory>);
 
 impl Recollection {
     /// What was seen over this connection.
-    fn of(&self, connection: u16) -> MutexGuard<'_, Memory> {
+    fn of(&self, connection: u64) -> MutexGuard<'_, Memory> {
         let mut memory = self.0.lock();
         if memory.connection != connection {
             *memory = Memory { connection, ..Memory::default() };
@@ -146,7 +148,7 @@ impl Recollection {
     }
 
     /// Takes in what was shown of an order. If it `goes_on`, whoever looked claims it now: there is nothing to recall.
-    pub(super) fn saw(&self, connection: u16, id: EntityId, shown: &Shown, goes_on: bool) {
+    pub(super) fn saw(&self, connection: u64, id: EntityId, shown: &Shown, goes_on: bool) {
         let mut memory = self.of(connection);
         memory.forget(id);
         if let Some(replacement) = shown.untouched {
@@ -165,7 +167,7 @@ impl Recollection {
     }
 
     /// An open order with items, as it was seen last. It is given once: if it is claimed in vain, somebody looks.
-    pub(super) fn recall(&self, connection: u16, id: EntityId) -> Option<Order> {
+    pub(super) fn recall(&self, connection: u64, id: EntityId) -> Option<Order> {
         let mut memory = self.of(connection);
         let mut order = memory.forget(id).or_else(|| memory.draw(id))?;
         order.version = over(connection, order.version);
@@ -173,12 +175,12 @@ impl Recollection {
     }
 
     /// An order is being claimed.
-    pub(super) fn is_claimed(&self, connection: u16, id: EntityId) {
+    pub(super) fn is_claimed(&self, connection: u64, id: EntityId) {
         self.of(connection).forget(id);
     }
 
     /// An order was claimed in vain. If it was one that nobody had touched, others may be touched, too: none is recalled for that any more.
-    pub(super) fn was_wrong(&self, connection: u16, claim: Claim) {
+    pub(super) fn was_wrong(&self, connection: u64, claim: Claim) {
         let mut memory = self.of(connection);
         let replacement = memory.replacement.filter(|replacement| {
             let untouched = replacement.version(claim.order).map(|(_, version)| over(connection, version));
@@ -219,7 +221,7 @@ mod tests {
         recollection.saw(1, id, &order(4, 1), false);
         recollection.saw(1, id, &order(6, 2), false);
         let recalled = recollection.recall(1, id).unwrap();
-        assert_eq!((recalled.lines.len(), parted(recalled.version)), (2, (1, 6)));
+        assert_eq!((recalled.lines.len(), parted(recalled.version)), (2, (2, 6)));
         assert_eq!(recollection.recall(1, id), None);
         recollection.saw(1, id, &order(6, 2), false);
         assert_eq!(recollection.recall(2, id), None, "another connection");
