@@ -44,8 +44,9 @@ impl LogScripts {
     /// done through `get(hash, field)`, and do with `put(hash, field, value)` what those behind them see; it is written at the end.
     ///
     /// `local function claim(id, at)` is called for a transaction that is about to be staged: what it is given of it, by the function handed
-    /// to [`RedisLog::within`], stands in `ARGV` from `at` on; `ARGV[1]` is the number of the connection ([`ScriptStore::connection`]). It returns a note without a line feed, which is kept with the transaction;
-    /// or, having written nothing, `nil`, a code and a detail: then the stage is refused.
+    /// to [`RedisLog::within`], stands in `ARGV` from `at` on, and the number of the connection ([`ScriptStore::connection`]) in `ARGV[1]`. It
+    /// returns a note without a line feed, which is kept with the transaction; or, having written nothing, `nil`, a code and a detail: then
+    /// the stage is refused.
     ///
     /// `local function conclude(id, note, commit)` is called once, when the transaction is decided.
     ///
