@@ -96,8 +96,11 @@ pub(crate) async fn pay(orders: &OrderService, id: EntityId, text: &str) -> Resu
         };
         let (transaction, outcome) = match order.state {
             OrderState::Paid(_) => {
-                let paid = read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid());
-                return if paid { Ok(()) } else { Err(Problem::unavailable("the order changed under the checkout")) };
+                if read_order(orders, id, unread).await?.is_some_and(|order| order.is_paid()) {
+                    return Ok(());
+                }
+                // It was replaced, or a failover took the payment back.
+                continue;
             }
             OrderState::CheckingOut(other) => (other, wait_for(orders, id, other, until).await?),
             OrderState::Open => {

@@ -212,8 +212,11 @@ fn an_order_that_another_instance_was_paid_for_is_paid_where_nothing_can_be_begu
     // Those that wait for payment in vain open its breaker.
     let (waiting, left) = others.split_at(12);
     std::thread::scope(|scope| {
-        for other in waiting {
-            scope.spawn(|| system.services[0][0].client().check_out(other));
+        let asked = waiting.iter().map(|other| scope.spawn(|| system.services[0][0].client().check_out(other)));
+        let asked: Vec<_> = asked.collect();
+        // It is not to look as if it had stood still.
+        while !asked.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            _ = instances[0].order(&waiting[0]);
         }
     });
     let is_turned_away = |other: &String| {

@@ -10,9 +10,13 @@
 //! |-----------------------------------------------|-------------------------------------|-----------------------------------------------------------|
 //! | an open order                                 | an item added to it, a look at it   | it is recalled, once; or many others were seen since      |
 //! | those of a replacement that nobody has touched | a look at one of them               | a claim shows that somebody else has touched one          |
-//! | all of it                                     |                                     | the connection is another, or this instance replaces them |
+//! | all of it                                     |                                     | the connection is another, this instance replaces them, or a second went by without any use of it |
+//!
+//! The last is for an instance that stood still: the gateway has sent its orders to others meanwhile, and they may be paid. Claiming such an order is refused,
+//! and yet holds for a moment what somebody else may want. An instance that had nothing to do loses a millisecond by it.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use ledger::EntityId;
 use parking_lot::{Mutex, MutexGuard};
@@ -25,6 +29,8 @@ use crate::orders::{Order, OrderState, seeded};
 const REMEMBERED: usize = 8_192;
 /// An order with more lines is not remembered: 11 MiB are enough for all.
 const MAX_LINES: usize = 16;
+/// After so long without any use everything is forgotten: less than the gateway takes to leave an instance that does not answer.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 /// A version has so many bits, as many as the server's numbers; above them stands the connection.
 const VERSION_BITS: u32 = 53;
 /// So many connections are told apart there. A claim is on its way for seconds.
@@ -75,6 +81,8 @@ pub(super) struct Shown {
 struct Memory {
     /// The connection over which all of it was seen.
     connection: u64,
+    /// When it was used last.
+    used: Option<Instant>,
     /// When there are many young ones, the old ones are forgotten, and the young ones are old.
     young: HashMap<EntityId, Order>,
     old: HashMap<EntityId, Order>,
@@ -133,12 +141,14 @@ impl Memory {
 pub(super) struct Recollection(Mutex<Memory>);
 
 impl Recollection {
-    /// What was seen over this connection.
+    /// What was seen over this connection, without standing still since.
     fn of(&self, connection: u64) -> MutexGuard<'_, Memory> {
-        let mut memory = self.0.lock();
-        if memory.connection != connection {
+        let (mut memory, now) = (self.0.lock(), Instant::now());
+        let stood_still = memory.used.is_some_and(|used| now.saturating_duration_since(used) > STOOD_STILL);
+        if memory.connection != connection || stood_still {
             *memory = Memory { connection, ..Memory::default() };
         }
+        memory.used = Some(now);
         memory
     }
 
@@ -226,6 +236,20 @@ mod tests {
         recollection.saw(1, id, &order(6, 2), false);
         assert_eq!(recollection.recall(2, id), None, "another connection");
         assert_eq!(recollection.recall(1, id), None, "all is forgotten");
+    }
+
+    #[test]
+    fn an_instance_that_stood_still_forgets() {
+        let (recollection, id) = (Recollection::default(), EntityId::number(1 << 40));
+        for (pause, recalls) in [(STOOD_STILL / 2, true), (2 * STOOD_STILL, false)] {
+            recollection.saw(1, id, &order(4, 1), false);
+            recollection.saw(1, EntityId::number(5), &untouched(5, FIRST), false);
+            let used = recollection.0.lock().used.and_then(|used| used.checked_sub(pause));
+            assert!(used.is_some());
+            recollection.0.lock().used = used;
+            assert_eq!(recollection.recall(1, id).is_some(), recalls);
+            assert_eq!(recollection.recall(1, EntityId::number(5)).is_some(), recalls);
+        }
     }
 
     #[test]
