@@ -45,13 +45,9 @@ impl World {
         self.instances[instance].handlers.insert(handler, Handler { client, request, order, looks: 0 });
         self.note(node, |_| format!("client {client} wants order {order} checked out (request {request})"));
         // It may begin with the order as it has seen it last.
-        let recalls = self.random.chance(RECALLS);
-        match self.instances[instance]
-            .seen
-            .get(&order)
-            .cloned()
-            .filter(|(seen, _)| recalls && seen.state == OrderState::Open)
-        {
+        let recalled =
+            if self.random.chance(RECALLS) { self.instances[instance].seen.get(&order).cloned() } else { None };
+        match recalled {
             Some((seen, over)) => self.on_order(instance, handler, Some(seen), over),
             None => self.read_order(instance, handler),
         }
@@ -73,7 +69,12 @@ impl World {
     pub(crate) fn on_order(&mut self, instance: usize, handler: u64, order: Option<Order>, over: u64) {
         let Some(id) = self.instances[instance].handlers.get(&handler).map(|found| found.order) else { return };
         let Some(order) = order else { return self.respond(instance, handler, "no such order") };
-        self.instances[instance].seen.insert(id, (order.clone(), over));
+        let seen = &mut self.instances[instance].seen;
+        if order.state == OrderState::Open {
+            seen.insert(id, (order.clone(), over))
+        } else {
+            seen.remove(&id)
+        };
         match order.state {
             OrderState::Paid(by) => {
                 let check = no_lost_answer::told(&mut self.oracle, by, true);

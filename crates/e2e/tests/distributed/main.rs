@@ -10,6 +10,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use e2e::gate::Gate;
+use e2e::system::Instance;
 use e2e::world::{Heard, Shop as _, Size};
 use e2e::{System, World};
 
@@ -65,7 +66,7 @@ fn the_contract_holds_whichever_instance_is_asked() {
         }
     }
     // Who began to lead before the other was there learns of it with its next renewal.
-    let leads = |order: &&e2e::system::Instance| order.client().get("/health/deep").json()["leader"] == true;
+    let leads = |order: &&Instance| order.client().get("/health/deep").json()["leader"] == true;
     let until = Instant::now() + Duration::from_secs(10);
     while system.services[0].iter().filter(leads).count() != 1 {
         assert!(Instant::now() < until, "not one of two leads");
@@ -116,6 +117,15 @@ fn no_twin_is_refused_an_order_that_the_other_pays_with_all_of_the_credit() {
     }
 }
 
+/// How often an order instance has heard that payment refuses.
+fn refusals(instance: &Instance) -> u64 {
+    let metrics = instance.client().get("/orders/metrics").body;
+    let refused = |line: &&str| {
+        line.contains("participant_commands") && line.contains("\"payment\"") && line.contains("\"refused\"")
+    };
+    metrics.lines().filter(refused).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 /// One twin has prepared everything but is not decided; the other begins without knowing of it, and hears of the credit that the first one
 /// holds before it hears that the order is claimed.
 #[test]
@@ -128,13 +138,6 @@ fn a_twin_whose_refusal_overtakes_the_claim_of_the_other_gives_the_answer_of_tha
     };
     let twins = [behind(0), behind(1)];
     let mut client = system.client();
-    let refusals = |instance: &e2e::system::Instance| {
-        let metrics = instance.client().get("/orders/metrics").body;
-        let refused = |line: &&str| {
-            line.contains("participant_commands") && line.contains("\"payment\"") && line.contains("\"refused\"")
-        };
-        metrics.lines().filter(refused).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
-    };
     let patience = Duration::from_secs(10);
     // A machine that is slow for a moment may break a connection on which answers are held back. Then nobody knows, and it is done again.
     for _ in 0..5 {
@@ -198,7 +201,7 @@ fn an_order_that_changed_at_another_instance_is_paid_as_it_is_now() {
 
 /// An instance that begins nothing, because a participant is gone, says so of what it has looked at, and not of what it has seen some time ago.
 #[test]
-fn an_order_that_another_instance_was_paid_for_is_paid_where_nothing_can_be_begun() {
+fn an_order_paid_at_another_instance_is_paid_where_nothing_can_be_begun() {
     let mut system = System::start(2, &[]);
     let mut client = system.client();
     let mut instances = [0, 1].map(|n: usize| system.services[0][n].client());
@@ -236,13 +239,6 @@ fn a_refusal_of_what_an_order_no_longer_is_is_nobodys_answer() {
     let way = format!("orders.redis={}", gate.address());
     let behind = system.spawn_with(0, "order-behind", &["--set", &way]);
     let mut client = system.client();
-    let refusals = || {
-        let metrics = behind.client().get("/orders/metrics").body;
-        let refused = |line: &&str| {
-            line.contains("participant_commands") && line.contains("\"payment\"") && line.contains("\"refused\"")
-        };
-        metrics.lines().filter(refused).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
-    };
     // A machine that is slow for a moment may break a connection on which an answer is held back. Then it is done again.
     for _ in 0..5 {
         client.done("/stock/batch_init/10/1000/1");
@@ -250,12 +246,12 @@ fn a_refusal_of_what_an_order_no_longer_is_is_nobodys_answer() {
         client.done("/orders/batch_init/10/10/10/100");
         assert_eq!(behind.client().check_out("0").status, 409, "too dear");
         client.done("/orders/batch_init/10/10/10/1");
-        let (before, mut asking) = (refusals(), behind.client());
+        let (before, mut asking) = (refusals(&behind), behind.client());
         gate.hold("order_changed");
         asking.begin("POST", "/orders/checkout/1").unwrap();
         assert!(gate.holds(Duration::from_secs(10)), "it began with the order as it was");
         let until = Instant::now() + Duration::from_secs(10);
-        while refusals() == before {
+        while refusals(&behind) == before {
             assert!(Instant::now() < until, "the order as it was is not refused");
         }
         gate.open();
