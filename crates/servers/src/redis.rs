@@ -289,14 +289,24 @@ impl Watched {
         Ok(watched)
     }
 
-    fn is_known_to(&self, sentinel: &Sentinel) -> bool {
+    /// A number that the Sentinel tells of the master, by the name that it gives it.
+    fn told(&self, sentinel: &Sentinel, number: &str) -> Option<u64> {
         let told = sentinel.ask(&format!("SENTINEL MASTER {}", self.name)).unwrap_or_default();
         let words: Vec<&str> = told.lines().collect();
         // A name, the length of its value, the value.
-        let number =
-            |name: &str| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 2)?.parse().ok());
-        number("num-slaves") == Some(self.servers.len() - 1)
-            && number("num-other-sentinels") == Some(self.sentinels.len() - 1)
+        words.iter().position(|word| *word == number).and_then(|at| words.get(at + 2)?.parse().ok())
+    }
+
+    fn is_known_to(&self, sentinel: &Sentinel) -> bool {
+        let others = |all: usize| u64::try_from(all - 1).ok();
+        self.told(sentinel, "num-slaves") == others(self.servers.len())
+            && self.told(sentinel, "num-other-sentinels") == others(self.sentinels.len())
+    }
+
+    /// The newest epoch in which a Sentinel says that a master was promoted: each failover has a later one than those before it, and
+    /// one that failed leaves a gap. So there were at most that many.
+    pub fn epoch(&self) -> u64 {
+        self.sentinels.iter().filter_map(|sentinel| self.told(sentinel, "config-epoch")).max().unwrap_or(0)
     }
 
     /// Where the Sentinels listen.

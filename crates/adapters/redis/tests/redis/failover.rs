@@ -74,6 +74,12 @@ fn check(store: &RedisLedger, branches: i64) {
     assert_eq!((found.discrepancies, found.totals.held), (vec![], 0));
 }
 
+/// One failover was provoked. A machine so busy that a master is silent for [`DOWN_AFTER`] has more; the Sentinels know how many.
+fn assert_failovers_counted(servers: &Watched, store: &RedisLedger) {
+    let (counted, epoch) = (store.statistics().failovers, servers.epoch());
+    assert!((1..=epoch).contains(&counted), "{counted} failovers counted in {epoch} epochs");
+}
+
 #[test]
 fn a_level_that_a_failover_could_undo_must_be_asked_for_in_as_many_words() {
     let servers = start();
@@ -122,7 +128,7 @@ fn a_killed_master_costs_nothing_that_was_acknowledged() {
         assert!(wait_until(FAILOVER, || store.statistics().scripts > before + 200), "{:?}", store.trouble());
     });
     let statistics = store.statistics();
-    assert_eq!(statistics.failovers, 1);
+    assert_failovers_counted(&servers, &store);
     // Every batch is in both distributions, and none took longer than whoever waits for replicas may.
     for counted in [statistics.batch_scripts, statistics.batch_microseconds] {
         assert_eq!(counted.iter().sum::<u64>(), statistics.batches);
@@ -145,7 +151,7 @@ fn one_replica_of_two_goes_on_without_the_killed_master() {
         let reply = insist(&store, &branch(n, Verb::Prepare, n % 3, 1));
         assert!(is_done(&Ok(reply.clone()), BranchState::Prepared), "branch {n} is answered {reply:?}");
     }
-    assert_eq!(store.statistics().failovers, 1);
+    assert_failovers_counted(&servers, &store);
     assert!(audit(&store).discrepancies.is_empty());
 }
 
