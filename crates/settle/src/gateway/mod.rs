@@ -1,7 +1,7 @@
 //! The gateway: HAProxy in front of the services, its configuration made from one source.
 //!
 //! ```text
-//!   client ──► bind ──► first segment of the path ─┬─ /orders and the like* ───────► order instances     by the order's id
+//!   client ──► bind ──► first segment of the path ─┬─ /orders and the like* ───────► order instances     all to one, or by the order's id
 //!               │  ▲                               ├─ /stock ─────────────────────► stock instances     least connections
 //!      a change │  │ a fresh connection            └─ /payment ───────────────────► payment instances   least connections
 //!               └──┘
@@ -14,11 +14,19 @@
 //! for too long, and many send the request again by themselves. For what may not be done twice that would be wrong; so it comes as the first on its connection,
 //! and is answered. Reads and checkouts may be asked for again: they go straight.
 //!
-//! **What is about one order goes to one instance**, by consistent hashing of its id: two that check out the same order meet there, where one waits
-//! for the other. At two instances each could find the other's hold in its way, and both be refused. It is the home of an order, not its lock: an
-//! instance that is gone, or has nearly everything that is under way, is passed over, and then the services' own rules hold alone. What is about no
-//! order goes anywhere, by a number drawn at random, under the same bound. (Least connections, in a backend beside this one, would not see
-//! the load of this one.)
+//! **What is about one order goes to one instance**: two that check out the same order meet there, where one waits for the other. At two instances each
+//! could find the other's hold in its way, and both be refused. It is the home of an order, not its lock: an instance that is gone, or has nearly
+//! everything that is under way, is passed over, and then the services' own rules hold alone.
+//!
+//! | requests about orders under way | what is about one order goes to                | what is about none goes to                               |
+//! |---------------------------------|------------------------------------------------|----------------------------------------------------------|
+//! | fewer than [`TOGETHER`]         | the first instance that is ready, as all do    | that, too                                                |
+//! | more                            | the instance that its id leads to, by consistent hashing with a bound | any, by a number drawn at random, under the same bound |
+//!
+//! Few go together because an instance writes what it does at the same time as one batch, which waits for the replicas once: divided between two
+//! instances, the same few cost the databases twice the batches. One that takes requests and does not answer has [`TOGETHER`] of them, and from then on
+//! each goes by its id. Two that check out the same order just when the number passes the bound may be parted. (What is about no order does not go
+//! by least connections, in a backend beside this one: that would not see the load of this one.)
 //!
 //! What the gateway answers when no instance does keeps to the contract, since clients take a 4xx for "not done" and cannot take
 //! anything else for it:
@@ -72,6 +80,10 @@ impl Instances {
 /// up to n − 0.2 times that. The gateway rounds up, so up to four requests are never parted by it.
 const SPARED: u32 = 20;
 
+/// Up to so many requests about orders go together: as many as keep an instance busy that does ten thousand a second in three milliseconds each. With
+/// more, another instance shows in what is done, where there are processors for it.
+const TOGETHER: u32 = 32;
+
 /// A gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
@@ -95,6 +107,8 @@ pub(crate) struct Gateway {
     pub(crate) queue_patience: Duration,
     /// How long an instance may take to answer.
     pub(crate) patience: Duration,
+    /// As long as so many requests about orders are under way, or fewer, all go to one instance. 0: never.
+    pub(crate) together: u32,
 }
 
 impl Gateway {
@@ -111,6 +125,7 @@ impl Gateway {
             in_queue: 2_000,
             queue_patience: Duration::from_secs(2),
             patience: Duration::from_secs(30),
+            together: TOGETHER,
         }
     }
 }
@@ -183,6 +198,12 @@ impl Gateway {
         self.connections / 4
     }
 
+    /// Whether there is a choice to send few requests about orders to one instance.
+    fn has_together(&self) -> bool {
+        let [orders, _, _] = &self.services;
+        self.together > 0 && orders.most() > 1
+    }
+
     /// HAProxy's configuration.
     pub(crate) fn configuration(&self) -> String {
         let mut text = String::new();
@@ -194,7 +215,11 @@ impl Gateway {
         }
         text.push_str(&frontend(self));
         for (service, instances) in Service::ALL.into_iter().zip(&self.services) {
-            text.push_str(&backend(self, service, instances));
+            if service == Service::Orders && self.has_together() {
+                text.push_str(&backend(self, TOGETHER_BACKEND, ONE_AFTER_ANOTHER, service, instances));
+            }
+            let balance = if service == Service::Orders { &by_order(instances.most()) } else { BY_LOAD };
+            text.push_str(&backend(self, service.section(), balance, service, instances));
         }
         text
     }
@@ -251,18 +276,42 @@ resolvers containers
     timeout retry 1s
 ";
 
-/// Whether a request may be tried again.
-const KIND: &str = "    http-request set-var(txn.reads) bool(true) if METH_GET
+/// The backend of those requests about orders that go together.
+const TOGETHER_BACKEND: &str = "orders-together";
+
+/// What a frontend finds out about each request: whether it may be tried again.
+fn findings(gateway: &Gateway) -> String {
+    let mut text = "    http-request set-var(txn.reads) bool(true) if METH_GET
     http-request set-var(txn.reads) bool(false) unless METH_GET
     http-request disable-l7-retry unless METH_GET
-";
+"
+    .to_owned();
+    if gateway.has_together() {
+        _ = writeln!(text, "    http-request set-var(txn.together) be_conn({TOGETHER_BACKEND})");
+    }
+    text
+}
 
-/// Which service it is for.
-const ROUTES: &str = "    use_backend stock if { path,field(2,/) -m str stock }
+/// Which service a request is for.
+fn routes(gateway: &Gateway) -> String {
+    let mut text = "    use_backend stock if { path,field(2,/) -m str stock }
     use_backend payment if { path,field(2,/) -m str payment }
-    use_backend orders if { path,field(2,/) -m str orders health metrics openapi.json api }
-    default_backend nothing
-";
+    acl orders path,field(2,/) -m str orders health metrics openapi.json api
+"
+    .to_owned();
+    if gateway.has_together() {
+        let most = gateway.together;
+        _ = write!(
+            text,
+            "    # Few go to one instance: what it writes at the same time is one batch.
+    acl few be_conn(orders),add(txn.together) lt {most}
+    use_backend {TOGETHER_BACKEND} if orders few {{ nbsrv({TOGETHER_BACKEND}) gt 0 }}
+"
+        );
+    }
+    text.push_str("    use_backend orders if orders\n    default_backend nothing\n");
+    text
+}
 
 fn frontend(gateway: &Gateway) -> String {
     format!(
@@ -270,14 +319,14 @@ fn frontend(gateway: &Gateway) -> String {
 frontend shop
     bind {bind}
     maxconn {connections}
-{kind}    # What may not be done twice comes back as the first request of a connection: the gateway says nothing about one that fails on a connection which was used
+{findings}    # What may not be done twice comes back as the first request of a connection: the gateway says nothing about one that fails on a connection which was used
     # before, and clients send that again by themselves. A checkout may be asked for again.
     use_backend changes if !METH_GET !{{ path,field(3,/) -m str checkout }}
 {routes}
 frontend changes
     bind {changes} accept-proxy
     maxconn {within}
-{kind}{routes}
+{findings}{routes}
 backend changes
     option http-server-close
     # The instance's answer, or that of the frontend above, comes before this.
@@ -300,8 +349,8 @@ backend nothing
         statistics = gateway.statistics,
         // A socket that is no file, of this machine or container alone.
         changes = format_args!("abns@settle-gateway-{}", gateway.bind.replace(['*', ':'], "-")),
-        kind = KIND,
-        routes = ROUTES,
+        findings = findings(gateway),
+        routes = routes(gateway),
         errors = errors("changes"),
         patience = (2 * (gateway.patience + gateway.queue_patience)).as_millis(),
         no_such = problem(404, "no_such_route", &no_such_route(gateway.page.as_deref())),
@@ -316,6 +365,9 @@ fn no_such_route(page: Option<&str>) -> String {
 
 /// Where it does not matter which instance is asked.
 const BY_LOAD: &str = "    balance leastconn\n";
+
+/// All to the first that is ready.
+const ONE_AFTER_ANOTHER: &str = "    balance first\n";
 
 /// What is about one order goes to one of so many instances.
 fn by_order(instances: u32) -> String {
@@ -379,17 +431,15 @@ fn errors(name: &str) -> String {
     )
 }
 
-fn backend(gateway: &Gateway, service: Service, instances: &Instances) -> String {
-    let name = service.section();
+fn backend(gateway: &Gateway, name: &str, balance: &str, service: Service, instances: &Instances) -> String {
     let errors = errors(name);
     let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
-    let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
-    let balance = if service == Service::Orders { by_order(instances.most()) } else { BY_LOAD.to_owned() };
+    let (in_queue, in_instance, section) = (gateway.in_queue, gateway.in_instance, service.section());
     let mut text = format!(
         "
 backend {name}
 {balance}    option httpchk
-    http-check send meth GET uri /{name}/health
+    http-check send meth GET uri /{section}/health
     # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
     http-check expect status 200 error-status L7OKC
     http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}

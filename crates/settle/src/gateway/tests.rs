@@ -127,6 +127,9 @@ struct Front {
     _haproxy: Haproxy,
 }
 
+/// By the order's id, whatever is under way; and as it comes: what is true of orders' instances is true of both.
+const TOGETHER_OR_NOT: [u32; 2] = [0, TOGETHER];
+
 /// The fakes of orders, stock and payment.
 type Fakes<'a> = [&'a [&'a Fake]; 3];
 
@@ -254,27 +257,30 @@ fn the_first_segment_of_the_path_says_which_service() {
 
 #[test]
 fn an_instance_that_nobody_can_connect_to_is_passed_over_even_by_changes() {
-    let (one, other) = (Fake::start("one"), Fake::start("other"));
-    let front = front([&[&one, &other], &[], &[]], |_| {});
-    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
-    one.end();
-    let done = |said: &Said| said.status == 200 && said.body == "other /orders/create/1";
-    // Until its health was looked at again, and after. HAProxy ends what an instance has when it finds it dead: that may catch a request which is just being
-    // passed over to another. Of changes one at a time it is one at the most, and nobody is told that it was not done.
-    let (mut caught, until) = (0, Instant::now() + Duration::from_secs(10));
-    while !front.statistics().lines().any(|line| line.starts_with("orders,instance-0,") && line.contains("DOWN")) {
-        assert!(Instant::now() < until, "it is not found dead");
-        let said = front.ask("POST", "/orders/create/1");
-        if !done(&said) {
-            caught += 1;
-            let cut_off = said.status == 200 && "other /orders/create/1".starts_with(&said.body);
-            assert!(said.status == 504 || cut_off, "{}\n{}", said.head, said.body);
+    for together in TOGETHER_OR_NOT {
+        let (one, other) = (Fake::start("one"), Fake::start("other"));
+        let front = front([&[&one, &other], &[], &[]], |gateway| gateway.together = together);
+        assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+        one.end();
+        let done = |said: &Said| said.status == 200 && said.body == "other /orders/create/1";
+        // Until its health was looked at again, and after. HAProxy ends what an instance has when it finds it dead: that may catch a request which is just being
+        // passed over to another. Of changes one at a time it is one at the most, and nobody is told that it was not done.
+        let down = if together == 0 { "orders,instance-0," } else { "orders-together,instance-0," };
+        let (mut caught, until) = (0, Instant::now() + Duration::from_secs(10));
+        while !front.statistics().lines().any(|line| line.starts_with(down) && line.contains("DOWN")) {
+            assert!(Instant::now() < until, "it is not found dead");
+            let said = front.ask("POST", "/orders/create/1");
+            if !done(&said) {
+                caught += 1;
+                let cut_off = said.status == 200 && "other /orders/create/1".starts_with(&said.body);
+                assert!(said.status == 504 || cut_off, "{}\n{}", said.head, said.body);
+            }
         }
-    }
-    assert!(caught <= 1, "{caught} were not passed over");
-    for _ in 0..20 {
-        let said = front.ask("POST", "/orders/create/1");
-        assert!(done(&said), "{}\n{}", said.head, said.body);
+        assert!(caught <= 1, "{caught} were not passed over");
+        for _ in 0..20 {
+            let said = front.ask("POST", "/orders/create/1");
+            assert!(done(&said), "{}\n{}", said.head, said.body);
+        }
     }
 }
 
@@ -295,24 +301,29 @@ fn without_an_instance_a_request_fails_as_not_done() {
 
 #[test]
 fn a_change_that_may_have_run_is_in_doubt_and_never_sent_again_a_read_is() {
-    let (one, other) = (Fake::start("one"), Fake::start("other"));
-    let front = front([&[&one, &other], &[], &[]], |gateway| gateway.patience = Duration::from_millis(700));
-    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
-    let asked = || one.asked() + other.asked();
+    for together in TOGETHER_OR_NOT {
+        let (one, other) = (Fake::start("one"), Fake::start("other"));
+        let front = front([&[&one, &other], &[], &[]], |gateway| {
+            gateway.together = together;
+            gateway.patience = Duration::from_millis(700);
+        });
+        assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+        let asked = || one.asked() + other.asked();
 
-    let before = asked();
-    front.ask("POST", "/orders/die").is_problem(504, "in_doubt");
-    assert_eq!(asked() - before, 1, "a change was sent twice");
-    let before = asked();
-    front.ask("POST", "/orders/hang").is_problem(504, "in_doubt");
-    assert_eq!(asked() - before, 1, "a change was sent twice");
+        let before = asked();
+        front.ask("POST", "/orders/die").is_problem(504, "in_doubt");
+        assert_eq!(asked() - before, 1, "a change was sent twice");
+        let before = asked();
+        front.ask("POST", "/orders/hang").is_problem(504, "in_doubt");
+        assert_eq!(asked() - before, 1, "a change was sent twice");
 
-    let before = asked();
-    front.ask("GET", "/orders/die").is_problem(424, "service_unavailable");
-    assert!(asked() - before > 1, "a read was not tried again");
-    front.ask("GET", "/orders/hang").is_problem(424, "service_unavailable");
-    one.release();
-    other.release();
+        let before = asked();
+        front.ask("GET", "/orders/die").is_problem(424, "service_unavailable");
+        assert!(asked() - before > 1, "a read was not tried again");
+        front.ask("GET", "/orders/hang").is_problem(424, "service_unavailable");
+        one.release();
+        other.release();
+    }
 }
 
 /// The kept connection of a client.
@@ -413,9 +424,9 @@ fn who(said: &Said) -> &str {
 }
 
 #[test]
-fn whatever_is_about_one_order_goes_to_one_instance_and_orders_are_spread() {
+fn of_many_requests_those_about_one_order_go_to_one_instance_and_orders_are_spread() {
     let fakes = [Fake::start("one"), Fake::start("two"), Fake::start("three")];
-    let front = front([&fakes.each_ref(), &[], &[]], |_| {});
+    let front = front([&fakes.each_ref(), &[], &[]], |gateway| gateway.together = 0);
     assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
     let mut homes = std::collections::BTreeMap::<String, usize>::new();
     for number in 0..90 {
@@ -443,30 +454,60 @@ fn whatever_is_about_one_order_goes_to_one_instance_and_orders_are_spread() {
 }
 
 #[test]
-fn twins_meet_at_one_instance_even_if_nothing_else_is_under_way() {
+fn few_requests_about_orders_go_to_one_instance_and_more_are_spread() {
     let (one, other) = (Fake::start("one"), Fake::start("other"));
     let front = front([&[&one, &other], &[], &[]], |_| {});
     assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
-    for order in 0..10 {
-        let path = format!("/orders/checkout/{order}/hang");
+    for _ in 0..2 {
         let before = [one.asked(), other.asked()];
-        let twins = [front.send("POST", &path), front.send("POST", &path)];
         let came = || [one.asked() - before[0], other.asked() - before[1]];
-        assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == 2));
-        assert!(came().contains(&2), "order {order}: {:?}", came());
+        let hang = |orders: std::ops::Range<u32>| -> Vec<TcpStream> {
+            orders.map(|order| front.send("POST", &format!("/orders/checkout/{order}/hang"))).collect()
+        };
+        let few = hang(0..TOGETHER);
+        assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == few.len()));
+        assert_eq!(came(), [few.len(), 0]);
+        // It does not draw everybody in.
+        let more = hang(TOGETHER..3 * TOGETHER);
+        assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == few.len() + more.len()));
+        assert!(came()[1] >= more.len() / 4 && came()[0] >= few.len() + more.len() / 4, "{:?}", came());
         one.release();
         other.release();
-        let said = twins.map(|twin| answer(twin).body);
-        assert_eq!(said[0], said[1]);
+        for request in few.into_iter().chain(more) {
+            assert_eq!(answer(request).status, 200);
+        }
         one.hold();
         other.hold();
     }
 }
 
 #[test]
+fn twins_meet_at_one_instance_even_if_nothing_else_is_under_way() {
+    for together in TOGETHER_OR_NOT {
+        let (one, other) = (Fake::start("one"), Fake::start("other"));
+        let front = front([&[&one, &other], &[], &[]], |gateway| gateway.together = together);
+        assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+        for order in 0..10 {
+            let path = format!("/orders/checkout/{order}/hang");
+            let before = [one.asked(), other.asked()];
+            let twins = [front.send("POST", &path), front.send("POST", &path)];
+            let came = || [one.asked() - before[0], other.asked() - before[1]];
+            assert!(wait_until(Duration::from_secs(5), || came().iter().sum::<usize>() == 2));
+            assert!(came().contains(&2), "order {order}: {:?}", came());
+            one.release();
+            other.release();
+            let said = twins.map(|twin| answer(twin).body);
+            assert_eq!(said[0], said[1]);
+            one.hold();
+            other.hold();
+        }
+    }
+}
+
+#[test]
 fn orders_of_an_instance_that_is_gone_move_and_others_stay() {
     let fakes = [Fake::start("one"), Fake::start("two"), Fake::start("three")];
-    let front = front([&fakes.each_ref(), &[], &[]], |_| {});
+    let front = front([&fakes.each_ref(), &[], &[]], |gateway| gateway.together = 0);
     assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
     let home = |order: u32| who(&front.ask("POST", &format!("/orders/checkout/{order}"))).to_owned();
     let before: Vec<String> = (0..40).map(home).collect();
@@ -484,7 +525,7 @@ fn orders_of_an_instance_that_is_gone_move_and_others_stay() {
 #[test]
 fn an_instance_that_takes_nearly_everything_in_is_passed_over() {
     let (one, other) = (Fake::start("one"), Fake::start("other"));
-    let front = front([&[&one, &other], &[], &[]], |_| {});
+    let front = front([&[&one, &other], &[], &[]], |gateway| gateway.together = 0);
     assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
     // Orders of the same home, which hangs.
     let hung: Vec<u32> =
@@ -505,41 +546,45 @@ fn an_instance_that_takes_nearly_everything_in_is_passed_over() {
 
 #[test]
 fn an_instance_that_is_stopping_gets_nothing_new_and_finishes_what_it_has() {
-    let (one, other) = (Fake::start("one"), Fake::start("other"));
-    let front = front([&[&one, &other], &[], &[]], |_| {});
-    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
-    let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
-    let before = one.asked();
-    let under_way = front.send("POST", &format!("/orders/checkout/{of_one}/hang"));
-    assert!(wait_until(Duration::from_secs(5), || one.asked() > before));
-    one.shared.stopping.store(true, Ordering::SeqCst);
-    let moved = || who(&front.ask("GET", &format!("/orders/find/{of_one}"))) == "other";
-    assert!(wait_until(Duration::from_secs(5), moved));
-    // More checks than it takes to call one dead.
-    let checks = one.shared.checked.load(Ordering::SeqCst);
-    assert!(wait_until(Duration::from_secs(20), || one.shared.checked.load(Ordering::SeqCst) >= checks + 5));
-    assert!(moved());
-    one.release();
-    assert_eq!(who(&answer(under_way)), "one");
-    // All of them are stopping: nobody is ready, and nothing was done.
-    other.shared.stopping.store(true, Ordering::SeqCst);
-    front.ask_until("/orders/find/1", 424).is_problem(424, "service_unavailable");
+    for together in TOGETHER_OR_NOT {
+        let (one, other) = (Fake::start("one"), Fake::start("other"));
+        let front = front([&[&one, &other], &[], &[]], |gateway| gateway.together = together);
+        assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+        let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
+        let before = one.asked();
+        let under_way = front.send("POST", &format!("/orders/checkout/{of_one}/hang"));
+        assert!(wait_until(Duration::from_secs(5), || one.asked() > before));
+        one.shared.stopping.store(true, Ordering::SeqCst);
+        let moved = || who(&front.ask("GET", &format!("/orders/find/{of_one}"))) == "other";
+        assert!(wait_until(Duration::from_secs(5), moved));
+        // More checks than it takes to call one dead.
+        let checks = one.shared.checked.load(Ordering::SeqCst);
+        assert!(wait_until(Duration::from_secs(20), || one.shared.checked.load(Ordering::SeqCst) >= checks + 5));
+        assert!(moved());
+        one.release();
+        assert_eq!(who(&answer(under_way)), "one");
+        // All of them are stopping: nobody is ready, and nothing was done.
+        other.shared.stopping.store(true, Ordering::SeqCst);
+        front.ask_until("/orders/find/1", 424).is_problem(424, "service_unavailable");
+    }
 }
 
 #[test]
 fn what_waits_for_a_frozen_instance_is_ended_once_that_is_seen() {
-    let (one, other) = (Fake::start("one"), Fake::start("other"));
-    let front = front([&[&one, &other], &[], &[]], |_| {});
-    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
-    let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
-    one.shared.frozen.store(true, Ordering::SeqCst);
-    let before = one.asked() + other.asked();
-    let began = Instant::now();
-    let change = front.send("POST", &format!("/orders/checkout/{of_one}"));
-    let read = front.send("GET", &format!("/orders/find/{of_one}"));
-    answer(change).is_problem(504, "in_doubt");
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    assert_eq!(who(&answer(read)), "other", "a read is tried again");
-    assert_eq!(one.asked() + other.asked() - before, 3, "the change was sent once, the read twice");
-    one.release();
+    for together in TOGETHER_OR_NOT {
+        let (one, other) = (Fake::start("one"), Fake::start("other"));
+        let front = front([&[&one, &other], &[], &[]], |gateway| gateway.together = together);
+        assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+        let of_one = (0..100).find(|order| who(&front.ask("GET", &format!("/orders/find/{order}"))) == "one").unwrap();
+        one.shared.frozen.store(true, Ordering::SeqCst);
+        let before = one.asked() + other.asked();
+        let began = Instant::now();
+        let change = front.send("POST", &format!("/orders/checkout/{of_one}"));
+        let read = front.send("GET", &format!("/orders/find/{of_one}"));
+        answer(change).is_problem(504, "in_doubt");
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        assert_eq!(who(&answer(read)), "other", "a read is tried again");
+        assert_eq!(one.asked() + other.asked() - before, 3, "the change was sent once, the read twice");
+        one.release();
+    }
 }
