@@ -4,12 +4,13 @@
 //!   this process ── starts ──► settle serve …       ends with this one, however that ends
 //!        │  ▲                        │
 //!        │  └──── it ended ──────────┘  killed, crashed, or its disk failed: again, after a pause that grows
-//!        └─► serve.json: who it is, for `settle chaos`       hold-shop: do not start it again while this file is there
+//!        └─► serve.json: who it is, for `settle chaos`       hold-shop: do not start it again while this file is in force
 //! ```
 //!
 //! A shop that ends because it cannot be served (bad arguments, a damaged folder) would only do so again: this process then ends, too, with its code.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,13 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use crate::exit::UNUSABLE;
 use crate::serve::ServeArgs;
 use crate::up::child::own_file;
-use crate::up::member::{ask_service, hold};
+use crate::up::held::{hold, is_in_force};
+use crate::up::member::{ask_service, is_frozen};
 use crate::up::plan::Kind;
 use crate::up::state::{Entry, State};
 
-/// The shop's name in `serve.json`.
-const NAME: &str = "shop";
+/// The shop's name in `serve.json`, and of the file that holds it down.
+pub(crate) const SHOP: &str = "shop";
 /// The variable that has a shop kept, which must not reach the shop itself.
 const VARIABLE: &str = "SETTLE_RESTART";
 /// How long it waits before it starts a shop again: at first, and at last if they keep ending before they serve.
@@ -50,9 +52,9 @@ pub(crate) fn keep(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         gateway: format!("http://127.0.0.1:{port}"),
         restart: true,
         proxied: false,
-        ports: [(NAME.to_owned(), port)].into(),
+        ports: [(SHOP.to_owned(), port)].into(),
         components: vec![Entry {
-            name: NAME.to_owned(),
+            name: SHOP.to_owned(),
             kind: Kind::Shop,
             pid: None,
             port,
@@ -84,12 +86,12 @@ impl Keeper<'_> {
                 Ok(mut shop) => {
                     let status = tokio::select! {
                         status = self.serves(&mut shop, &mut ended) => status?,
-                        () = stops.recv() => return self.stop(&mut shop),
+                        () = stops.recv() => return self.stop(&mut shop, &mut stops, &mut ended).await,
                     };
                     if let Some(code) = for_good(status) {
                         return self.end(code);
                     }
-                    tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
+                    self.tell(status);
                 }
                 Err(error) if self.owns() => tracing::warn!(%error, "the shop cannot be started: it is tried again"),
                 Err(error) => return Err(error),
@@ -97,7 +99,7 @@ impl Keeper<'_> {
             pause = if self.served_since.is_some_and(|since| since.elapsed() >= LONG) { PAUSES[0] } else { pause };
             let not_before = Instant::now() + pause;
             pause = (2 * pause).min(PAUSES[1]);
-            while Instant::now() < not_before || hold(self.args.data(), NAME).exists() {
+            while Instant::now() < not_before || is_in_force(&self.hold()) {
                 tokio::select! {
                     () = stops.recv() => return self.end(ExitCode::SUCCESS),
                     () = tokio::time::sleep(BUSY) => {}
@@ -147,13 +149,52 @@ impl Keeper<'_> {
         }
     }
 
-    /// Tells it to stop, and waits until it has finished what it has in hand.
-    fn stop(&mut self, shop: &mut Child) -> anyhow::Result<ExitCode> {
-        if let Some(pid) = i32::try_from(shop.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself just now.
-            _ = kill_process(pid, Signal::TERM);
+    /// What keeps the shop from being started again.
+    fn hold(&self) -> PathBuf {
+        hold(self.args.data(), SHOP)
+    }
+
+    /// Says that it has ended without having been told to, and what comes of it.
+    fn tell(&self, status: ExitStatus) {
+        let hold = self.hold();
+        if is_in_force(&hold) {
+            let file = hold.display();
+            tracing::warn!(%status, "the shop has ended without having been told to: it stays down while {file} is there");
+        } else {
+            tracing::warn!(%status, "the shop has ended without having been told to: it is started again");
         }
-        let status = shop.wait()?;
+    }
+
+    /// Tells it to stop, and waits until it has finished what it has in hand, or this is told to stop once more.
+    async fn stop(
+        &mut self,
+        shop: &mut Child,
+        stops: &mut StopSignals,
+        ended: &mut Signals,
+    ) -> anyhow::Result<ExitCode> {
+        let id = shop.id();
+        if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+            if is_frozen(id) {
+                tracing::warn!(process = id, "the shop is stopped where it stands: it goes on, to finish what it has");
+            }
+            // It may have ended by itself just now. One that is frozen hears nothing before it goes on.
+            _ = kill_process(pid, Signal::TERM);
+            _ = kill_process(pid, Signal::CONT);
+        }
+        let status = loop {
+            if let Some(status) = shop.try_wait()? {
+                break status;
+            }
+            tokio::select! {
+                _ = ended.recv() => {}
+                () = tokio::time::sleep(CALM) => {}
+                () = stops.recv() => {
+                    tracing::warn!("told to stop once more: the shop is killed; what it has answered is kept");
+                    shop.kill()?;
+                    break shop.wait()?;
+                }
+            }
+        };
         self.end(for_good(status).unwrap_or(ExitCode::FAILURE))
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A running `settle up` or `settle serve --restart`, killed when dropped; its children follow it.
@@ -178,6 +179,93 @@ fn a_shop_that_is_kept_comes_back_from_kills_and_crashes_and_ends_when_it_is_tol
     assert!(!data.join("serve.json").exists() && !data.join("admin.sock").exists());
     let told = settle().args(["audit", "--data"]).arg(&data).output().unwrap();
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+}
+
+/// A run against the shop with this data, of one event that lasts for a minute; and once `began`, the run.
+fn lasting(data: &Path, event: &str, began: impl Fn() -> bool) -> Child {
+    let mut command = settle();
+    command.arg("chaos").arg("--data").arg(data).args(["--only", event, "--times", "1", "--down", "60"]);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(began, event);
+    run
+}
+
+fn wait_until(is: impl Fn() -> bool, what: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn tell(process: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(process).unwrap()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn a_run_that_is_interrupted_or_killed_leaves_nobody_frozen_or_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut keeper = kept(&data, &free_port());
+    let served =
+        || u32::try_from(until_ready(&data.join("serve.json"))["components"][0]["pid"].as_u64().unwrap()).unwrap();
+    let is_frozen = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    };
+    let first = served();
+    let hold = data.join("hold-shop");
+
+    // Interrupted, it undoes what it has done; meanwhile it has the system to itself.
+    for signal in [Signal::INT, Signal::TERM] {
+        let run = lasting(&data, "freeze the shop", || is_frozen(first));
+        let second = chaos(&data, &["--only", "freeze", "--times", "1"]);
+        assert_eq!(second.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&second.stderr).contains("another `settle chaos` is at work"), "{second:?}");
+        tell(run.id(), signal);
+        let run = run.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(2), "{said}");
+        assert!(said.contains("interrupted: nobody is hit any more; let go again: shop"), "{said}");
+        assert!(!is_frozen(first));
+    }
+
+    // Killed, it leaves files that are in force no longer.
+    let mut run = lasting(&data, "lose the shop", || hold.exists());
+    let is_down = || {
+        let state: Value = serde_json::from_slice(&std::fs::read(data.join("serve.json")).unwrap()).unwrap_or_default();
+        state["components"][0]["ready"] == false
+    };
+    wait_until(is_down, "it is down");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_until(|| !hold.exists(), "it is let go");
+    let second = served();
+    assert_ne!(second, first);
+
+    // And whom it has frozen, the next one lets go.
+    let mut run = lasting(&data, "freeze the shop", || is_frozen(second));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(is_frozen(second));
+    let next = chaos(&data, &["--only", "kill the shop", "--times", "1"]);
+    let said = String::from_utf8_lossy(&next.stdout).into_owned();
+    assert_eq!(next.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&next.stderr));
+    assert!(said.starts_with("shop stood still (SIGSTOP)"), "{said}");
+
+    // What a person holds down is that person's.
+    std::fs::write(&hold, "").unwrap();
+    let refused = chaos(&data, &["--only", "kill the shop", "--times", "1"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("hold-shop, which was made by hand"), "{said}");
+    assert!(hold.exists());
+    std::fs::remove_file(&hold).unwrap();
+
+    // A keeper that is told to stop does not wait for a shop that stands still.
+    tell(served(), Signal::STOP);
+    tell(keeper.0.id(), Signal::INT);
+    wait_until(|| !data.join("serve.json").exists(), "the keeper ends");
+    assert!(keeper.0.wait().unwrap().success());
 }
 
 #[test]

@@ -549,6 +549,13 @@ fn a_data_folder_that_is_none() {
 }
 
 #[test]
+fn a_shop_that_is_held_down() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hold-shop"), "").unwrap();
+    assert_finds("warning", doctor(&["--data", folder.path().to_str().unwrap()]), "is not started again");
+}
+
+#[test]
 fn a_data_folder_for_everybody() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();

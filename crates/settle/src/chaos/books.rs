@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use load::audit::{Ids, Reading, Snapshot, Verdict, check, fetch};
-use load::client::{Answer, Client, Target};
+use load::client::{Answer, Client, Doubt, Target};
 use load::contract::{Id, Order};
 use shop::faults::Point;
 use tokio::runtime::Runtime;
@@ -70,13 +70,7 @@ impl Books {
     }
 
     fn post(&self, path: &str) -> anyhow::Result<()> {
-        self.runtime.block_on(async {
-            let mut client = self.client();
-            match client.post(format_args!("{path}")).await {
-                Answer::Accepted => Ok(()),
-                other => bail!("POST {path}: {other:?} {}", String::from_utf8_lossy(client.body())),
-            }
-        })
+        self.runtime.block_on(post(&self.target, PATIENCE, path))
     }
 
     fn read(&self, mut ids: Ids) -> anyhow::Result<Snapshot> {
@@ -93,7 +87,8 @@ impl Books {
                 // The instance may have come to the point, and ended, before it could answer.
                 Answer::Accepted | Answer::Unknown(_) => Ok(()),
                 other => bail!(
-                    "POST {path}: {other:?} {}: faults need `--chaos` where the system is started; or choose other events with --only",
+                    "POST {path} {} {}: faults need `--chaos` where the system is started; or choose other events with --only",
+                    in_words(other),
                     String::from_utf8_lossy(client.body())
                 ),
             }
@@ -102,8 +97,7 @@ impl Books {
 
     /// Takes all faults back.
     pub(super) fn clear_faults(&self) -> anyhow::Result<()> {
-        self.post("/stock/fault/clear")?;
-        self.post("/payment/fault/clear")
+        self.runtime.block_on(clear_faults(&self.target, PATIENCE))
     }
 
     /// Transactions that are called stuck.
@@ -114,7 +108,7 @@ impl Books {
             let body: serde_json::Value = serde_json::from_slice(client.body()).unwrap_or_default();
             match (answer, body["count"].as_u64()) {
                 (Answer::Accepted, Some(count)) => Ok(count),
-                _ => bail!("GET /orders/dlq/status: {answer:?} {body}"),
+                _ => bail!("GET /orders/dlq/status {} {body}", in_words(answer)),
             }
         })
     }
@@ -185,5 +179,34 @@ impl Books {
     pub(super) fn audit_everything(&self, begun: u64) -> anyhow::Result<Verdict> {
         let end = self.read(Ids::batch(begun.min(ORDERS), ITEMS, USERS))?;
         Ok(check(&self.start, &self.answers, &end))
+    }
+}
+
+/// Takes all faults back, with this patience for each of the requests.
+///
+/// # Errors
+/// If a service does not say that it has.
+pub(super) async fn clear_faults(target: &Arc<Target>, patience: Duration) -> anyhow::Result<()> {
+    post(target, patience, "/stock/fault/clear").await?;
+    post(target, patience, "/payment/fault/clear").await
+}
+
+async fn post(target: &Arc<Target>, patience: Duration, path: &str) -> anyhow::Result<()> {
+    let mut client = Client::new(Arc::clone(target), patience);
+    match client.post(format_args!("{path}")).await {
+        Answer::Accepted => Ok(()),
+        other => bail!("POST {path} {} {}", in_words(other), String::from_utf8_lossy(client.body())),
+    }
+}
+
+/// An answer other than the one that was wanted, behind the request.
+fn in_words(answer: Answer) -> String {
+    match answer {
+        Answer::Accepted => "was answered, but not as it should be:".to_owned(),
+        Answer::Refused(status) => format!("was answered {status}:"),
+        Answer::Unsent => "could not be sent: nobody listens there. `settle doctor` looks why".to_owned(),
+        Answer::Unknown(Doubt::Status(status)) => format!("was answered {status}:"),
+        Answer::Unknown(Doubt::Timeout) => "got no answer in time: `settle doctor` looks why".to_owned(),
+        Answer::Unknown(doubt) => format!("got no answer that can be used ({doubt:?}): `settle doctor` looks why"),
     }
 }

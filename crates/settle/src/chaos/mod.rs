@@ -14,7 +14,9 @@
 //! | file         | what it is                                         |
 //! |--------------|----------------------------------------------------|
 //! | `events.rs`  | who is hit and how; the schedule                   |
-//! | `system.rs`  | `up.json` or `serve.json`, roles, signals          |
+//! | `system.rs`  | `up.json` or `serve.json`, roles                   |
+//! | `harm.rs`    | what is being done, and that it is undone          |
+//! | `interrupt.rs` | SIGINT and SIGTERM: everything is undone         |
 //! | `clients.rs` | the load, and every answer it got                  |
 //! | `books.rs`   | what was answered against what is there            |
 //! | `report.rs`  | a row an event                                     |
@@ -22,6 +24,8 @@
 mod books;
 mod clients;
 mod events;
+mod harm;
+mod interrupt;
 mod report;
 mod system;
 
@@ -39,6 +43,7 @@ use crate::output::say;
 use books::Books;
 use clients::{Clients, Heard};
 use events::{Act, Event, Shape, random, schedule};
+use harm::Harms;
 use report::{Report, Row};
 use system::{System, Victim};
 
@@ -58,7 +63,7 @@ const BACK: Duration = Duration::from_secs(60);
 /// What `settle chaos` can be told.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Start a system first, in another terminal:\n  settle serve --restart --chaos      # one process\n  settle up --restart --chaos         # the distributed system\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json\n\nCAUTION: it replaces orders, items and users \"0\" to \"n-1\" (batch_init), and has its own load: run `settle load` before or after it, not beside it."
+    after_help = "Start a system first, in another terminal:\n  settle serve --restart --chaos      # one process\n  settle up --restart --chaos         # the distributed system\n\nExamples:\n  settle chaos\n  settle chaos --only leader --only NATS\n  settle chaos --random 20 --seed 7 --json chaos.json\n\nCAUTION: it replaces orders, items and users \"0\" to \"n-1\" (batch_init), and has its own load: run `settle load` before or after it, not beside it.\n\nCtrl-C lets go whoever is frozen, held down or parted, takes faults back, and ends the run with exit code 2."
 )]
 pub(crate) struct ChaosArgs {
     /// The data folder of the `settle up`, or of the `settle serve --restart`, that is to be broken; settle-up or settle-data, whichever runs, unless told.
@@ -98,6 +103,16 @@ pub(crate) struct ChaosArgs {
 
 /// Breaks things, and says what it cost.
 pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
+    let harms = Harms::default();
+    let done = run(args, &harms);
+    // Whoever heard the signal ends this process, when faults are taken back, too.
+    while harms.is_over() {
+        std::thread::park();
+    }
+    done
+}
+
+fn run(args: &ChaosArgs, harms: &Harms) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let mut chance = fastrand::Rng::with_seed(seed);
     let wanted = |event: &Event| {
@@ -116,7 +131,7 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
         args.random.is_some() || everything().any(|event| wanted(&event)),
         "no event has that in its name: `settle chaos --list` shows them"
     );
-    let system = System::at(args.data.as_deref())?;
+    let mut system = System::at(args.data.as_deref(), harms)?;
     let shape = system.shape()?;
     let events: Vec<Event> = match args.random {
         Some(count) => (0..count).map(|_| random(&mut chance, shape)).collect(),
@@ -128,6 +143,11 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
          `settle serve` is one process"
     );
     let target = Arc::new(Target::new(&system.gateway()?)?);
+    let faults = events.iter().any(Event::injects).then(|| Arc::clone(&target));
+    interrupt::heed(harms.clone(), system.data().to_owned(), faults)?;
+    for name in system.begin(BACK)? {
+        say(&format!("{name} stood still (SIGSTOP), as a run that is killed leaves it: it goes on."))?;
+    }
     let mut books = Books::open(Arc::clone(&target))?;
     let clients = Clients::start(target, usize::from(args.clients), books::ORDERS)?;
     say(&format!("{} events, --seed {seed}", events.len()))?;

@@ -1,17 +1,19 @@
 //! The system under test, as `up.json` tells of it, or `serve.json`: who is who, and the signals they are sent.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Signal, test_kill_process};
 use watch::Notes;
 
 use super::events::{How, Shape, Who, name};
+use super::harm::{Harm, Harms, Lasting, pid, signal};
 use crate::config::Service;
-use crate::up::member::{ask_service, hold};
+use crate::up::held::{self, hold, is_in_force, part};
+use crate::up::member::{ask_service, is_frozen};
 use crate::up::plan::Kind;
-use crate::up::proxy::part;
 use crate::up::roles::role;
 use crate::up::state::{Entry, State};
 
@@ -26,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct System {
     data: PathBuf,
+    harms: Harms,
+    /// Locked while this runs: of two at a time each would find what the other does.
+    alone: Option<File>,
 }
 
 /// Where the system is looked for that nobody names: that of `settle up`, or else that of `settle serve`.
@@ -39,18 +44,7 @@ pub(super) struct Victim {
     how: How,
     /// The service whose master it was, if it has replicas and there are Sentinels to promote one.
     master_of: Option<Service>,
-    /// What holds it down, or parts it.
-    file: PathBuf,
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        // It may be gone, which is what was wanted.
-        match self.how {
-            How::Freeze => _ = signal(self.pid, Signal::CONT),
-            How::Kill | How::Restart | How::Lose | How::Part => _ = std::fs::remove_file(&self.file),
-        }
-    }
+    _lasting: Lasting,
 }
 
 impl Victim {
@@ -73,10 +67,10 @@ impl Victim {
 }
 
 impl System {
-    /// The system with its data in this folder; without one, whichever runs where it usually is.
-    pub(super) fn at(data: Option<&Path>) -> anyhow::Result<Self> {
+    /// The system with its data in this folder; without one, whichever runs where it usually is. What is done to it is noted in `harms`.
+    pub(super) fn at(data: Option<&Path>, harms: &Harms) -> anyhow::Result<Self> {
         let Some(data) = data else {
-            let mut usual = USUAL.into_iter().filter_map(|data| Self::running_in(Path::new(data)).ok());
+            let mut usual = USUAL.into_iter().filter_map(|data| Self::running_in(Path::new(data), harms).ok());
             return usual.next().with_context(|| {
                 let [up, serve] = USUAL;
                 format!(
@@ -85,10 +79,10 @@ impl System {
                 )
             });
         };
-        Self::running_in(data)
+        Self::running_in(data, harms)
     }
 
-    fn running_in(data: &Path) -> anyhow::Result<Self> {
+    fn running_in(data: &Path, harms: &Harms) -> anyhow::Result<Self> {
         let shown = data.display().to_string();
         let start = start(Some(&shown));
         let data = data.canonicalize().with_context(|| format!("no system has its data in {shown}: {start}"))?;
@@ -100,14 +94,57 @@ impl System {
         anyhow::ensure!(state.restart, "the system in {shown} does not start again what is killed: {start}");
         let gateway = state.components.iter().any(|it| matches!(it.kind, Kind::Gateway | Kind::Shop));
         anyhow::ensure!(gateway, "the system in {shown} has no gateway to send checkouts to: {start}");
-        Ok(Self { data })
+        Ok(Self { data, harms: harms.clone(), alone: None })
+    }
+
+    /// Has it to itself and whole: nobody else breaks it, everybody runs and is ready at the latest in so long. Says whom a run that was killed
+    /// had left frozen.
+    ///
+    /// # Errors
+    /// If another run is at work, or somebody is held down or parted by hand, or not ready: what chaos would find would be that.
+    pub(super) fn begin(&mut self, patience: Duration) -> anyhow::Result<Vec<String>> {
+        let file = self.data.join("chaos.lock");
+        let lock = File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        match lock.try_lock() {
+            Ok(()) => self.alone = Some(lock),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another `settle chaos` is at work on this system: wait until it ends")
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", file.display()));
+            }
+        }
+        let mut frozen = vec![];
+        for it in self.state()?.components {
+            for (file, what) in [(hold(&self.data, &it.name), "held down"), (part(&self.data, &it.name), "parted")] {
+                let (name, file_shown) = (&it.name, file.display());
+                anyhow::ensure!(
+                    !is_in_force(&file),
+                    "{name} is {what} by the file {file_shown}, which was made by hand: remove it first"
+                );
+            }
+            if it.pid.is_some_and(|id| is_frozen(id) && signal(id, Signal::CONT).is_ok()) {
+                frozen.push(it.name);
+            }
+        }
+        let missing = self.wait_until_complete(&[], patience)?;
+        anyhow::ensure!(
+            missing.is_empty(),
+            "not ready for {} s: {}; look at their logs, or ask `settle doctor`",
+            patience.as_secs(),
+            missing.join(", ")
+        );
+        Ok(frozen)
     }
 
     /// Says on the system's page what is done to it, if that can be written: what is found does not depend on it.
     pub(super) fn note(&self, what: &str) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        _ = Notes::say(&self.data, at, what);
+        note(&self.data, what);
+    }
+
+    /// The data folder.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
     }
 
     fn state(&self) -> anyhow::Result<State> {
@@ -137,21 +174,29 @@ impl System {
     pub(super) fn hit(&self, who: Who, how: How, random: &mut fastrand::Rng) -> anyhow::Result<Option<Victim>> {
         let Some(entry) = self.find(who, random)? else { return Ok(None) };
         let Some(id) = entry.pid else { return Ok(None) };
-        let file = if how == How::Part { part(&self.data, &entry.name) } else { hold(&self.data, &entry.name) };
         let master_of = match who {
             Who::Master(service) if self.shape()?.sentinels > 0 => Some(service),
             _ => None,
         };
-        let victim = Victim { file, name: entry.name, pid: id, how, master_of };
-        if victim.how == How::Kill && victim.master_of.is_some() || matches!(how, How::Lose | How::Part) {
-            std::fs::write(&victim.file, "").context("cannot write into the data folder")?;
-        }
-        if how == How::Part {
-            return Ok(Some(victim));
-        }
-        signal(id, if how == How::Freeze { Signal::STOP } else { Signal::KILL })
-            .with_context(|| format!("cannot reach {} (process {id})", victim.name))?;
-        Ok(Some(victim))
+        let file = match how {
+            How::Part => Some(part(&self.data, &entry.name)),
+            How::Lose => Some(hold(&self.data, &entry.name)),
+            How::Kill if master_of.is_some() => Some(hold(&self.data, &entry.name)),
+            How::Kill | How::Restart | How::Freeze => None,
+        };
+        let harm = Harm { name: entry.name.clone(), pid: id, how, file };
+        let lasting = self.harms.inflict(harm, |harm| {
+            if let Some(file) = &harm.file {
+                held::make(file).context("cannot write into the data folder")?;
+            }
+            let sent = match how {
+                How::Part => return Ok(()),
+                How::Freeze => Signal::STOP,
+                How::Kill | How::Restart | How::Lose => Signal::KILL,
+            };
+            signal(id, sent).with_context(|| format!("cannot reach {} (process {id})", harm.name))
+        })?;
+        Ok(Some(Victim { name: entry.name, pid: id, how, master_of, _lasting: lasting }))
     }
 
     fn find(&self, who: Who, random: &mut fastrand::Rng) -> anyhow::Result<Option<Entry>> {
@@ -238,6 +283,13 @@ impl System {
     }
 }
 
+/// Says on the page of the system with this data folder what is done to it.
+pub(super) fn note(data: &Path, what: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    _ = Notes::say(data, at, what);
+}
+
 /// How to start what can be broken.
 fn start(data: Option<&str>) -> String {
     let at = data.map(|data| format!(" --data {data}")).unwrap_or_default();
@@ -251,13 +303,4 @@ fn read(data: &Path) -> anyhow::Result<Option<State>> {
         Some(state) => Some(state),
         None => State::read_of_shop(data)?,
     })
-}
-
-fn pid(id: u32) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(id).ok()?)
-}
-
-fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
-    let pid = pid(id).context("no such process")?;
-    Ok(kill_process(pid, signal)?)
 }

@@ -7,6 +7,8 @@ use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Findings, databases};
+use crate::keeper::SHOP;
+use crate::up::held::hold;
 
 /// Fewer open files are soon used up: two for every checkout at the gateway, one at a service.
 const OPEN_FILES: u64 = 4_096;
@@ -59,6 +61,16 @@ pub(super) fn data(folder: &Path, findings: &mut Findings) {
         findings.ok(about, format!("{shown} will be made at the first start"));
     }
     disk(nearest, findings);
+    let hold = hold(folder, SHOP);
+    if hold.exists() {
+        findings.warning(
+            about,
+            format!(
+                "{} is there: a shop that has ended is not started again by `settle serve --restart`. Remove it, unless you mean that",
+                hold.display()
+            ),
+        );
+    }
     if folder.is_dir() {
         databases::examine(folder, findings);
     }

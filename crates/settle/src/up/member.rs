@@ -12,6 +12,7 @@ use servers::Process;
 use servers::redis::ask_within;
 
 use super::child;
+use super::held::{hold, is_in_force};
 use super::page::{Stage, Told};
 use super::plan::{Component, Kind, write_files};
 use super::state::Entry;
@@ -87,6 +88,11 @@ impl Member {
         Ok(Some(how))
     }
 
+    /// The file that holds it down, if one does.
+    pub(super) fn held(&self, data: &Path) -> Option<PathBuf> {
+        Some(hold(data, &self.component.name)).filter(|file| is_in_force(file))
+    }
+
     /// Starts it again if its pause is over and nobody holds it down.
     ///
     /// A database that is no longer the master is started as a replica of who is, as the Sentinels at these ports say. By itself it would come
@@ -95,7 +101,7 @@ impl Member {
     pub(super) fn start_again(&mut self, data: &Path, sentinels: &[u16]) -> anyhow::Result<bool> {
         let down = self.started.elapsed();
         let due = matches!(self.life, Life::Ended(_)) && down >= self.pause;
-        if !due || hold(data, &self.component.name).exists() {
+        if !due || self.held(data).is_some() {
             return Ok(false);
         }
         let service = service_of(&self.component.name).filter(|_| self.component.kind == Kind::Redis);
@@ -139,7 +145,7 @@ impl Member {
     }
 
     /// What the page is told of it.
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn told(&self, data: &Path) -> Told {
         let stage = match &self.life {
             Life::Planned | Life::Starting(_) => Stage::Starting,
             Life::Running(_) => Stage::Running,
@@ -147,7 +153,8 @@ impl Member {
         };
         let Component { name, kind, port, .. } = &self.component;
         let pid = self.pid();
-        Told { name: name.clone(), kind: *kind, port: *port, pid, stage, frozen: pid.is_some_and(is_frozen) }
+        let held = self.held(data).filter(|_| matches!(stage, Stage::Ended(_)));
+        Told { name: name.clone(), kind: *kind, port: *port, pid, stage, frozen: pid.is_some_and(is_frozen), held }
     }
 
     /// Its state in words, for people: [`RUNNING`] or why not.
@@ -239,13 +246,8 @@ impl Mastery {
     }
 }
 
-/// While this file is there, the component is not started again.
-pub(crate) fn hold(data: &Path, name: &str) -> PathBuf {
-    data.join(format!("hold-{name}"))
-}
-
 /// Whether a process is stopped where it stands (SIGSTOP).
-pub(super) fn is_frozen(pid: u32) -> bool {
+pub(crate) fn is_frozen(pid: u32) -> bool {
     // The state is the letter behind the name, which is in parentheses and may hold anything.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))

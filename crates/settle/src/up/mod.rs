@@ -23,12 +23,13 @@
 //! One thread starts and watches everything and sleeps while nothing happens. The children belong to it: the system kills them when it ends.
 
 pub(crate) mod child;
+pub(crate) mod held;
 pub(crate) mod member;
 mod options;
 mod page;
 mod pass;
 pub(crate) mod plan;
-pub(crate) mod proxy;
+mod proxy;
 pub(crate) mod roles;
 mod show;
 pub(crate) mod state;
@@ -293,7 +294,11 @@ impl System {
             for member in &mut self.members {
                 let name = member.component.name.clone();
                 if let Some(how) = member.look()? {
-                    self.show.tell(&format!("{name} {how}; its log: {}", member.log().display()));
+                    let held = match member.held(&self.folder.path) {
+                        Some(file) => format!("; it stays down while {} is there", file.display()),
+                        None => String::new(),
+                    };
+                    self.show.tell(&format!("{name} {how}{held}; its log: {}", member.log().display()));
                     changed = true;
                 }
                 if self.options.restart && member.start_again(&self.folder.path, &sentinels)? {
@@ -363,7 +368,7 @@ impl System {
     }
 
     fn publish(&self) {
-        self.page.publish(self.members.iter().map(Member::told).collect());
+        self.page.publish(self.members.iter().map(|member| member.told(&self.folder.path)).collect());
     }
 
     fn write_state(&self) -> anyhow::Result<()> {

@@ -57,6 +57,8 @@ pub(super) struct Told {
     pub(super) stage: Stage,
     /// Whether its process stood still when it was looked at last: a reason to look again.
     pub(super) frozen: bool,
+    /// The file that holds it down.
+    pub(super) held: Option<PathBuf>,
 }
 
 /// The page, served. Dropped, it is closed.
@@ -179,7 +181,11 @@ impl Known {
         let mut found = match (&told.stage, told.pid) {
             (Stage::Starting, _) => seen(State::Starting),
             (Stage::Ended(how), _) => {
-                Seen { detail: Some(format!("it {how}")), ended: Some(how.clone()), ..seen(State::Down) }
+                let held = match &told.held {
+                    Some(file) => format!("; it stays down while {} is there", file.display()),
+                    None => String::new(),
+                };
+                Seen { detail: Some(format!("it {how}{held}")), ended: Some(how.clone()), ..seen(State::Down) }
             }
             (Stage::Running, Some(pid)) if is_frozen(pid) => {
                 let detail = format!("its process, {pid}, is stopped where it stands: kill -CONT {pid}");

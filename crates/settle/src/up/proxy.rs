@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::held::{is_in_force, part};
+
 /// How often the folder is looked at for who is to be parted.
 const GLANCE: Duration = Duration::from_millis(50);
 /// Bytes that are passed on at once.
@@ -27,11 +29,6 @@ pub(super) struct Proxied {
     pub(super) name: String,
     pub(super) front: u16,
     pub(super) behind: u16,
-}
-
-/// While this file is there, nothing passes to or from the component.
-pub(crate) fn part(data: &Path, name: &str) -> PathBuf {
-    data.join(format!("part-{name}"))
 }
 
 /// Begins to pass on what comes to each front port.
@@ -63,7 +60,7 @@ pub(super) fn start(proxied: Vec<Proxied>, data: &Path) -> anyhow::Result<()> {
 
 async fn serve(listener: std::net::TcpListener, behind: u16, file: PathBuf) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let (tell, parted) = watch::channel(file.exists());
+    let (tell, parted) = watch::channel(is_in_force(&file));
     let mut look = tokio::time::interval(GLANCE);
     loop {
         tokio::select! {
@@ -72,7 +69,7 @@ async fn serve(listener: std::net::TcpListener, behind: u16, file: PathBuf) -> s
                 tokio::spawn(connection(stream, behind, parted.clone()));
             }
             _ = look.tick() => {
-                let now = file.exists();
+                let now = is_in_force(&file);
                 _ = tell.send_if_modified(|before| std::mem::replace(before, now) != now);
             }
         }
