@@ -12,6 +12,9 @@
 //!
 //! # A guide
 //!
+//! **0. Depend on it.** The package is `settle-orchestrator`, the library `orchestrator`; that of [`ledger`] is `settle-ledger`, and needed beside it
+//! only for services whose state is balances. Neither is on crates.io: name them by path or by Git.
+//!
 //! **1. Say what kinds of transactions there are.** A [`Definition`] is data: a name, the services that may take part, the protocol
 //! (`auto`, `2pc` or `saga`), the order of a saga's steps, what it does when in doubt, and its [pacing](protocol::Pacing). It can be
 //! deserialized from a configuration file.

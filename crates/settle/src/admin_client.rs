@@ -23,6 +23,9 @@ use tokio::runtime::Runtime;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long an answer may take: an audit of millions of accounts takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long people are told that it may as well never come.
+const LONG: Duration = Duration::from_secs(5);
+const DOCTOR: &str = "If that is odd, `settle doctor` looks why";
 
 /// One connection to an operators' door. Blocks while it asks.
 pub(crate) struct AdminClient {
@@ -129,8 +132,20 @@ impl AdminClient {
             let answer = requests.send_request(request).await?;
             Ok::<_, hyper::Error>((answer.status(), answer.into_body().collect().await?.to_bytes()))
         };
-        let answered = self.runtime.block_on(async { tokio::time::timeout(patience, exchange).await });
-        let answered = answered.with_context(|| format!("the shop did not answer in {} s", patience.as_secs()))?;
+        let answered = self.runtime.block_on(async {
+            let mut exchange = std::pin::pin!(exchange);
+            match tokio::time::timeout(patience.min(LONG), &mut exchange).await {
+                Err(_) if patience > LONG => {
+                    let left = (patience - LONG).as_secs();
+                    eprintln!("settle: no answer for {} s; waiting for {left} s more. {DOCTOR}", LONG.as_secs());
+                    tokio::time::timeout(patience - LONG, exchange).await
+                }
+                answered => answered,
+            }
+        });
+        let hint = if patience > LONG { format!(". {DOCTOR}") } else { String::new() };
+        let answered =
+            answered.with_context(|| format!("the shop did not answer in {} s{hint}", patience.as_secs()))?;
         answered.context("the shop broke the connection off; whether it did what was asked is not known")
     }
 }

@@ -307,7 +307,7 @@ fn greeting(address: SocketAddr, args: &ServeArgs, found: &[Found]) -> String {
         ]
     };
     for words in tries {
-        text += &format!("  curl -s {}\n", words.replace("{}", &format!("http://{address}")));
+        text += &format!("  curl -sw '\\n' {}\n", words.replace("{}", &format!("http://{address}")));
     }
     text
 }
