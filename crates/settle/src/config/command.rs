@@ -48,7 +48,7 @@ pub(crate) fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
         What::Haproxy { profile } => _ = say(profile.gateway().configuration().trim_end())?,
         What::Check { file } => {
             let args = ConfigArgs::of_file(file.clone());
-            for line in effective(&args.load()?, &args.sources(&environment())?) {
+            for line in effective(&args.load()?, &args.sources(&environment()).0) {
                 if !say(&line)? {
                     break;
                 }
@@ -103,12 +103,11 @@ mod tests {
         std::fs::write(&first, EXAMPLE).unwrap();
         let args = ConfigArgs::of_file(first);
         let secret = [("SETTLE_STOCK__PASSWORD".to_owned(), "hush".to_owned())];
-        let sources = args.sources(&secret).unwrap();
-        let config = ConfigArgs::load_from(&sources, &secret).unwrap();
+        let (sources, _) = args.sources(&secret);
+        let config = args.load_with(&secret).unwrap();
         let printed = effective(&config, &sources).join("\n");
         assert!(!printed.contains("hush") && printed.contains("the password for stock is known"), "{printed}");
         std::fs::write(&second, &printed).unwrap();
-        let sources = ConfigArgs::of_file(second).sources(&secret).unwrap();
-        assert_eq!(ConfigArgs::load_from(&sources, &secret).unwrap(), config, "{printed}");
+        assert_eq!(ConfigArgs::of_file(second).load_with(&secret).unwrap(), config, "{printed}");
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   defaults ◄── FILE (TOML) ◄── SETTLE_… (`__` between levels) ◄── flags        each over those before it
 //!       └────────────┴───────── figment ─────────┴─────────────────┘
-//!                                  │ unknown keys refused by name, types told with their source
+//!                                  │ unknown keys refused by name, types told with their source (extract.rs)
 //!                                  ▼
 //!                               Config ──► bounds and contradictions (check.rs), all of them at once
 //!                                  │
@@ -14,6 +14,7 @@
 //! |--------------|-------------------------------------------------------|
 //! | `keys.rs`    | the table of keys: kind, default, what is allowed     |
 //! | `sources.rs` | file, environment and flags as sources of values      |
+//! | `extract.rs` | values into the schema, and all that are of a wrong kind |
 //! | `check.rs`   | bounds and contradictions                             |
 //! | `command.rs` | `settle config check`, `settle config example`        |
 //!
@@ -22,6 +23,7 @@
 
 mod check;
 pub(crate) mod command;
+mod extract;
 mod keys;
 mod sources;
 #[cfg(test)]
@@ -34,12 +36,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use figment::Figment;
-use figment::error::Kind;
 use orchestrator::Choice;
 use protocol::Name;
 use redis_store::{Credentials, Failover, Options, Place};
 use serde::Deserialize;
 
+use extract::{Extracted, Wrong};
 use sources::{Source, address, name, one_or_many};
 
 use crate::traces::{HEADERS, Told};
@@ -330,19 +332,27 @@ impl ConfigArgs {
     /// # Errors
     /// With everything that is wrong.
     pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        Self::load_from(&self.sources(&environment())?, &environment())
+        self.load_with(&environment())
     }
 
-    fn load_from(figment: &Figment, environment: &[(String, String)]) -> Result<Config, ConfigError> {
-        let mut config: Config = figment.extract().map_err(|error| ConfigError(told(error)))?;
-        let mut problems = check::check(&config, figment);
-        problems.extend(config.take_secrets(environment));
-        problems.extend(check::traces(&config, figment));
-        problems.extend(check::open_door(&config));
+    /// The same in this environment.
+    fn load_with(&self, environment: &[(String, String)]) -> Result<Config, ConfigError> {
+        let (figment, mut problems) = self.sources(environment);
+        let Extracted { config, wrong } = Extracted::from(&figment);
+        problems.extend(wrong.iter().map(|wrong| wrong.told.clone()));
+        let Some(mut config) = config else { return Err(ConfigError(problems)) };
+        let mut found = check::check(&config, &figment);
+        found.extend(config.take_secrets(environment));
+        found.extend(check::traces(&config, &figment));
+        found.extend(check::open_door(&config));
+        // Of what is wrong as it is, no more than that is said.
+        let is_of = |found: &str, wrong: &Wrong| found.contains(&format!("`{}`", wrong.path));
+        problems.extend(found.into_iter().filter(|found| !wrong.iter().any(|wrong| is_of(found, wrong))));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
 
-    fn sources(&self, environment: &[(String, String)]) -> Result<Figment, ConfigError> {
+    /// All that is said, each over what was said before; and what cannot be taken in.
+    fn sources(&self, environment: &[(String, String)]) -> (Figment, Vec<String>) {
         let (mut sources, mut problems) = (vec![], vec![]);
         for (name, text) in environment {
             match Source::standard(name, text) {
@@ -352,8 +362,11 @@ impl ConfigArgs {
         }
         if let Some(file) = &self.config {
             match Source::file(file) {
-                Ok(source) => sources.push(source),
-                Err(found) => problems.extend(found),
+                Ok((source, unknown)) => {
+                    sources.push(source);
+                    problems.extend(unknown);
+                }
+                Err(problem) => problems.push(problem),
             }
         }
         for (name, text) in environment {
@@ -368,9 +381,6 @@ impl ConfigArgs {
                 Err(problem) => problems.push(problem),
             }
         }
-        if !problems.is_empty() {
-            return Err(ConfigError(problems));
-        }
         let mut figment = Figment::new();
         for (path, key) in keys::paths() {
             // A service whose section nobody gave has no database, not a default one.
@@ -379,11 +389,13 @@ impl ConfigArgs {
                 None => true,
             };
             if stands && !key.default.is_empty() {
-                let source = Source::default(&path, key.default).map_err(|problem| ConfigError(vec![problem]))?;
-                figment = figment.merge(source);
+                match Source::default(&path, key.default) {
+                    Ok(source) => figment = figment.merge(source),
+                    Err(problem) => problems.push(problem),
+                }
             }
         }
-        Ok(sources.into_iter().fold(figment, Figment::merge))
+        (sources.into_iter().fold(figment, Figment::merge), problems)
     }
 
     fn flags(&self) -> Vec<Result<Source, String>> {
@@ -554,7 +566,7 @@ impl Store {
 /// The configuration that these variables alone give.
 #[cfg(test)]
 pub(crate) fn read_variables(environment: &[(String, String)]) -> Result<Config, ConfigError> {
-    ConfigArgs::load_from(&ConfigArgs::default().sources(environment)?, environment)
+    ConfigArgs::default().load_with(environment)
 }
 
 /// This process's variables that may be ours.
@@ -577,22 +589,4 @@ fn some_name() -> Name {
     let random = std::hash::RandomState::new().build_hasher().finish();
     let text = format!("settle-{:012x}", random & 0xffff_ffff_ffff);
     Name::new(&text).expect("19 letters and digits are a name")
-}
-
-/// What figment found wrong, with the key, where it stands, and what is allowed.
-fn told(error: figment::Error) -> Vec<String> {
-    error
-        .into_iter()
-        .map(|error| {
-            let path = error.path.join(".");
-            let source = error.metadata.as_ref().map_or_else(String::new, |metadata| format!(" in {}", metadata.name));
-            let allowed = keys::find(&path).map_or_else(String::new, |key| format!("; allowed: {}", key.allowed));
-            let what = match &error.kind {
-                Kind::InvalidType(is, _) | Kind::InvalidValue(is, _) => format!("is {is}"),
-                Kind::UnknownVariant(is, _) => format!("is `{is}`"),
-                other => other.to_string(),
-            };
-            format!("`{path}`{source}: {what}{allowed}")
-        })
-        .collect()
 }

@@ -37,30 +37,30 @@ impl Source {
         self.values.contains_key(section)
     }
 
-    /// A file in TOML.
-    pub(super) fn file(path: &Path) -> Result<Self, Vec<String>> {
+    /// A file in TOML: what it says of keys that there are, and what is wrong with the others.
+    pub(super) fn file(path: &Path) -> Result<(Self, Vec<String>), String> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
         Self::toml(&name, &text)
     }
 
-    pub(super) fn toml(name: &str, text: &str) -> Result<Self, Vec<String>> {
+    fn toml(name: &str, text: &str) -> Result<(Self, Vec<String>), String> {
         use figment::providers::{Format, Toml};
-        let values: Dict = Toml::from_str(text).map_err(|error| vec![format!("{name} is not TOML: {error}")])?;
+        let mut values: Dict = Toml::from_str(text).map_err(|error| format!("{name} is not TOML: {error}"))?;
         let mut problems = vec![];
-        for (key, value) in &values {
-            if let Some((section, _)) = SECTIONS.iter().find(|(section, _)| section == key) {
-                match value.as_dict() {
-                    Some(inner) => {
-                        problems.extend(inner.keys().filter_map(|k| unknown(&format!("{section}.{k}"), name)))
-                    }
-                    None => problems.push(format!("`{section}` in {name} must be a section: [{section}]")),
-                }
-            } else {
-                problems.extend(unknown(key, name));
-            }
-        }
-        if problems.is_empty() { Ok(Self { name: name.to_owned(), values }) } else { Err(problems) }
+        values.retain(|key, value| {
+            let (section, _) = match SECTIONS.iter().find(|(section, _)| section == key) {
+                Some(found) => found,
+                None => return is_known(key, name, &mut problems),
+            };
+            let Value::Dict(_, inner) = value else {
+                problems.push(format!("`{section}` in {name} must be a section: [{section}]"));
+                return false;
+            };
+            inner.retain(|key, _| is_known(&format!("{section}.{key}"), name, &mut problems));
+            true
+        });
+        Ok((Self { name: name.to_owned(), values }, problems))
     }
 
     /// One environment variable; `None` if it is none of ours, or a secret, which is read elsewhere.
@@ -98,6 +98,18 @@ impl Source {
         Self::text("the defaults".to_owned(), path, text)
     }
 
+    /// Something that a key of this path may be, to go on behind one that is wrong.
+    pub(super) fn stand_in(path: &str) -> Option<Self> {
+        let key = keys::find(path)?;
+        let text = match key.kind {
+            _ if !key.default.is_empty() => key.default,
+            Kind::Text => "stand-in",
+            Kind::List | Kind::Switch => "",
+            Kind::Whole | Kind::Number => "1",
+        };
+        Self::default(path, text).ok()
+    }
+
     fn text(name: String, path: &str, text: &str) -> Result<Self, String> {
         if let Some(problem) = unknown(path, &name) {
             return Err(problem);
@@ -119,6 +131,14 @@ impl Source {
 /// Whether `path` is a password's.
 fn is_secret(path: &str) -> bool {
     path.split_once('.').is_some_and(|(section, key)| key == SECRET && SECTIONS.iter().any(|(s, _)| *s == section))
+}
+
+/// Whether a path is a key's; if not, that is one of the problems.
+fn is_known(path: &str, source: &str, problems: &mut Vec<String>) -> bool {
+    let problem = unknown(path, source);
+    let known = problem.is_none();
+    problems.extend(problem);
+    known
 }
 
 /// What is wrong with a path that is no key's.
@@ -268,7 +288,7 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_told_its_neighbour() {
         assert_eq!(distance("kitten", "sitting"), 3);
-        let said = Source::toml("f.toml", "[orders]\nredsi = \"h:1\"").expect_err("no such key");
+        let (_, said) = Source::toml("f.toml", "[orders]\nredsi = \"h:1\"").expect("it is TOML");
         assert_eq!(said, ["unknown key `orders.redsi` in f.toml: did you mean `orders.redis`?"]);
     }
 }

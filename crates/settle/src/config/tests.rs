@@ -21,7 +21,7 @@ fn load(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Result<Conf
     args.config.clone_from(&of_file.config);
     let file = args.config.as_deref().unwrap_or(Path::new("")).display().to_string();
     let environment: Vec<_> = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    let loaded = args.sources(&environment).and_then(|sources| ConfigArgs::load_from(&sources, &environment));
+    let loaded = args.load_with(&environment);
     loaded.map_err(|error| error.to_string().replace(&file, "FILE"))
 }
 
@@ -118,7 +118,7 @@ const WRONG: &[Wrong] = &[
     ("", &[], &["--set", "x"], "--set x: expected KEY=VALUE, such as stock.durability=fsync"),
     ("attempts = 0", &[], &[], "`attempts` in FILE: is `0`; allowed: 1 to 1000"),
     ("attempts = 1001", &[], &[], "`attempts` in FILE: is `1001`; allowed: 1 to 1000"),
-    ("attempts = -1", &[], &[], "`attempts` in FILE: is signed int `-1`; allowed: 1 to 1000"),
+    ("attempts = -1", &[], &[], "`attempts` in FILE: is `-1`; allowed: 1 to 1000"),
     (
         "threads = 65",
         &[],
@@ -171,7 +171,7 @@ const WRONG: &[Wrong] = &[
     ),
     ("orders = 3", &[], &[], "`orders` in FILE must be a section: [orders]"),
     (
-        "[orders]\npassword = \"x\"",
+        "[orders]\nredis = \"a:1\"\npassword = \"x\"",
         &[],
         &[],
         "`orders.password` in FILE: a secret does not belong there; set SETTLE_ORDERS__PASSWORD, or give `password_file`",
@@ -269,6 +269,34 @@ fn everything_wrong_is_told_at_once() {
     let said = load("a = 1\nb = 2", &[("SETTLE_C", "3")], &["--set", "d=4"]).unwrap_err();
     assert_eq!(said.lines().count(), 4, "{said}");
     assert!(load("this is no TOML", &[], &[]).unwrap_err().starts_with("FILE is not TOML:"));
+}
+
+#[test]
+fn a_value_of_a_wrong_kind_hides_nothing_else_that_is_wrong() {
+    let text = "threads = -1\nprotocol = \"3pc\"\nlog_format = \"xml\"\nlisten = \"8000\"\nattempts = -4\nhost = 1\nhosts = 7\n\
+                chaos = true\nproduction = true\n[nats]\nreplicas = 7\n[orders]\nredis = 1\nmastr = \"x\"\n[stock]\nmaster = \"s\"\n";
+    let said = load(text, &[("SETTLE_TELEMETRY__SAMPLE_RATIO", "half")], &["--set", "x=1"]).unwrap_err();
+    let named = |key: &str| said.matches(&format!("`{key}`")).count();
+    let wrong = [
+        "threads",
+        "protocol",
+        "log_format",
+        "listen",
+        "attempts",
+        "host",
+        "nats.replicas",
+        "orders.redis",
+        "orders.mastr",
+        "telemetry.sample_ratio",
+        "x",
+        "chaos",
+    ];
+    for key in wrong {
+        assert_eq!(named(key), 1, "{key}: {said}");
+    }
+    assert!(said.contains("`hosts` in FILE: expected a text or a list of texts; allowed:"), "{said}");
+    assert!(said.contains("`stock.sentinels`: is `0`; allowed:"), "{said}");
+    assert!(!said.contains("stand-in"), "{said}");
 }
 
 #[test]
