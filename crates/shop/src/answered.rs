@@ -14,7 +14,8 @@ pub struct Answered {
     pub undone: u64,
 }
 
-/// What was decided after this moment.
+/// What was decided after this moment, as the log's clock has it: that is right to a tick of the kernel, 10 ms at most, so a checkout that was decided so
+/// soon behind a look may be missing.
 pub(crate) fn answered_since(log: &LogState, since: Timestamp) -> Answered {
     let mut answered = Answered::default();
     let finished_since = log.finished().take_while(|(_, record)| record.finished.is_some_and(|at| at > since));
