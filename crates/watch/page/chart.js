@@ -88,11 +88,15 @@ export function chart({ title, about, series, stacked = false, log = false, leas
     draw();
   }
 
-  /** What was counted from point to point: rates do not add up over seconds in which nobody looked. What began anew counts from nothing. */
+  /**
+   * What was counted from point to point: rates do not add up over seconds in which nobody looked. What began anew counts from nothing. What came between the first
+   * point that is seen and one long before it, as behind a stop, is not of these minutes.
+   */
   function altogether() {
     const { points, until } = state;
     const first = all.points.findIndex((it) => it.at >= state.since);
-    const counted = all.points.slice(Math.max(0, first - 1)).map((it) => it.answers ?? {});
+    const isJoined = first > 0 && all.points[first].at - all.points[first - 1].at <= GAP;
+    const counted = all.points.slice(isJoined ? first - 1 : Math.max(0, first)).map((it) => it.answers ?? {});
     const came = (key) => counted.reduce((sum, { [key]: now = 0 }, n) => sum + (n === 0 ? 0 : now - (now >= (counted[n - 1][key] ?? 0) ? counted[n - 1][key] ?? 0 : 0)), 0);
     const sums = series.map(({ key, label }, at) => [came(key), label, at]);
     const told = sums.filter(([n, , at]) => n > 0 || at === 0).map(([n, label]) => `${count(n)} ${label}`);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use protocol::Timestamp;
 use watch::Snapshot;
-use watch::limits::{LATENCY_WINDOW_MS, MAX_POINTS};
+use watch::limits::{EVERY_MS, LATENCY_WINDOW_MS, MAX_POINTS, RATE_WINDOW_MS};
 use watch::snapshot::{Instance, Level, Point, State};
 use watch::verdict::duration;
 use watch::words::{digits, number, stuck};
@@ -116,7 +116,7 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
         ],
     );
     let committed = |highest: f64| format!("{} committed/s", rate(highest));
-    lines.extend(history(columns, points.iter().map(|point| Some(point.committed)), committed));
+    lines.extend(history(columns, points.iter().map(|point| (point.at, Some(point.committed))), committed));
     let told = [
         ("p50", latency_ms.p50),
         ("p90", latency_ms.p90),
@@ -126,7 +126,8 @@ fn figures(snapshot: &Snapshot, points: &VecDeque<Point>, columns: usize) -> Vec
         ("slowest ≤", slowest_lately(points)),
     ];
     lines.extend(flow("latency", columns, told.map(|(name, ms)| format!("{name} {}", latency(ms)))));
-    lines.extend(history(columns, points.iter().map(|point| point.p99), |ms| format!("p99 {}", duration(ms))));
+    let p99 = points.iter().map(|point| (point.at, point.p99));
+    lines.extend(history(columns, p99, |ms| format!("p99 {}", duration(ms))));
     lines.extend(flow(
         "now",
         columns,
@@ -254,24 +255,51 @@ fn flow(title: &str, columns: usize, parts: impl IntoIterator<Item = String>) ->
     lines
 }
 
-/// A history in little bars, one a second, the newest to the right, and how high the highest is; nothing if there was nothing.
+/// A history in little bars, one a second, the newest to the right, and how high the highest is; nothing if there was nothing. Seconds that nobody
+/// knows of, such as those between a stop and a start, are blank.
 fn history(
     columns: usize,
-    values: impl DoubleEndedIterator<Item = Option<f64>>,
+    values: impl DoubleEndedIterator<Item = (u64, Option<f64>)>,
     told: impl Fn(f64) -> String,
 ) -> Vec<String> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     // Bars leave some columns for the words.
     let width = columns.saturating_sub(TITLE + 36).clamp(8, 60);
-    let mut values: Vec<f64> = values.rev().take(width).map(Option::unwrap_or_default).collect();
-    values.reverse();
-    let highest = values.iter().copied().fold(0.0, f64::max);
+    let seconds = by_second(values, width);
+    let highest = seconds.iter().flatten().copied().fold(0.0, f64::max);
     if highest <= 0.0 {
         return vec![];
     }
-    let bar = |value: &f64| BARS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1];
-    let bars: String = values.iter().map(bar).collect();
-    vec![format!("{:TITLE$} {bars} up to {}, last {} s", "", told(highest), values.len())]
+    let bar = |value: f64| BARS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1];
+    let bars: String = seconds.iter().rev().map(|value| value.map_or(' ', bar)).collect();
+    vec![format!("{:TITLE$} {bars} up to {}, last {} s", "", told(highest), seconds.len())]
+}
+
+/// What was in each of the last seconds, the newest first, up to the oldest of them of which something is known.
+fn by_second(values: impl DoubleEndedIterator<Item = (u64, Option<f64>)>, most: usize) -> Vec<Option<f64>> {
+    let mut seconds: Vec<Option<f64>> = vec![];
+    let mut newest = None;
+    // The time of the point behind, and what was there.
+    let mut later: Option<(u64, f64)> = None;
+    for (at, value) in values.rev() {
+        let value = value.unwrap_or_default();
+        let ago = newest.get_or_insert(at).saturating_sub(at).saturating_add(EVERY_MS / 2) / EVERY_MS;
+        let place = usize::try_from(ago).unwrap_or(usize::MAX);
+        if place >= most {
+            break;
+        }
+        // A look that came late tells of the seconds before it, too: it looks back that far.
+        let meanwhile = later.filter(|(then, _)| then.saturating_sub(at) <= RATE_WINDOW_MS).map(|(_, value)| value);
+        while seconds.len() < place {
+            seconds.push(meanwhile);
+        }
+        match seconds.get_mut(place) {
+            Some(second) => *second = Some(second.unwrap_or_default().max(value)),
+            None => seconds.push(Some(value)),
+        }
+        later = Some((at, value));
+    }
+    seconds
 }
 
 fn rate(value: f64) -> String {
@@ -349,13 +377,40 @@ mod tests {
         assert!(rows.iter().any(|line| line.starts_with("and ") && line.ends_with(" more, up")), "{few:#?}");
     }
 
+    /// One a second.
+    fn every_second(values: impl IntoIterator<Item = Option<f64>>) -> Vec<(u64, Option<f64>)> {
+        values.into_iter().enumerate().map(|(second, value)| (second as u64 * 1_000, value)).collect()
+    }
+
     #[test]
     fn a_history_is_drawn_to_the_highest_and_none_is_not_drawn() {
-        let bars = history(40, [1.0, 2.0, 4.0, 8.0].map(Some).into_iter(), |highest| format!("{highest} x"));
+        let four = every_second([1.0, 2.0, 4.0, 8.0].map(Some));
+        let bars = history(40, four.into_iter(), |highest| format!("{highest} x"));
         assert_eq!(bars, ["             ▁▂▄█ up to 8 x, last 4 s"]);
-        assert!(history(40, [None, Some(0.0)].into_iter(), |_| String::new()).is_empty());
-        let long = history(80, (0..600).map(|n| Some(f64::from(n))), |highest| highest.to_string());
+        assert!(history(40, every_second([None, Some(0.0)]).into_iter(), |_| String::new()).is_empty());
+        let long = every_second((0..600).map(|n| Some(f64::from(n))));
+        let long = history(80, long.into_iter(), |highest| highest.to_string());
         assert_eq!(long[0].chars().filter(|c| !c.is_ascii()).count(), 32, "the latest, as many as fit");
+    }
+
+    #[test]
+    fn a_history_has_a_column_for_each_second_whether_or_not_somebody_looked() {
+        let shown = |points: &[(u64, f64)]| {
+            history(40, points.iter().map(|(at, value)| (*at, Some(*value))), |highest| highest.to_string())
+        };
+        let before = [(0, 9.0), (1_000, 9.0)];
+        let down = |ms: u64| [&before[..], &[(1_000 + ms, 4.0), (2_000 + ms, 8.0)]].concat();
+        assert_eq!(
+            shown(&down(180_000)),
+            ["             ▄█ up to 8, last 2 s"],
+            "what was minutes ago is not of these seconds"
+        );
+        assert_eq!(shown(&down(6_000)), ["             █     ▄█ up to 9, last 8 s"]);
+        // Behind a look that was late nothing is missing, and one out of turn is no second more.
+        assert_eq!(
+            shown(&[(0, 2.0), (3_100, 4.0), (3_500, 2.0), (4_050, 8.0)]),
+            ["             ▂▄▄▄█ up to 8, last 5 s"]
+        );
     }
 
     #[test]
