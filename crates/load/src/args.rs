@@ -32,6 +32,10 @@ Examples:
 Exit code: 0 all is well; 1 money or stock is off by at least one, or the consistency scenario did not sell
 exactly its stock; 2 bad input, or the run could not be made or judged.
 
+Ctrl-C (SIGINT) or SIGTERM ends the sending: what is under way is answered, and what was measured until then is
+printed, written to the --json file and audited; the exit code is that of its result. A second one ends it at once,
+as the first one does before the load has begun: exit code 2.
+
 CAUTION: without --no-seed the run replaces orders, items and users \"0\" to \"n-1\" of the server (batch_init). Two runs\nat a time, or one beside `settle chaos`, take each other's for a mistake in the books: run one after the other.";
 
 /// Drives checkouts against any server that speaks the contract, then audits every order, user and item.

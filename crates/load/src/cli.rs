@@ -4,7 +4,9 @@
 //! |---|---|
 //! | 0 | all is well |
 //! | 1 | money or stock is off by at least one, or the consistency scenario did not sell exactly its stock |
-//! | 2 | bad input, or the run could not be made or judged |
+//! | 2 | bad input, or the run could not be made or judged; also: interrupted before the load, or twice |
+//!
+//! A run that is interrupted under load is judged by what was sent until then.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,8 +18,12 @@ use crate::LoadError;
 use crate::args::parse_duration;
 use crate::audit::{self, Ids, Reading, Snapshot, Verdict};
 use crate::client::Target;
+use crate::interrupt::Interrupt;
 use crate::report::verdict_text;
-use crate::run::{run, runtime};
+use crate::run::{run_until, runtime};
+
+/// The exit code of what could not be made or judged.
+const UNUSABLE: u8 = 2;
 
 const AUDIT_EXAMPLES: &str = "\
 Examples:
@@ -59,10 +65,14 @@ pub struct AuditArgs {
 
 /// `settle load`: makes the run, prints the report, and says with its exit code whether all is well.
 ///
-/// Blocks; brings its own runtimes (see [`run`]).
+/// Blocks; brings its own runtimes (see [`run`](crate::run())), and takes SIGINT and SIGTERM for itself.
 #[must_use]
 pub fn main_load(args: &LoadArgs) -> ExitCode {
-    match run(args) {
+    let ended_at_once = || {
+        eprintln!("error: interrupted twice: ended at once, without figures and without an audit");
+        std::process::exit(UNUSABLE.into());
+    };
+    match Interrupt::by_signals(ended_at_once).and_then(|interrupt| run_until(args, &interrupt)) {
         Ok(report) => {
             if !args.quiet {
                 println!("{}", report.to_text());
@@ -112,5 +122,5 @@ pub fn audit_over_http(args: &AuditArgs) -> Result<Verdict, LoadError> {
 
 fn give_up(error: &LoadError) -> ExitCode {
     eprintln!("error: {error}");
-    ExitCode::from(2)
+    ExitCode::from(UNUSABLE)
 }

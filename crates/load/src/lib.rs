@@ -18,6 +18,7 @@
 //! | [`contract`] | orders, items and users as the contract shows them, read liberally |
 //! | [`seed`] | fills the shop before a run |
 //! | [`pace`] | closed and open loop; bounds in time and in requests |
+//! | [`interrupt`] | a signal ends the run before its time |
 //! | [`scenario`] | what the connections ask for: one file each |
 //! | [`tally`] | counts and latencies of one worker |
 //! | [`audit`] | the pure checks, and the reader of a state |
@@ -33,6 +34,7 @@ pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod contract;
+pub mod interrupt;
 pub mod pace;
 pub mod report;
 mod run;
@@ -42,7 +44,7 @@ pub mod tally;
 
 pub use cli::{AuditArgs, LoadArgs, main_audit, main_load};
 pub use report::Report;
-pub use run::run;
+pub use run::{run, run_until};
 
 /// Why a run could not be made, or could not be judged. Nothing here says that money is off: that is a finding of
 /// the audit.
@@ -86,6 +88,12 @@ pub enum LoadError {
         id: contract::Id,
         /// What to do.
         hint: &'static str,
+    },
+    /// A signal came before there was anything to measure.
+    #[error("interrupted while {doing}: the load had not begun, and nothing was measured")]
+    Interrupted {
+        /// What was going on.
+        doing: &'static str,
     },
     /// The JSON file cannot be written.
     #[error("cannot write {path}: {cause}")]

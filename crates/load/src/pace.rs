@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use crate::interrupt::Interrupt;
+
 /// The longest the pacer sleeps before it looks whether the run is over.
 const PACER_SLICE: Duration = Duration::from_millis(20);
 /// The shortest sleep of the pacer: requests due within it start together.
@@ -26,6 +28,7 @@ pub struct Pace {
     limit: u64,
     taken: AtomicU64,
     stopped: AtomicBool,
+    interrupt: Interrupt,
     open: Option<OpenLoop>,
 }
 
@@ -40,18 +43,30 @@ struct OpenLoop {
 
 impl Pace {
     /// A run that starts now, for at most `duration` and `limit` requests, at `rate` requests per second or, with
-    /// `None`, as fast as the connections allow.
+    /// `None`, as fast as the connections allow; and not beyond an interrupt.
     #[must_use]
-    pub fn start(duration: Duration, limit: u64, rate: Option<f64>) -> Self {
+    pub fn start(duration: Duration, limit: u64, rate: Option<f64>, interrupt: Interrupt) -> Self {
         let start = Instant::now();
         let open = rate.map(|rate| OpenLoop { rate, due: Semaphore::new(0), overdue: AtomicU64::new(0) });
-        Self { start, end: start + duration, limit, taken: AtomicU64::new(0), stopped: AtomicBool::new(false), open }
+        let (taken, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { start, end: start + duration, limit, taken, stopped, interrupt, open }
     }
 
     /// When the run started.
     #[must_use]
     pub fn started(&self) -> Instant {
         self.start
+    }
+
+    /// When the run is over.
+    fn end(&self) -> Instant {
+        self.interrupt.at().map_or(self.end, |at| at.clamp(self.start, self.end))
+    }
+
+    /// After how long the run was interrupted, if it was before its time.
+    #[must_use]
+    pub fn interrupted_after(&self) -> Option<Duration> {
+        self.interrupt.at().filter(|at| *at < self.end).map(|at| at.saturating_duration_since(self.start))
     }
 
     /// Waits until a request may start; the instant from which its latency counts. `None` when the run is over.
@@ -62,7 +77,7 @@ impl Pace {
             return Some(self.start + open.due_after(number));
         }
         let now = Instant::now();
-        if now >= self.end {
+        if now >= self.end() {
             return None;
         }
         (self.taken.fetch_add(1, Ordering::Relaxed) < self.limit).then_some(now)
@@ -87,7 +102,7 @@ impl Pace {
         let mut released = 0;
         while released < self.limit && !self.is_stopped() {
             let now = Instant::now();
-            if now >= self.end {
+            if now >= self.end() {
                 break;
             }
             let due = open.due_by(now - self.start).min(self.limit);
@@ -101,12 +116,14 @@ impl Pace {
             std::thread::sleep(wait.clamp(PACER_STEP, PACER_SLICE));
         }
         // The last ones released must still be sent, if there is time.
-        while self.taken.load(Ordering::Relaxed) < released && Instant::now() < self.end && !self.is_stopped() {
+        while self.taken.load(Ordering::Relaxed) < released && Instant::now() < self.end() && !self.is_stopped() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if !self.is_stopped() {
-            let last_moment = (self.end - self.start).saturating_sub(Duration::from_nanos(1));
-            let due = open.due_by(last_moment).min(self.limit);
+            // Nobody slept until an interrupt: what fell due just before it may not have been released yet, and is not missed.
+            let margin = if self.interrupted_after().is_some() { 2 * PACER_SLICE } else { Duration::from_nanos(1) };
+            let last_moment = (self.end() - self.start).checked_sub(margin);
+            let due = last_moment.map_or(0, |moment| open.due_by(moment)).min(self.limit);
             open.overdue.store(due.saturating_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
         open.due.close();
@@ -141,17 +158,17 @@ mod tests {
 
     #[test]
     fn a_closed_loop_ends_after_its_requests_or_its_time() {
-        let pace = Pace::start(Duration::from_secs(60), 2, None);
+        let pace = Pace::start(Duration::from_secs(60), 2, None, Interrupt::default());
         assert!(block_on(pace.next()).is_some());
         assert!(block_on(pace.next()).is_some());
         assert!(block_on(pace.next()).is_none());
-        let pace = Pace::start(Duration::ZERO, 2, None);
+        let pace = Pace::start(Duration::ZERO, 2, None, Interrupt::default());
         assert!(block_on(pace.next()).is_none());
     }
 
     #[test]
     fn an_open_loop_counts_from_the_moment_a_request_was_due() {
-        let pace = Pace::start(Duration::from_secs(2), 3, Some(1000.0));
+        let pace = Pace::start(Duration::from_secs(2), 3, Some(1000.0), Interrupt::default());
         std::thread::scope(|scope| {
             scope.spawn(|| pace.release_when_due());
             for number in 0..3 {
@@ -165,8 +182,28 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupt_ends_either_loop_and_what_would_have_been_due_behind_it_is_not_missed() {
+        for rate in [None, Some(100.0)] {
+            let interrupt = Interrupt::default();
+            let pace = Pace::start(Duration::from_mins(1), 1_000_000, rate, interrupt.clone());
+            std::thread::scope(|scope| {
+                scope.spawn(|| pace.release_when_due());
+                while pace.started().elapsed() < Duration::from_millis(80) {
+                    assert!(block_on(pace.next()).is_some());
+                }
+                assert_eq!(pace.interrupted_after(), None);
+                interrupt.ask();
+                while block_on(pace.next()).is_some() {}
+            });
+            let after = pace.interrupted_after().unwrap();
+            assert!(after < Duration::from_secs(30), "{after:?}");
+            assert_eq!(pace.overdue(), 0);
+        }
+    }
+
+    #[test]
     fn what_was_due_but_never_sent_is_counted() {
-        let pace = Pace::start(Duration::from_millis(30), 1_000_000, Some(10_000.0));
+        let pace = Pace::start(Duration::from_millis(30), 1_000_000, Some(10_000.0), Interrupt::default());
         pace.release_when_due();
         assert!(block_on(pace.next()).is_none());
         assert_eq!(pace.overdue(), 300);

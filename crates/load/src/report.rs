@@ -143,20 +143,29 @@ pub struct Report {
     pub committed_per_second: f64,
     /// Open loop: requests that were due and never sent, because every connection was busy to the end.
     pub overdue: u64,
+    /// After how many seconds it was interrupted; `None` if it ran to its end.
+    pub interrupted_after_seconds: Option<f64>,
     /// Each kind of request.
     pub operations: Vec<OperationReport>,
     /// The run, second by second; the last one is usually not a whole one.
     pub seconds: Vec<Second>,
     /// Whether all orders, items and users agree.
     pub audit: Audit,
-    /// The consistency scenario's own rule; `None` in the others.
+    /// The consistency scenario's own rule; `None` in the others, and when the run was interrupted.
     pub sales: Option<Sales>,
 }
 
 impl Report {
     /// Puts a report together from what the workers saw and the audit found.
     #[must_use]
-    pub fn new(plan: Plan, started_at: SystemTime, tally: &Tally, overdue: u64, audit: Audit) -> Self {
+    pub fn new(
+        plan: Plan,
+        started_at: SystemTime,
+        tally: &Tally,
+        overdue: u64,
+        interrupted_after: Option<Duration>,
+        audit: Audit,
+    ) -> Self {
         let operations: Vec<_> = Operation::ALL
             .into_iter()
             .filter_map(|operation| Some(OperationReport::new(operation, tally.operation(operation)?)))
@@ -164,7 +173,8 @@ impl Report {
         let requests = operations.iter().map(|operation| operation.requests).sum();
         let committed = operations.iter().filter(|o| o.operation.is_goal()).map(|o| o.committed).sum();
         let sales = match &audit {
-            Audit::Done(verdict) if plan.scenario == Scenario::Consistency => {
+            // Where not everybody has asked, not everything is sold.
+            Audit::Done(verdict) if plan.scenario == Scenario::Consistency && interrupted_after.is_none() => {
                 Some(Sales::new(plan.sizes.stock, plan.sizes.orders, verdict))
             }
             _ => None,
@@ -180,6 +190,7 @@ impl Report {
             committed,
             committed_per_second: per_second(committed, seconds),
             overdue,
+            interrupted_after_seconds: interrupted_after.map(|after| after.as_secs_f64()),
             operations,
             seconds: tally.seconds.clone(),
             audit,
@@ -260,6 +271,12 @@ impl Report {
                 Some(rate) => format!("open loop at {rate} per second, latency from when each request was due"),
             }
         ));
+        if let Some(after) = self.interrupted_after_seconds {
+            let whole = self.config.duration.as_secs_f64();
+            lines.push(format!(
+                "Interrupted after {after:.1} s, of {whole} s at most: all this is of what was sent until then."
+            ));
+        }
         for operation in &self.operations {
             for (what, reasons) in [("refused", &operation.refused_by), ("failed", &operation.failed_by)] {
                 for Reason { reason, count } in reasons {
@@ -278,6 +295,9 @@ impl Report {
             Audit::NotApplicable => {}
             Audit::Done(verdict) => lines.push(verdict_text(verdict)),
             Audit::Impossible(why) => lines.push(format!("Audit IMPOSSIBLE: {why}")),
+        }
+        if self.config.scenario == Scenario::Consistency && self.interrupted_after_seconds.is_some() {
+            lines.push("Consistency NOT JUDGED: the run was interrupted before everybody had asked".to_owned());
         }
         if let Some(sales) = self.sales {
             let word = if sales.is_exact() { "OK" } else { "WRONG" };

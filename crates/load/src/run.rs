@@ -15,6 +15,7 @@ use crate::args::{LoadArgs, Plan};
 use crate::audit::{self, Ids, Reading, Snapshot, Verdict};
 use crate::client::{Answer, Client};
 use crate::contract::{Id, Kind};
+use crate::interrupt::Interrupt;
 use crate::pace::Pace;
 use crate::report::{Audit, Progress, Report};
 use crate::scenario::{Lane, Live, Scenario, Work};
@@ -36,17 +37,26 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 /// Whatever keeps the run from being made: see [`LoadError`]. Money that is off is no error but part of the report.
 pub fn run(args: &LoadArgs) -> Result<Report, LoadError> {
+    run_until(args, &Interrupt::default())
+}
+
+/// The same as [`run`], but for an interrupt: it ends the sending, and what was measured until then is reported and judged.
+///
+/// # Errors
+/// As for [`run`]; [`LoadError::Interrupted`] when the interrupt came before the load.
+pub fn run_until(args: &LoadArgs, interrupt: &Interrupt) -> Result<Report, LoadError> {
     let plan = Plan::new(args)?;
     let progress = Progress::new(args);
     let runtime = runtime()?;
     progress.say("preparing the shop");
-    let mut prepared = runtime.block_on(seed::prepare(&plan))?;
+    let mut prepared = runtime.block_on(interrupt.before("preparing the shop", seed::prepare(&plan)))?;
     let is_audited = !matches!(prepared.work, Work::Fixed { .. });
     progress.say("reading the state at the start");
-    let start = runtime.block_on(read_start(&plan, &mut prepared.ids))?;
+    let reading = read_start(&plan, &mut prepared.ids);
+    let start = runtime.block_on(interrupt.before("reading the state at the start", reading))?;
 
     let started_at = SystemTime::now();
-    let (mut tally, overdue) = drive(&plan, Arc::new(prepared.work), &progress)?;
+    let Driven { mut tally, overdue, interrupted_after } = drive(&plan, Arc::new(prepared.work), &progress, interrupt)?;
 
     progress.say("auditing");
     let answers: HashMap<Id, Answer> = std::mem::take(&mut tally.answers).into_iter().collect();
@@ -59,7 +69,7 @@ pub fn run(args: &LoadArgs) -> Result<Report, LoadError> {
         Audit::NotApplicable
     };
     progress.finish();
-    let report = Report::new(plan, started_at, &tally, overdue, audit);
+    let report = Report::new(plan, started_at, &tally, overdue, interrupted_after, audit);
     if let Some(path) = &args.json {
         report.write_json(path)?;
     }
@@ -116,8 +126,18 @@ async fn audit_end(
     }
 }
 
-/// Runs the workers to their end; what they saw together, and how many requests were due but not sent.
-fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u64), LoadError> {
+/// What came of the sending.
+struct Driven {
+    /// What the workers saw together.
+    tally: Tally,
+    /// See [`Report::overdue`].
+    overdue: u64,
+    /// After how long it was interrupted, if it was.
+    interrupted_after: Option<Duration>,
+}
+
+/// Runs the workers to their end.
+fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress, interrupt: &Interrupt) -> Result<Driven, LoadError> {
     let lives: Vec<Arc<Live>> = (0..plan.threads).map(|_| Arc::default()).collect();
     let (connected, all_connected) = mpsc::channel();
     let (ended, all_ended) = mpsc::channel();
@@ -145,7 +165,7 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
     for _ in &lives {
         all_connected.recv().map_err(broke_off)??;
     }
-    let pace = Arc::new(Pace::start(plan.duration, plan.requests, plan.rate));
+    let pace = Arc::new(Pace::start(plan.duration, plan.requests, plan.rate, interrupt.clone()));
     for start in starts {
         start.send(Arc::clone(&pace)).map_err(|_| broke_off(mpsc::RecvError))?;
     }
@@ -158,6 +178,9 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
         let result = loop {
             match all_ended.recv_timeout(Duration::from_millis(200)) {
                 Ok(result) => break result,
+                Err(mpsc::RecvTimeoutError::Timeout) if pace.interrupted_after().is_some() => {
+                    progress.say("interrupted: waiting for the answers under way; interrupt again to end at once");
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => progress.show(&lives, pace.started(), plan.duration),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err(broke_off(mpsc::RecvError));
@@ -166,12 +189,14 @@ fn drive(plan: &Plan, work: Arc<Work>, progress: &Progress) -> Result<(Tally, u6
         };
         tally.merge(result?);
     }
+    // Later it interrupts no sending any more.
+    let interrupted_after = pace.interrupted_after();
     pace.stop();
     pacer.join().map_err(|_| LoadError::Internal("the pacer panicked".into()))?;
-    Ok((tally, pace.overdue()))
+    Ok(Driven { tally, overdue: pace.overdue(), interrupted_after })
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, LoadError> {
+pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, LoadError> {
     thread::Builder::new().name(name).spawn(body).map_err(|e| LoadError::Internal(format!("no thread: {e}")))
 }
 

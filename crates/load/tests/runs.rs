@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use common::{Fault, Server};
 use load::audit::{Finding, Verdict};
+use load::interrupt::Interrupt;
 use load::report::{Audit, OperationReport, Reason};
 use load::tally::Operation;
-use load::{LoadError, Report, run};
+use load::{LoadError, Report, run, run_until};
 
 /// 200 orders over 10 items and 20 users: enough that every connection has work.
 const SMALL: &str = "--orders 200 --items 10 --users 20 --price 5";
@@ -241,6 +242,70 @@ fn a_run_keeps_to_its_bounds() {
     assert!((0.1..2.0).contains(&report.elapsed_seconds), "{}", report.elapsed_seconds);
     let report = run(&server.args("--scenario get:/fixed --rate 100 --duration 300ms")).unwrap();
     assert!((1..=30).contains(&report.requests), "{}", report.requests);
+}
+
+/// A run that is interrupted as soon as so much has arrived.
+fn run_interrupted(server: &Server, flags: &str, has_arrived: impl Fn() -> bool + Sync) -> Result<Report, LoadError> {
+    let interrupt = Interrupt::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !has_arrived() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            interrupt.ask();
+        });
+        run_until(&server.args(flags), &interrupt)
+    })
+}
+
+#[test]
+fn an_interrupted_run_is_told_written_and_audited_as_far_as_it_went() {
+    let server = Server::start(Fault::None);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("result.json");
+    let flags = format!("{SMALL} --rate 100 --duration 10m --json {}", path.display());
+    let report = run_interrupted(&server, &flags, || server.checkouts() >= 20).unwrap();
+    assert_ok(&report);
+    assert!((20..100).contains(&report.committed), "{}", report.committed);
+    assert_eq!((server.checkouts(), verdict(&report).newly_paid), (report.committed, report.committed));
+    let after = report.interrupted_after_seconds.unwrap();
+    assert!((0.1..30.0).contains(&after), "{after}");
+    let told = format!("Interrupted after {after:.1} s, of 600 s at most: all this is of what was sent until then.");
+    assert!(report.to_text().contains(&told), "{}", report.to_text());
+    assert_eq!(report.overdue, 0);
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(json["interrupted_after_seconds"], after);
+    assert!(json["elapsed_seconds"].as_f64().unwrap() < 30.0);
+}
+
+#[test]
+fn what_is_under_way_when_a_run_is_interrupted_is_answered() {
+    let server = Server::start(Fault::StallOnce { at: 100, time: Duration::from_millis(300) });
+    let flags = "--scenario get:/fixed --duration 10m";
+    let report = run_interrupted(&server, flags, || server.requests() >= 100).unwrap();
+    let fixed = report.operation(Operation::Fixed).unwrap();
+    assert_eq!((fixed.committed, fixed.failed), (server.requests(), 0), "{:?}", fixed.failed_by);
+    assert!(fixed.committed_latency_us.max >= 200_000, "the stall was waited for");
+}
+
+#[test]
+fn an_interrupted_sale_to_everybody_is_not_judged_by_what_it_did_not_sell() {
+    let server = Server::start(Fault::None);
+    let flags = "--scenario consistency --connections 1 --orders 1000 --stock 900";
+    let report = run_interrupted(&server, flags, || server.checkouts() >= 10).unwrap();
+    assert_ok(&report);
+    assert_eq!(report.sales, None);
+    assert!(report.to_text().contains("Consistency NOT JUDGED"), "{}", report.to_text());
+}
+
+#[test]
+fn a_run_that_is_interrupted_before_the_load_says_so() {
+    let server = Server::start(Fault::None);
+    let error = run_interrupted(&server, SMALL, || true);
+    // Asked in the same moment, it may have got as far as the reading.
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("interrupted while ") && error.ends_with("nothing was measured"), "{error}");
+    assert_eq!(server.checkouts(), 0);
 }
 
 #[test]

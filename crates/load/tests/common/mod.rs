@@ -104,6 +104,11 @@ impl Server {
         self.shop.lock().unwrap().checkouts
     }
 
+    /// How many requests of any kind arrived.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shop.lock().unwrap().requests
+    }
+
     /// Changes an item's stock behind the contract's back.
     pub(crate) fn set_stock(&self, item: &str, stock: i64) {
         self.shop.lock().unwrap().items.get_mut(item).unwrap().0 = stock;
