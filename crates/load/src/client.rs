@@ -135,6 +135,8 @@ pub struct Client {
     request: Vec<u8>,
     received: Vec<u8>,
     body: Range<usize>,
+    /// Whether the last attempt to connect was refused.
+    found_nobody: bool,
     guard: Pin<Box<Sleep>>,
 }
 
@@ -149,6 +151,7 @@ impl Client {
             request: Vec::with_capacity(256),
             received: Vec::with_capacity(4096),
             body: 0..0,
+            found_nobody: false,
             guard: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
@@ -178,6 +181,12 @@ impl Client {
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.received[self.body.clone()]
+    }
+
+    /// Whether nobody listened at the address when a connection was tried last. A server that is busy, or out of reach, is another matter.
+    #[must_use]
+    pub fn found_nobody(&self) -> bool {
+        self.found_nobody
     }
 
     fn build(&mut self, method: &str, path: fmt::Arguments<'_>, tail: &str) {
@@ -220,6 +229,8 @@ impl Client {
     async fn connect_by(&mut self, deadline: Instant) -> Result<(), std::io::Error> {
         loop {
             let attempt = within(&mut self.guard, deadline, TcpStream::connect(self.target.address)).await;
+            self.found_nobody =
+                matches!(&attempt, Some(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused);
             let error = match attempt {
                 Some(Ok(stream)) => match stream.set_nodelay(true) {
                     Ok(()) => {

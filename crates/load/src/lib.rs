@@ -79,6 +79,15 @@ pub enum LoadError {
         /// What came instead.
         problem: String,
     },
+    /// The state that the run was to start from could not be read.
+    #[error(
+        "{cause}, while reading orders, items and users before the load: no checkout was sent. See whether the server still \
+         runs, and in its log what it says; `settle doctor` looks for what is wrong with a shop's configuration and databases"
+    )]
+    NoStart {
+        /// What could not be.
+        cause: Box<LoadError>,
+    },
     /// Something that the run was to start from is not there.
     #[error("{kind} {id} is not there: {hint}")]
     Missing {

@@ -145,6 +145,8 @@ pub struct Report {
     pub overdue: u64,
     /// After how many seconds it was interrupted; `None` if it ran to its end.
     pub interrupted_after_seconds: Option<f64>,
+    /// After how many seconds its last answer came, if nobody listened at the address any more at the end.
+    pub server_gone_since_seconds: Option<f64>,
     /// Each kind of request.
     pub operations: Vec<OperationReport>,
     /// The run, second by second; the last one is usually not a whole one.
@@ -191,6 +193,7 @@ impl Report {
             committed_per_second: per_second(committed, seconds),
             overdue,
             interrupted_after_seconds: interrupted_after.map(|after| after.as_secs_f64()),
+            server_gone_since_seconds: tally.gone_since().map(|since| since.as_secs_f64()),
             operations,
             seconds: tally.seconds.clone(),
             audit,
@@ -284,12 +287,21 @@ impl Report {
                 }
             }
         }
-        if self.overdue > 0 {
+        if let Some(since) = self.server_gone_since_seconds {
             lines.push(format!(
-                "{} requests were due and never sent: every connection was busy. The server does not keep up with \
-                 the rate, or --connections is too low.",
-                self.overdue
+                "Nobody listens at {} any more: the last answer came {since:.1} s into the run. See in the server's log \
+                 why it ended, and start it again.",
+                self.config.url
             ));
+        }
+        if self.overdue > 0 {
+            let why = match self.server_gone_since_seconds {
+                Some(_) => "there was nobody to send them to.",
+                None => {
+                    "every connection was busy. The server does not keep up with the rate, or --connections is too low."
+                }
+            };
+            lines.push(format!("{} requests were due and never sent: {why}", self.overdue));
         }
         match &self.audit {
             Audit::NotApplicable => {}

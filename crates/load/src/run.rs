@@ -86,7 +86,8 @@ fn reading(plan: &Plan) -> Reading {
 
 /// Reads all that the run is about; every single thing must be there.
 async fn read_start(plan: &Plan, ids: &mut Ids) -> Result<Snapshot, LoadError> {
-    let start = audit::fetch(&plan.target, ids, reading(plan)).await?;
+    let start = audit::fetch(&plan.target, ids, reading(plan)).await;
+    let start = start.map_err(|cause| LoadError::NoStart { cause: Box::new(cause) })?;
     let missing_order = ids.orders.iter().find(|&id| !start.orders.contains_key(id)).map(|id| (Kind::Order, id));
     let missing_item = ids.items.iter().find(|&id| !start.items.contains_key(id)).map(|id| (Kind::Item, id));
     let missing_user = ids.users.iter().find(|&id| !start.users.contains_key(id)).map(|id| (Kind::User, id));

@@ -148,6 +148,10 @@ pub struct Tally {
     pub answers: Vec<(Id, Answer)>,
     /// From the start to the last answer.
     pub elapsed: Duration,
+    /// From the start to the last answer that the server gave.
+    answered: Duration,
+    /// From the start to when it was found last that nobody listens.
+    found_nobody: Option<Duration>,
 }
 
 impl Tally {
@@ -160,7 +164,20 @@ impl Tally {
             seconds: Vec::new(),
             answers: Vec::new(),
             elapsed: Duration::ZERO,
+            answered: Duration::ZERO,
+            found_nobody: None,
         }
+    }
+
+    /// Counts the request that was recorded last as one for which nobody listened.
+    pub fn note_nobody(&mut self) {
+        self.found_nobody = Some(self.elapsed);
+    }
+
+    /// How far into the run the last answer of the server came, if at the end nobody listened any more.
+    #[must_use]
+    pub fn gone_since(&self) -> Option<Duration> {
+        self.found_nobody.filter(|found| *found > self.answered).map(|_| self.answered)
     }
 
     /// The counts of one kind of request; `None` when there was none.
@@ -174,6 +191,9 @@ impl Tally {
         let now = Instant::now();
         let latency = u64::try_from(now.saturating_duration_since(due).as_micros()).unwrap_or(u64::MAX);
         self.elapsed = now.saturating_duration_since(self.started);
+        if matches!(answer, Answer::Accepted | Answer::Refused(_) | Answer::Unknown(Doubt::Status(_))) {
+            self.answered = self.elapsed;
+        }
         let second = usize::try_from(self.elapsed.as_secs()).unwrap_or(usize::MAX).min(MAX_SECONDS - 1);
         if self.seconds.len() <= second {
             self.seconds.resize(second + 1, Second::default());
@@ -227,6 +247,8 @@ impl Tally {
         }
         self.answers.extend(other.answers);
         self.elapsed = self.elapsed.max(other.elapsed);
+        self.answered = self.answered.max(other.answered);
+        self.found_nobody = self.found_nobody.max(other.found_nobody);
     }
 }
 
@@ -323,6 +345,24 @@ mod tests {
         assert!((2_000_000..3_000_000).contains(&one.seconds[0].slowest_us), "{:?}", one.seconds);
         one.merge(two);
         assert!((5_000_000..6_000_000).contains(&one.seconds[0].slowest_us), "{:?}", one.seconds);
+    }
+
+    #[test]
+    fn a_server_is_gone_if_nobody_listens_behind_its_last_answer_to_anybody() {
+        let started = Instant::now();
+        let mut one = Tally::new(started);
+        one.record(Operation::Checkout, started, Answer::Accepted, b"");
+        let answered = one.elapsed;
+        std::thread::sleep(Duration::from_millis(2));
+        one.record(Operation::Checkout, started, Answer::Unsent, b"");
+        assert_eq!(one.gone_since(), None, "it may be too busy to be connected to");
+        one.note_nobody();
+        assert_eq!(one.gone_since(), Some(answered));
+        let mut two = Tally::new(started);
+        std::thread::sleep(Duration::from_millis(2));
+        two.record(Operation::Checkout, started, Answer::Refused(409), b"");
+        one.merge(two);
+        assert_eq!(one.gone_since(), None, "it is back");
     }
 
     #[test]

@@ -364,6 +364,50 @@ fn nobody_at_the_address_is_said_so() {
     assert!(error.to_string().contains(&url));
 }
 
+/// A run whose server is killed under load, and never comes back.
+fn run_until_the_server_is_gone(flags: &str) -> (Report, Server) {
+    let server = Server::start(Fault::None);
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while server.checkouts() < 20 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            server.kill();
+        });
+        small_run(&server, flags)
+    });
+    (report, server)
+}
+
+#[test]
+fn a_server_that_is_gone_is_not_one_that_does_not_keep_up() {
+    let (report, server) = run_until_the_server_is_gone("--rate 100 --duration 1s --timeout 300ms");
+    let gone = report.server_gone_since_seconds.unwrap();
+    assert!((0.1..1.0).contains(&gone), "{gone}");
+    assert!(report.overdue > 0 && checkouts(&report).failed > 0);
+    let text = report.to_text();
+    for line in [
+        format!("Nobody listens at {} any more: the last answer came {gone:.1} s into the run.", server.url),
+        format!("{} requests were due and never sent: there was nobody to send them to.", report.overdue),
+    ] {
+        assert!(text.contains(&line), "{line}\nis not in\n{text}");
+    }
+    assert!(!text.contains("does not keep up"), "{text}");
+    assert!(
+        matches!(&report.audit, Audit::Impossible(why) if why.ends_with("nobody listens any more")),
+        "{:?}",
+        report.audit
+    );
+}
+
+#[test]
+fn a_state_that_cannot_be_read_before_the_load_says_when_and_what_to_do() {
+    let server = Server::start(Fault::Unreadable("17"));
+    let error = run(&server.args(SMALL)).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read order 17: answered 424 order_unavailable, while reading "), "{error}");
+    assert!(error.contains("before the load: no checkout was sent") && error.contains("`settle doctor`"), "{error}");
+}
+
 #[test]
 fn the_file_holds_the_whole_run() {
     let server = Server::start(Fault::ChargeTwice("17"));

@@ -12,7 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::{Ids, Snapshot};
 use crate::LoadError;
 use crate::client::{Answer, Client, Doubt, Segment, Target};
-use crate::contract::{Id, Kind};
+use crate::contract::{Id, Kind, problem_code};
 
 /// How often a read is tried before it counts as an error. Reads change nothing, so they may be repeated.
 const READ_ATTEMPTS: usize = 3;
@@ -96,9 +96,14 @@ async fn read_one<T: DeserializeOwned>(client: &mut Client, kind: Kind, id: &Id)
                 Ok(value) => return Ok(Some(value)),
                 Err(e) => problem = format!("the answer {:?} is not one: {e}", String::from_utf8_lossy(client.body())),
             },
-            Answer::Refused(status) => problem = format!("answered {status}"),
-            Answer::Unknown(Doubt::Status(status)) => problem = format!("answered {status}"),
+            Answer::Refused(status) | Answer::Unknown(Doubt::Status(status)) => {
+                problem = match problem_code(client.body()) {
+                    Some(code) => format!("answered {status} {code}"),
+                    None => format!("answered {status}"),
+                };
+            }
             Answer::Unknown(doubt) => problem = doubt.name().to_owned(),
+            Answer::Unsent if client.found_nobody() => problem = "nobody listens any more".to_owned(),
             Answer::Unsent => problem = "no connection".to_owned(),
         }
     }

@@ -252,6 +252,9 @@ impl Lane {
             Method::Post => self.client.post(path).await,
         };
         self.tally.borrow_mut().record(operation, due, answer, self.client.body());
+        if answer == Answer::Unsent && self.client.found_nobody() {
+            self.tally.borrow_mut().note_nobody();
+        }
         self.live.requests.fetch_add(1, Ordering::Relaxed);
         if operation.is_goal() {
             let count = match answer {

@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Oversell,
     /// Stalls everything once, when this many requests have arrived.
     StallOnce { at: u64, time: Duration },
+    /// Answers 424 instead of showing this order.
+    Unreadable(&'static str),
     /// Ids are JSON numbers, and an order's items an object.
     LooseTypes,
 }
@@ -69,7 +71,7 @@ struct Shop {
 pub(crate) struct Server {
     pub(crate) url: String,
     shop: Shared,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Mutex<Option<tokio::runtime::Runtime>>,
 }
 
 type Shared = Arc<Mutex<Shop>>;
@@ -82,7 +84,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = router(Arc::clone(&shop));
         runtime.spawn(async move { axum::serve(listener, app).await });
-        Self { url, shop, _runtime: runtime }
+        Self { url, shop, runtime: Mutex::new(Some(runtime)) }
     }
 
     /// The flags of a small run against this server, and then `flags`.
@@ -102,6 +104,12 @@ impl Server {
     /// How many checkouts arrived.
     pub(crate) fn checkouts(&self) -> u64 {
         self.shop.lock().unwrap().checkouts
+    }
+
+    /// Ends it as if it were killed: nobody listens any more.
+    pub(crate) fn kill(&self) {
+        let runtime = self.runtime.lock().unwrap().take();
+        runtime.into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
     }
 
     /// How many requests of any kind arrived.
@@ -185,6 +193,9 @@ async fn create_order(State(shop): State<Shared>, Path(user): Path<String>) -> R
 
 async fn find_order(State(shop): State<Shared>, Path(id): Path<String>) -> Response {
     let shop = lock(&shop);
+    if matches!(shop.fault, Fault::Unreadable(order) if order == id) {
+        return refuse(424, "order_unavailable");
+    }
     let Some(order) = shop.orders.get(&id) else {
         return refuse(404, "order_not_found");
     };
