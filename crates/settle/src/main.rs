@@ -108,6 +108,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    shop::metrics::began();
     let cli = Cli::parse();
     let result = match cli.command {
         None => serve::serve(cli.serve),

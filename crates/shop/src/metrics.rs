@@ -33,6 +33,7 @@ use exemplars::Exemplars;
 use figures::{Cached, Distribution, OfLeader, Register, Told};
 use observed::protocol_word;
 use process::Process;
+pub use process::began;
 
 /// Upper bounds of the duration buckets in seconds: 100 µs to 30 s, eight a decade, so that a percentile is off by less than a fifth. To find the one of
 /// a second takes 33 comparisons, some ten nanoseconds, which is nothing beside what took a second.

@@ -13,6 +13,7 @@
 //! | `settle_faults_…`                             | faults that are set, and that struck        |
 //! | `settle_audit_…`                              | the continuous auditor's last word, of the leader |
 //! | `process_…`                                   | processor, memory, and whether it began anew |
+//! | `settle_start_time_seconds`                   | when it began: its process may be older     |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +101,7 @@ pub enum Outcome {
 /// What stands in the metrics of one process at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
-    /// When the process began, in seconds since 1970.
+    /// When the program began, in seconds since 1970; its process, if it does not say so.
     pub started: f64,
     /// What is counted.
     pub counters: BTreeMap<Counter, f64>,
@@ -172,7 +173,8 @@ impl Figures {
             return;
         }
         match sample.name {
-            "process_start_time_seconds" => self.started = value,
+            "settle_start_time_seconds" => self.started = value,
+            "process_start_time_seconds" if self.started == 0.0 => self.started = value,
             "process_cpu_seconds_total" => self.add(Counter::Processor, value),
             "process_resident_memory_bytes" => self.memory_bytes = Some(whole(value)),
             "settle_transactions_total" => {

@@ -21,6 +21,36 @@ fn every_service_says_that_it_is_well() {
     assert_eq!(deep.json()["services"], json!({ "orders": "ok", "stock": "ok", "payment": "ok" }));
 }
 
+/// Cargo builds the shop, and then becomes it.
+#[test]
+fn a_shop_that_another_program_became_began_when_it_became_it() {
+    const BEFORE: Duration = Duration::from_secs(3);
+    let server = Server::start_with(&[], |command| {
+        let mut another = Command::new("sh");
+        another.args(["-c", &format!("sleep {}; exec \"$0\" \"$@\"", BEFORE.as_secs())]);
+        another.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => another.env(name, value),
+                None => another.env_remove(name),
+            };
+        }
+        another.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        *command = another;
+    });
+    let mut client = server.client();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let shop = loop {
+        let snapshot = client.get("/dashboard/snapshot").json();
+        match snapshot["instances"].get(0) {
+            Some(shop) => break shop.clone(),
+            None => assert!(Instant::now() < deadline, "{snapshot}"),
+        }
+    };
+    let [since, started] = ["since", "started"].map(|name| shop[name].as_u64().unwrap());
+    assert!(started <= since && since - started < BEFORE.as_millis() as u64 - 500, "{shop}");
+}
+
 #[test]
 fn every_service_has_metrics_and_they_count() {
     let server = Server::start(&[]);

@@ -1,6 +1,7 @@
 //! Figures of the process itself, under the names that every exporter gives them.
 
 use std::fs;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,14 @@ pub(super) struct Process {
     open_files_limit: Gauge,
     threads: Gauge,
     start_seconds: Gauge<f64, AtomicU64>,
+    began_seconds: Gauge<f64, AtomicU64>,
+}
+
+/// When this program began to run, as far as the first call knows: it belongs to the beginning of `main`. The process may be older, for another program,
+/// such as cargo or a shell, may have become this one.
+pub fn began() -> SystemTime {
+    static BEGAN: OnceLock<SystemTime> = OnceLock::new();
+    *BEGAN.get_or_init(SystemTime::now)
 }
 
 impl Process {
@@ -39,7 +48,14 @@ impl Process {
                 "When the process started, in seconds since 1970",
                 Gauge::default(),
             ),
+            began_seconds: register.add(
+                "settle_start_time_seconds",
+                &[],
+                "When this program began to run, in seconds since 1970: later than its process, if that was another program before",
+                Gauge::default(),
+            ),
         };
+        process.began_seconds.set(began().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         process.start_seconds.set(start_seconds().unwrap_or_default());
         process
     }

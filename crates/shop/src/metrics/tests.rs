@@ -217,6 +217,7 @@ fn the_process_is_measured() {
     // Some time in this century, and not in the future.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((1e9..=now + 0.1).contains(&value("process_start_time_seconds")));
+    assert!((now - 600.0..=now).contains(&value("settle_start_time_seconds")));
 }
 
 /// From 100 µs to 30 s, a value told as the geometric middle of its bucket is off by less than a fifth; and a second, the goal, is a bound.

@@ -349,6 +349,16 @@ fn what_comes_up_for_the_first_time_is_not_back() {
 }
 
 #[test]
+fn a_program_that_another_one_became_began_later_than_its_process() {
+    let told = "settle_start_time_seconds 1763749990.5";
+    let earlier = says("order-1", BEGIN / 1_000 - 300, told);
+    assert_eq!(History::new().second(vec![earlier]).instances[0].started, Some(BEGIN - 9_500));
+    // In whichever sequence they are told.
+    let text = format!("{told}\nprocess_start_time_seconds 1763740000\n# EOF\n");
+    assert_eq!(Figures::of(&parse(&text)).started, 1_763_749_990.5);
+}
+
+#[test]
 fn a_process_that_began_lately_has_its_start_told_and_so_has_one_that_began_anew() {
     let begin = BEGIN / 1_000;
     let mut history = History::new();
