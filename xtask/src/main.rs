@@ -1,12 +1,12 @@
 //! The project's own commands: `cargo xtask test`, `bench`, `soak`, `spec`, `tidy`.
 //!
-//! | command | what it does                                                                      | about      |
-//! |---------|-----------------------------------------------------------------------------------|------------|
-//! | `test`  | everything that must hold before a commit lands; what CI runs                     | 20 minutes |
-//! | `bench` | the figures of docs/benchmarks.md, as ratios within one run                       | 5 minutes  |
-//! | `soak`  | fresh seeds, deeper models, more kills, fuzzing: for as long as asked             | as asked   |
-//! | `spec`  | checks the TLA+ specification, and that the checker finds the bugs planted in it  | 3 minutes  |
-//! | `tidy`  | what no compiler checks: file sizes, the map in ARCHITECTURE.md, links            | a second   |
+//! | command | what it does                                                                      | about                      |
+//! |---------|-----------------------------------------------------------------------------------|----------------------------|
+//! | `test`  | everything that must hold before a commit lands; what CI runs                     | 20 minutes                 |
+//! | `bench` | the figures of docs/benchmarks.md, as ratios within one run                       | a quarter of an hour, more |
+//! | `soak`  | fresh seeds, deeper models, more kills, fuzzing: for as long as asked             | as asked                   |
+//! | `spec`  | checks the TLA+ specification, and that the checker finds the bugs planted in it  | 3 minutes                  |
+//! | `tidy`  | what no compiler checks: file sizes, the map in ARCHITECTURE.md, links            | a second                   |
 
 mod bench;
 mod install;

@@ -27,9 +27,24 @@ impl Folder {
     /// The same, for what only a running shop can do.
     pub(crate) fn must_run(&self, what: &str) -> anyhow::Result<AdminClient> {
         let data = self.data.display();
-        self.running()?.with_context(|| {
+        let running = self.running()?;
+        if running.is_none() {
+            self.is_of_one_shop()?;
+        }
+        running.with_context(|| {
             format!("no shop is running on {data}, and only a running one can {what}: start it with `settle serve --data {data}`")
         })
+    }
+
+    /// Refuses the folder of a `settle up`: its databases are those of servers, which are asked with another flag.
+    fn is_of_one_shop(&self) -> anyhow::Result<()> {
+        let data = self.data.display();
+        if self.data.join("up.json").is_file() {
+            bail!(
+                "{data} is the data folder of a `settle up`, and not of one shop: name it with --up {data} while that runs"
+            );
+        }
+        Ok(())
     }
 
     /// Opens one of the stores while no shop runs: exclusively, as the shop would.
@@ -37,6 +52,7 @@ impl Folder {
         let folder = self.data.join(service);
         // Opening would make a folder that is missing.
         if !folder.is_dir() {
+            self.is_of_one_shop()?;
             bail!(
                 "{} is no data folder of a shop: it has no folder `{service}`; name another with --data",
                 self.data.display()

@@ -1,6 +1,7 @@
 //! The public listener: so many connections and no more, so that idle strangers never take the file descriptors that the stores need.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,28 @@ const RESERVED: u64 = 128;
 const MAX_CONNECTIONS: u64 = 20_000;
 /// How long nothing is accepted after the system could not.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads where to listen.
+///
+/// # Errors
+/// A sentence for the user.
+pub(crate) fn place(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it must be an IP address and a port, such as 127.0.0.1:8000".to_owned())
+}
+
+/// Takes the place. `elsewhere`: how another one is chosen.
+///
+/// # Errors
+/// If it cannot be had, with what to do about it.
+pub(crate) async fn bind(place: SocketAddr, elsewhere: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(place).await.map_err(|why| {
+        let who = match why.kind() {
+            io::ErrorKind::AddrInUse => format!("`ss -ltnp sport = :{}` says who has it: stop that, or ", place.port()),
+            _ => String::new(),
+        };
+        anyhow::anyhow!("cannot listen on {place}: {why}; {who}{elsewhere}")
+    })
+}
 
 /// Raises the limit of open files as far as the system allows, and says how many connections fit below it.
 pub(crate) fn connections_that_fit() -> usize {

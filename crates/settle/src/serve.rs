@@ -13,7 +13,7 @@ use shop::auditor::Pace;
 use shop::guard::{Door, PASSWORD_VARIABLE, operators_own};
 use shop::{Config, Found, OpenShopError, Shop};
 use telemetry::logs::Origin;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use watch::About;
 
@@ -50,7 +50,7 @@ enum ProtocolArg {
 )]
 pub(crate) struct ServeArgs {
     /// Where to listen.
-    #[arg(long, env = "SETTLE_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    #[arg(long, env = "SETTLE_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDR", value_parser = listener::place)]
     listen: SocketAddr,
     /// The data folder, made if absent. One process at a time.
     #[arg(long, env = "SETTLE_DATA", default_value = "settle-data", value_name = "DIR")]
@@ -195,7 +195,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The port first: whoever can't have it should hear so before a long recovery.
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener = listener::bind(args.listen, "choose another place with --listen").await?;
     let address = listener.local_addr()?;
     make_folder(&args.data)?;
     let (shop, found) = tokio::select! {

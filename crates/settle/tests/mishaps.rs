@@ -329,6 +329,34 @@ fn who_resolves_at_a_terminal_is_asked_for_the_reason() {
 }
 
 #[test]
+fn a_place_that_cannot_be_listened_at_is_told_with_what_to_do() {
+    let folder = Folder::new();
+    let serve =
+        |place: &str| settle().args(["serve", "--listen", place, "--data"]).arg(folder.data()).output().unwrap();
+    for place in ["localhost:8000", "8000"] {
+        unusable(&serve(place), &[place, "an IP address and a port, such as 127.0.0.1:8000"]);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let holder = std::net::TcpListener::bind(taken).unwrap();
+    let who = format!("`ss -ltnp sport = :{}` says who has it", taken.port());
+    let words = [&format!("cannot listen on {taken}: Address already in use"), &*who, "--listen"];
+    unusable(&serve(&taken.to_string()), &words);
+    drop(holder);
+    assert!(!folder.data().exists());
+}
+
+#[test]
+fn the_folder_of_a_settle_up_is_pointed_to_with_another_flag() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.data()).unwrap();
+    std::fs::write(folder.data().join("up.json"), "{}").unwrap();
+    let another = format!("--up {}", folder.data().display());
+    for tool in [&["audit"][..], &["tx", "list"], &["tx", "retry", "0190b6e2-7c1f-7c3a-8f00-000000000000"]] {
+        unusable(&folder.tool(tool), &["is the data folder of a `settle up`", &another]);
+    }
+}
+
+#[test]
 fn a_data_folder_whose_path_is_too_long_for_the_operators_is_refused_before_anything_is_made() {
     let folder = Folder::new();
     let data = folder.folder.path().join("d".repeat(120));

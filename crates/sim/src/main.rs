@@ -138,5 +138,24 @@ fn check_mutations() -> u8 {
             }
         }
     }
+    println!("{}", summary(alive, Mutation::ALL.len()));
     u8::from(alive > 0)
+}
+
+fn summary(alive: usize, all: usize) -> String {
+    match alive {
+        0 => format!("all {all} deliberate bugs are caught"),
+        alive => format!("{alive} of {all} deliberate bugs LIVE: the simulator does not see what it is there for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_says_whether_every_deliberate_bug_was_caught() {
+        assert_eq!(summary(0, 12), "all 12 deliberate bugs are caught");
+        assert!(summary(1, 12).starts_with("1 of 12 deliberate bugs LIVE"));
+    }
 }

@@ -41,7 +41,6 @@ use shop::checkout::{PAYMENT, STOCK};
 use shop::guard::Door;
 use shop::vitals::{Ailment, Vitals};
 use telemetry::logs::Origin;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArgs, Service};
@@ -133,7 +132,7 @@ async fn run<R: Running>(
     let mut signals = Signals::new()?;
     // The port first: whoever can't have it should hear so before a long wait. Requests wait until they are served.
     let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        listener::bind(config.listen, "choose another place with --listen, or `listen` in the configuration").await?;
     let address = listener.local_addr()?;
     let door = match config.door().filter(|_| service == Service::Orders) {
         Some(door) => Some(door::Bound::bind(door).await?),
