@@ -100,7 +100,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Start the whole distributed system on this machine, from installed servers.
     Up(up::UpArgs),
-    /// Break one part after another of what `settle up` runs, under load, and look for a lost cent, item or answer.
+    /// Break one part after another of what `settle up` or `settle serve --restart` runs, under load, and look for a lost cent, item or answer.
     Chaos(chaos::ChaosArgs),
     /// Become another program that ends with whoever started this one.
     #[command(hide = true)]

@@ -96,7 +96,7 @@ pub(crate) struct ChaosArgs {
     /// Write what was found to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Print the schedule, and do nothing.
+    /// Print the schedules, and do nothing.
     #[arg(long)]
     list: bool,
 }
@@ -120,12 +120,7 @@ fn run(args: &ChaosArgs, harms: &Harms) -> anyhow::Result<ExitCode> {
         args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
     };
     if args.list {
-        for event in everything() {
-            if !say(&event.to_string())? {
-                break;
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
+        return list();
     }
     anyhow::ensure!(
         args.random.is_some() || everything().any(|event| wanted(&event)),
@@ -192,6 +187,19 @@ fn run(args: &ChaosArgs, harms: &Harms) -> anyhow::Result<ExitCode> {
     system.note(&format!("settle chaos is through: {said}"));
     say(&said)?;
     Ok(ExitCode::from(OFF))
+}
+
+/// Prints the schedules.
+fn list() -> anyhow::Result<ExitCode> {
+    for (system, shape) in [("settle up --proxied", Shape::USUAL), ("settle serve --restart", Shape::ONE_PROCESS)] {
+        let events = schedule(shape).into_iter().map(|event| format!("  {event}"));
+        for line in std::iter::once(format!("against `{system}`:")).chain(events) {
+            if !say(&line)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The events of all schedules.
