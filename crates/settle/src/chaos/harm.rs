@@ -7,6 +7,7 @@
 //! | is killed          | files are in force no longer than it lives ([`crate::up::held`]); the next run lets go who is frozen |
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
@@ -44,14 +45,20 @@ impl Harm {
 #[derive(Debug, Default)]
 struct Present {
     harms: Vec<(u64, Harm)>,
-    next: u64,
     /// The run was interrupted: nobody is hit any more.
     is_over: bool,
 }
 
+#[derive(Debug, Default)]
+struct Shared {
+    present: Mutex<Present>,
+    /// How many harms there have been.
+    numbers: AtomicU64,
+}
+
 /// All that is being done.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Harms(Arc<Mutex<Present>>);
+pub(super) struct Harms(Arc<Shared>);
 
 /// One of them: undone when it is dropped.
 #[derive(Debug)]
@@ -72,7 +79,7 @@ impl Drop for Lasting {
 impl Harms {
     fn present(&self) -> MutexGuard<'_, Present> {
         // Whatever somebody panicked over is to be undone all the same.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something to somebody.
@@ -80,15 +87,14 @@ impl Harms {
     /// # Errors
     /// If it cannot be done, or the run was interrupted.
     pub(super) fn inflict(&self, harm: Harm, act: impl FnOnce(&Harm) -> anyhow::Result<()>) -> anyhow::Result<Lasting> {
+        let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
+        // Dropped behind the lock, which undoing takes.
+        let lasting = Lasting { harms: self.clone(), number };
         let mut present = self.present();
         anyhow::ensure!(!present.is_over, "interrupted");
-        let number = present.next;
-        present.next += 1;
         // Noted first: an act of two halves may fail behind the first.
         present.harms.push((number, harm.clone()));
-        let lasting = Lasting { harms: self.clone(), number };
         let done = act(&harm);
-        // Undoing what failed takes the lock.
         drop(present);
         done.map(|()| lasting)
     }
