@@ -217,7 +217,7 @@ fn a_run_that_is_interrupted_or_killed_leaves_nobody_frozen_or_down() {
     let hold = data.join("hold-shop");
 
     // Interrupted, it undoes what it has done; meanwhile it has the system to itself.
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let run = lasting(&data, "freeze the shop", || is_frozen(first));
         let second = chaos(&data, &["--only", "freeze", "--times", "1"]);
         assert_eq!(second.status.code(), Some(2));

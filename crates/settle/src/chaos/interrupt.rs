@@ -17,7 +17,7 @@ use crate::exit::UNUSABLE;
 /// How long a service may take to take its faults back. It may be down.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// From now on, at SIGINT or SIGTERM whatever is being done is undone, and this process ends with exit code 2; at a second one at once. `faults` is where
+/// From now on, at SIGINT, SIGTERM or SIGHUP whatever is being done is undone, and this process ends with exit code 2; at a second one at once. `faults` is where
 /// there may be faults to take back.
 ///
 /// # Errors
@@ -26,6 +26,8 @@ pub(super) fn heed(harms: Harms, data: PathBuf, faults: Option<Arc<Target>>) -> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let inside = runtime.enter();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // The terminal was closed.
+    let mut hang_up = signal(SignalKind::hangup())?;
     drop(inside);
     let run = move || {
         runtime.block_on(async {
@@ -33,6 +35,7 @@ pub(super) fn heed(harms: Harms, data: PathBuf, faults: Option<Arc<Target>>) -> 
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
                 }
             };
             told().await;

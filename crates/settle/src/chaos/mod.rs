@@ -16,7 +16,7 @@
 //! | `events.rs`  | who is hit and how; the schedule                   |
 //! | `system.rs`  | `up.json` or `serve.json`, roles                   |
 //! | `harm.rs`    | what is being done, and that it is undone          |
-//! | `interrupt.rs` | SIGINT and SIGTERM: everything is undone         |
+//! | `interrupt.rs` | SIGINT, SIGTERM, SIGHUP: everything is undone |
 //! | `clients.rs` | the load, and every answer it got                  |
 //! | `books.rs`   | what was answered against what is there            |
 //! | `report.rs`  | a row an event                                     |

@@ -20,12 +20,13 @@
 //!
 //! | requests about orders under way | what is about one order goes to                | what is about none goes to                               |
 //! |---------------------------------|------------------------------------------------|----------------------------------------------------------|
-//! | fewer than [`TOGETHER`]         | the first instance that is ready, as all do    | that, too                                                |
+//! | fewer than [`TOGETHER`]         | the first instance that can serve checkouts, as all do | that, too                                        |
 //! | more                            | the instance that its id leads to, by consistent hashing with a bound | any, by a number drawn at random, under the same bound |
 //!
 //! Few go together because an instance writes what it does at the same time as one batch, which waits for the replicas once: divided between two
 //! instances, the same few cost the databases twice the batches. One that takes requests and does not answer has [`TOGETHER`] of them, and from then on
-//! each goes by its id. Two that check out the same order just when the number passes the bound may be parted. (What is about no order does not go
+//! each goes by its id. One that answers and cannot serve checkouts (cut off from the broker, say) refuses at once and so would have all for itself: these
+//! backends ask `/health/deep`, and if no instance is well by that, each request goes by its id, as with more. Two that check out the same order just when the number passes the bound may be parted. (What is about no order does not go
 //! by least connections, in a backend beside this one: that would not see the load of this one.)
 //!
 //! What the gateway answers when no instance does keeps to the contract, since clients take a 4xx for "not done" and cannot take
@@ -216,10 +217,11 @@ impl Gateway {
         text.push_str(&frontend(self));
         for (service, instances) in Service::ALL.into_iter().zip(&self.services) {
             if service == Service::Orders && self.has_together() {
-                text.push_str(&backend(self, TOGETHER_BACKEND, ONE_AFTER_ANOTHER, service, instances));
+                text.push_str(&backend(self, TOGETHER_BACKEND, &one_after_another(), instances));
             }
-            let balance = if service == Service::Orders { &by_order(instances.most()) } else { BY_LOAD };
-            text.push_str(&backend(self, service.section(), balance, service, instances));
+            let rule = if service == Service::Orders { by_order(instances.most()) } else { BY_LOAD.to_owned() };
+            let rule = rule + &whether_it_answers(service);
+            text.push_str(&backend(self, service.section(), &rule, instances));
         }
         text
     }
@@ -366,8 +368,25 @@ fn no_such_route(page: Option<&str>) -> String {
 /// Where it does not matter which instance is asked.
 const BY_LOAD: &str = "    balance leastconn\n";
 
-/// All to the first that is ready.
-const ONE_AFTER_ANOTHER: &str = "    balance first\n";
+/// All to the first that can serve checkouts. It must be asked for that: one that cannot refuses quickly, and would draw everybody in.
+fn one_after_another() -> String {
+    format!(
+        "    balance first
+    # Whether it reaches its database, the broker and a stock and a payment instance. It says so within a second; if none does, none is ready here.
+    timeout check {ANSWERED}ms
+    option httpchk
+    http-check send meth GET uri /health/deep
+"
+    )
+}
+
+/// How long an instance may take to say whether it can serve checkouts, in milliseconds: it waits for a second for the others.
+const ANSWERED: u32 = 1_300;
+
+/// The check of an instance's health.
+fn whether_it_answers(service: Service) -> String {
+    format!("    option httpchk\n    http-check send meth GET uri /{}/health\n", service.section())
+}
 
 /// What is about one order goes to one of so many instances.
 fn by_order(instances: u32) -> String {
@@ -431,16 +450,14 @@ fn errors(name: &str) -> String {
     )
 }
 
-fn backend(gateway: &Gateway, name: &str, balance: &str, service: Service, instances: &Instances) -> String {
+fn backend(gateway: &Gateway, name: &str, rule: &str, instances: &Instances) -> String {
     let errors = errors(name);
     let full = problem(429, "overloaded", "too many requests wait; nothing was done: try again later");
-    let (in_queue, in_instance, section) = (gateway.in_queue, gateway.in_instance, service.section());
+    let (in_queue, in_instance) = (gateway.in_queue, gateway.in_instance);
     let mut text = format!(
         "
 backend {name}
-{balance}    option httpchk
-    http-check send meth GET uri /{section}/health
-    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
+{rule}    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
     http-check expect status 200 error-status L7OKC
     http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
 {errors}    # Who is dead is found by the first connection; who is silent after two checks, and what waits for it then is ended at once.

@@ -26,7 +26,7 @@ fn the_files_in_deploy_are_those_that_are_generated_and_haproxy_takes_them() {
 }
 
 /// An instance that says who it is, or does what the last segment of the path says: `die`, or `hang` until it is released. Stopping, it says so when it
-/// is asked for its health; frozen, it says nothing at all.
+/// is asked for its health; cut off, when it is asked whether it can serve checkouts; frozen, it says nothing at all.
 struct Fake {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -37,6 +37,7 @@ struct Shared {
     ended: AtomicBool,
     released: AtomicBool,
     stopping: AtomicBool,
+    cut_off: AtomicBool,
     frozen: AtomicBool,
     /// Requests, without those for health; and those.
     asked: AtomicUsize,
@@ -99,7 +100,8 @@ impl Shared {
             if self.ended.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let checked = path.ends_with("/health") && path != "/health";
+            // Checks come without a host, and so as HTTP/1.0.
+            let checked = first.trim_end().ends_with("HTTP/1.0");
             let counter = if checked { &self.checked } else { &self.asked };
             counter.fetch_add(1, Ordering::SeqCst);
             if self.frozen.load(Ordering::SeqCst) {
@@ -112,7 +114,8 @@ impl Shared {
             if path.ends_with("/hang") {
                 wait_until(Duration::from_secs(20), || self.released.load(Ordering::SeqCst));
             }
-            let unwell = path.ends_with("/unwell") || checked && self.stopping.load(Ordering::SeqCst);
+            let cannot_serve = path == "/health/deep" && self.cut_off.load(Ordering::SeqCst);
+            let unwell = path.ends_with("/unwell") || checked && (self.stopping.load(Ordering::SeqCst) || cannot_serve);
             let status = if unwell { "503 Service Unavailable" } else { "200 OK" };
             let body = format!("{name} {path}");
             let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -479,6 +482,30 @@ fn few_requests_about_orders_go_to_one_instance_and_more_are_spread() {
         one.hold();
         other.hold();
     }
+}
+
+#[test]
+fn an_instance_that_cannot_serve_checkouts_has_none_of_few_and_if_none_can_they_are_spread() {
+    let (one, other) = (Fake::start("one"), Fake::start("other"));
+    let front = front([&[&one, &other], &[], &[]], |_| {});
+    assert_eq!(front.ask_until("/orders/find/1", 200).status, 200);
+    let homes = || -> std::collections::BTreeSet<String> {
+        (0..40).map(|order| who(&front.ask("POST", &format!("/orders/checkout/{order}"))).to_owned()).collect()
+    };
+    let is_only = |name: &str| homes() == [name.to_owned()].into();
+    assert!(is_only("one"));
+    let before = one.asked();
+    let under_way = front.send("POST", "/orders/checkout/1/hang");
+    assert!(wait_until(Duration::from_secs(5), || one.asked() > before));
+    one.shared.cut_off.store(true, Ordering::SeqCst);
+    assert!(wait_until(Duration::from_secs(5), || is_only("other")));
+    other.shared.cut_off.store(true, Ordering::SeqCst);
+    assert!(wait_until(Duration::from_secs(5), || homes().len() == 2));
+    one.shared.cut_off.store(false, Ordering::SeqCst);
+    assert!(wait_until(Duration::from_secs(5), || is_only("one")));
+    // What it had is its own throughout.
+    one.release();
+    assert_eq!(who(&answer(under_way)), "one");
 }
 
 #[test]
