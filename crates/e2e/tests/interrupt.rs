@@ -3,24 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStderr, Stdio};
 
 use e2e::Server;
 use e2e::server::settle;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A run of ten minutes that has begun to send.
-fn running(server: &Server) -> Child {
+fn running(server: &Server) -> (Child, BufReader<ChildStderr>) {
     let url = format!("http://{}", server.address());
     let words =
         ["--url", &url, "--duration", "10m", "--rate", "50", "--orders", "2000", "--timeout", "1m", "--progress"];
     let mut load = settle("load", &words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(load.stderr.as_mut().unwrap()).lines();
-    said.find(|line| line.as_ref().is_ok_and(|line| line.contains(" of 600 s: ") && !line.contains(" 0 committed")))
-        .unwrap()
-        .unwrap();
-    load
+    let mut said = BufReader::new(load.stderr.take().unwrap());
+    until(&mut said, |line| line.contains(" of 600 s: ") && !line.contains(" 0 committed"));
+    (load, said)
+}
+
+/// Reads what is said until that is it.
+fn until(said: &mut BufReader<ChildStderr>, is: impl Fn(&str) -> bool) {
+    said.lines().find(|line| line.as_ref().is_ok_and(|line| is(line))).unwrap().unwrap();
 }
 
 fn interrupt(load: &Child, signal: Signal) {
@@ -28,11 +30,11 @@ fn interrupt(load: &Child, signal: Signal) {
 }
 
 /// Its exit code, and what it printed.
-fn end(mut load: Child) -> (Option<i32>, String) {
+fn end((mut load, mut said): (Child, BufReader<ChildStderr>)) -> (Option<i32>, String) {
     let mut told = String::new();
     load.stdout.as_mut().unwrap().read_to_string(&mut told).unwrap();
     // Its pipe is read to the end, or the last words of the run have nowhere to go.
-    std::io::copy(load.stderr.as_mut().unwrap(), &mut std::io::sink()).unwrap();
+    std::io::copy(&mut said, &mut std::io::sink()).unwrap();
     (load.wait().unwrap().code(), told)
 }
 
@@ -41,7 +43,7 @@ fn the_first_signal_ends_the_sending_and_what_was_measured_is_told() {
     let server = Server::start(&[]);
     for signal in [Signal::INT, Signal::TERM] {
         let load = running(&server);
-        interrupt(&load, signal);
+        interrupt(&load.0, signal);
         let (code, told) = end(load);
         assert_eq!(code, Some(0), "{told}");
         for part in ["uniform: ", "Interrupted after ", "Audit OK: "] {
@@ -54,13 +56,13 @@ fn the_first_signal_ends_the_sending_and_what_was_measured_is_told() {
 #[test]
 fn the_second_signal_ends_it_at_once() {
     let server = Server::start(&[]);
-    let load = running(&server);
+    let (load, mut said) = running(&server);
     server.freeze();
     interrupt(&load, Signal::INT);
     // Two signals of a kind that wait are one to the system.
-    std::thread::sleep(Duration::from_millis(500));
+    until(&mut said, |line| line.contains("interrupted: waiting"));
     interrupt(&load, Signal::INT);
-    let (code, told) = end(load);
+    let (code, told) = end((load, said));
     server.thaw();
     assert_eq!((code, told.as_str()), (Some(2), ""));
 }

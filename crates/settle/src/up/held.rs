@@ -37,7 +37,9 @@ pub(crate) fn is_in_force(file: &Path) -> bool {
         return false;
     }
     let said = std::fs::read_to_string(file).unwrap_or_default();
-    let Some(maker) = said.trim().parse().ok().and_then(Pid::from_raw) else { return true };
+    // Whoever writes into it by hand may write anything.
+    let maker = said.trim().parse().ok().filter(|id: &i32| *id > 0).and_then(Pid::from_raw);
+    let Some(maker) = maker else { return true };
     let is_left_over = test_kill_process(maker) == Err(Errno::SRCH);
     if is_left_over {
         tracing::warn!(file = %file.display(), "a `settle chaos` that was killed has left this file behind: it is removed");
@@ -45,6 +47,11 @@ pub(crate) fn is_in_force(file: &Path) -> bool {
         _ = std::fs::remove_file(file);
     }
     !is_left_over
+}
+
+/// What people are told behind the end of a component, if a file holds it down.
+pub(crate) fn told(hold: Option<&Path>) -> String {
+    hold.map_or_else(String::new, |file| format!("; it stays down while {} is there", file.display()))
 }
 
 #[cfg(test)]
@@ -56,7 +63,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let file = hold(data.path(), "stock-1");
         assert!(!is_in_force(&file));
-        for by_hand in ["", "do not start, disk is being replaced\n"] {
+        for by_hand in ["", "do not start, disk is being replaced\n", "0", "-1", "99999999999"] {
             std::fs::write(&file, by_hand).unwrap();
             assert!(is_in_force(&file) && file.exists());
         }

@@ -294,10 +294,7 @@ impl System {
             for member in &mut self.members {
                 let name = member.component.name.clone();
                 if let Some(how) = member.look()? {
-                    let held = match member.held(&self.folder.path) {
-                        Some(file) => format!("; it stays down while {} is there", file.display()),
-                        None => String::new(),
-                    };
+                    let held = held::told(member.held(&self.folder.path).as_deref());
                     self.show.tell(&format!("{name} {how}{held}; its log: {}", member.log().display()));
                     changed = true;
                 }

@@ -23,6 +23,7 @@ use watch::limits::PATIENCE_MS;
 use watch::scrape::Instance;
 use watch::{About, Operators, OperatorsOf, Seen, Source, State, Watch, Watching};
 
+use super::held;
 use super::member::{is_frozen, usage};
 use super::pass::{self, Ways};
 use super::plan::Kind;
@@ -181,10 +182,7 @@ impl Known {
         let mut found = match (&told.stage, told.pid) {
             (Stage::Starting, _) => seen(State::Starting),
             (Stage::Ended(how), _) => {
-                let held = match &told.held {
-                    Some(file) => format!("; it stays down while {} is there", file.display()),
-                    None => String::new(),
-                };
+                let held = held::told(told.held.as_deref());
                 Seen { detail: Some(format!("it {how}{held}")), ended: Some(how.clone()), ..seen(State::Down) }
             }
             (Stage::Running, Some(pid)) if is_frozen(pid) => {
