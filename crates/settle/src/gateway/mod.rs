@@ -52,6 +52,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use protocol::limits::MAX_JOINED;
+
 use crate::compose::PAGE_PORT;
 use crate::config::Service;
 
@@ -81,9 +83,9 @@ impl Instances {
 /// up to n − 0.2 times that. The gateway rounds up, so up to four requests are never parted by it.
 const SPARED: u32 = 20;
 
-/// Up to so many requests about orders go together: as many as keep an instance busy that does ten thousand a second in three milliseconds each. With
-/// more, another instance shows in what is done, where there are processors for it.
-const TOGETHER: u32 = 32;
+/// Up to so many requests about orders go together: as many as the database of orders takes in one call. Up to there each one more makes a batch larger,
+/// and what a batch costs is shared by more.
+const TOGETHER: u32 = MAX_JOINED as u32;
 
 /// A gateway.
 #[derive(Debug, Clone)]
