@@ -462,8 +462,10 @@ backend {name}
 {rule}    # An instance that says it is not to be used is stopping: it gets nothing new, and finishes what it has (L7OKC). One that says nothing is dead.
     http-check expect status 200 error-status L7OKC
     http-request return status 429 content-type application/problem+json hdr retry-after 1 string '{full}' if {{ queue({name}) ge {in_queue} }}
-{errors}    # Who is dead is found by the first connection; who is silent after two checks, and what waits for it then is ended at once.
-    default-server check inter 500ms fastinter 200ms downinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions maxconn {in_instance}
+{errors}    # Who is dead is passed over by each connection that fails, and a check comes at once; who is silent is dead after two checks, and what waits for it then is
+    # ended at once.
+    default-server check inter 500ms fastinter 50ms downinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions maxconn {in_instance}
+    default-server observe layer4 error-limit 1 on-error fastinter
 "
     );
     match instances {
