@@ -153,8 +153,16 @@ fn has_open(server: &Server, name: &str) -> bool {
     files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()).any(|target| target.to_string_lossy() == name)
 }
 
+/// At the same time: each waits for so long, and the tests share as many threads as there are processors.
 #[test]
-fn a_client_that_takes_no_answers_is_left_after_75_seconds_and_not_before() {
+fn a_connection_on_which_nothing_moves_is_left_after_75_seconds_and_not_before() {
+    std::thread::scope(|both| {
+        both.spawn(a_client_that_takes_no_answers_is_left);
+        both.spawn(a_connection_without_a_request_is_closed);
+    });
+}
+
+fn a_client_that_takes_no_answers_is_left() {
     let server = seeded(1);
     let find = "GET /orders/find/0 HTTP/1.1\r\nHost: shop\r\n\r\n".to_owned();
     let deaf = [checkout(0), find].map(|request| {
@@ -175,8 +183,7 @@ fn a_client_that_takes_no_answers_is_left_after_75_seconds_and_not_before() {
     }
 }
 
-#[test]
-fn a_connection_without_a_request_is_closed_after_75_seconds_and_not_before() {
+fn a_connection_without_a_request_is_closed() {
     let server = seeded(1);
     let answered = format!("{}POST /orders/check", checkout(0));
     let routed = "GET /health HTTP/1.1\r\nHost: shop\r\n\r\n".to_owned();
