@@ -25,9 +25,10 @@
 //!
 //! Few go together because an instance writes what it does at the same time as one batch, which waits for the replicas once: divided between two
 //! instances, the same few cost the databases twice the batches. One that takes requests and does not answer has [`TOGETHER`] of them, and from then on
-//! each goes by its id. One that answers and cannot serve checkouts (cut off from the broker, say) refuses at once and so would have all for itself: these
-//! backends ask `/health/deep`, and if no instance is well by that, each request goes by its id, as with more. Two that check out the same order just when the number passes the bound may be parted. (What is about no order does not go
-//! by least connections, in a backend beside this one: that would not see the load of this one.)
+//! each goes by its id. One that answers and cannot serve checkouts (cut off from the broker, say) refuses at once and so would have all for itself: the
+//! backend of few asks `/health/deep`, and if no instance is well by that, each request goes by its id, as with more. Two that check out the same order just
+//! when the number passes the bound may be parted. (What is about no order does not go by least connections, in a backend beside this one: that would not
+//! see the load of this one.)
 //!
 //! What the gateway answers when no instance does keeps to the contract, since clients take a 4xx for "not done" and cannot take
 //! anything else for it:
