@@ -122,8 +122,10 @@ fn what_operators_did_is_kept_through_a_crash() {
     let mut client = server.client();
     assert_eq!(operators(&mut client, "/trail").as_array().unwrap(), &trail, "a crash takes nothing back");
     let view = operators(&mut client, &format!("/transactions/{id}"));
-    let what: Vec<&str> =
-        view["timeline"].as_array().unwrap().iter().map(|happening| happening["what"].as_str().unwrap()).collect();
+    // Nobody waits for the write of a finish, so the crash may take it: what follows from one, the acknowledgement of stock, has its place by that.
+    let of_happening = |happening: &Value| happening["what"].as_str().unwrap().to_owned();
+    let mut what: Vec<String> = view["timeline"].as_array().unwrap().iter().map(of_happening).collect();
+    what.retain(|what| what != "acknowledged");
     let begins = ["staged", "agreed", "agreed", "decided", "dead_letter", "retried", "retried", "resolved"];
     assert_eq!(what[..begins.len()], begins, "{view}");
     // A clean stop writes a snapshot, and the trail is in it.
