@@ -18,11 +18,14 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     step("alerts", &mut alerts)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
     step("clippy", &mut cargo_with(&clippy))?;
-    // Apart from the workspace, and easily forgotten. Nothing is linked, so that the fuzzer's own library need not be built.
+    // Apart from the workspace, and easily forgotten. Nothing is linked, so that the fuzzer's own library need not be built; in the workspace's folder, so
+    // that dependencies are not checked again.
     let fuzz = [
         "clippy",
         "--manifest-path",
         "fuzz/Cargo.toml",
+        "--target-dir",
+        "target",
         "--locked",
         "--no-deps",
         "--quiet",
@@ -40,6 +43,9 @@ pub(crate) fn test(install: bool) -> anyhow::Result<()> {
     step("build", cargo_with(&["build", "--quiet"]).args(everything))?;
     let mut tests = cargo_with(&["test", "--workspace", "--quiet", "--no-fail-fast"]);
     let whole = "tests, up to those of whole systems and of the page in a browser";
+    // Whole systems wait more than they work, some of them for a minute: two at a time leave two processors idle half of the time.
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from).max(3);
+    tests.env("RUST_TEST_THREADS", at_once.to_string());
     step(whole, tests.env("SETTLE_BIN", built("settle")))?;
     step("the example", &mut Command::new(built("examples/trip")))?;
     step("the simulator finds planted bugs", Command::new(built("sim")).arg("--mutations"))?;

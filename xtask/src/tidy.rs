@@ -1,5 +1,6 @@
 //! What no compiler checks.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -11,7 +12,7 @@ const MAX_LINES: usize = 640;
 /// What must not stand in the project.
 const UNFINISHED: [&str; 3] = ["todo!(", "unimplemented!(", "#[ignore"];
 
-/// Checks file sizes, unfinished code, the map in ARCHITECTURE.md, and links between documents.
+/// Checks file sizes, unfinished code, the map in ARCHITECTURE.md, links between documents, and what is fuzzed.
 pub(crate) fn tidy() -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     let files = files(&root())?;
@@ -44,11 +45,36 @@ pub(crate) fn tidy() -> anyhow::Result<()> {
             wrong.push(format!("ARCHITECTURE.md mentions `{mentioned}`, which does not exist"));
         }
     }
+    wrong.extend(fuzzed_in_other_versions());
     if !wrong.is_empty() {
         bail!("not tidy:\n{}", wrong.join("\n"));
     }
     println!("tidy: {} files", files.len());
     Ok(())
+}
+
+/// The packages that the fuzz targets run in a version in which the workspace does not have them: what is fuzzed is what is shipped.
+fn fuzzed_in_other_versions() -> Vec<String> {
+    let [shipped, fuzzed] = ["Cargo.lock", "fuzz/Cargo.lock"].map(|name| locked(&root().join(name)));
+    let known: BTreeSet<&str> = shipped.iter().map(|(name, _)| name.as_str()).collect();
+    fuzzed
+        .difference(&shipped)
+        .filter(|(name, _)| known.contains(name.as_str()))
+        .map(|(name, version)| format!("fuzz/Cargo.lock has {name} {version}, Cargo.lock has not: copy that over it"))
+        .collect()
+}
+
+/// The packages of a lock file, with their versions.
+fn locked(file: &Path) -> BTreeSet<(String, String)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.split_once(" = ")).peekable();
+    let mut found = BTreeSet::new();
+    while let Some((key, name)) = lines.next() {
+        if let Some((_, version)) = lines.next_if(|(next, _)| key == "name" && *next == "version") {
+            found.insert((name.to_owned(), version.to_owned()));
+        }
+    }
+    found
 }
 
 /// The relative links of a document that lead nowhere.
