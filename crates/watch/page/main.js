@@ -91,7 +91,7 @@ function head({ snapshot, lost, lastWord }) {
     if (lost) say(document.getElementById("verdict-text"), "The server does not answer: nobody knows how the shop fares");
     return;
   }
-  say(stale, `What stands below is how it was at ${clock(snapshot.at)}. It may be otherwise by now.`);
+  say(stale, `What is shown is how it was at ${clock(snapshot.at)}. It may be otherwise by now.`);
   say(document.getElementById("title"), `${snapshot.title} ${snapshot.version}${snapshot.production ? " · production" : ""}`);
   // What was well when it was seen last may not be any more.
   const now = lost ? { level: "unknown", text: `No word from the shop for ${lasting(Date.now() - lastWord)}: nobody knows how it fares` } : snapshot.verdict;

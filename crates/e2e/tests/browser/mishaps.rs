@@ -25,7 +25,7 @@ fn the_page_says_that_the_server_is_gone_and_finds_it_again() {
     assert!(time.as_bytes().get(2) == Some(&b':') && time.as_bytes().get(5) == Some(&b':'), "{told}");
     assert_eq!(visit.page.eval("document.getElementById('verdict').dataset.level"), "unknown", "nobody knows");
     visit.page.wait_for_text("#verdict-text", "No word from the shop for ");
-    visit.page.wait_for_text("#stale", "What stands below is how it was at ");
+    visit.page.wait_for_text("#stale", "What is shown is how it was at ");
     assert_eq!(
         visit.page.eval("[...document.querySelectorAll('#panel .badge')].every((it) => it.innerText === 'not known')"),
         true

@@ -374,7 +374,11 @@ fn faults_are_set_watched_and_cleared() {
     let mut visit = Visit::with_chaos("#/chaos");
     let page = &mut visit.page;
     page.wait_for_text("#panel", "No fault is set.");
+    let place = "document.querySelector('form#fault').getBoundingClientRect().top + scrollY";
+    let before = page.eval(place);
     page.click("form#fault button.danger");
+    page.wait_for_text("#faults", "Faults are injected: stock before prepare: fails");
+    assert_eq!(page.eval(place), before, "a warning moves nothing from under the pointer");
     page.wait_for_text("tbody", "answer with an error");
     page.choose("#fault-service", "payment");
     page.choose("#fault-point", "before_prepare");
