@@ -229,11 +229,16 @@ impl System {
         Instance::spawn(service, name, &self.arguments, self.folder.path())
     }
 
-    /// Starts an instance with further arguments, and waits until it serves. The gateway does not know it.
-    pub fn spawn_with(&self, service: usize, name: &str, further: &[&str]) -> Instance {
+    /// Starts an instance with further arguments, without waiting for it. The gateway does not know it.
+    pub fn spawn_aside(&self, service: usize, name: &str, further: &[&str]) -> Instance {
         let further = further.iter().map(ToString::to_string);
         let arguments: Vec<String> = self.arguments.iter().cloned().chain(further).collect();
-        let instance = Instance::spawn(service, name, &arguments, self.folder.path());
+        Instance::spawn(service, name, &arguments, self.folder.path())
+    }
+
+    /// The same, and waits until it serves.
+    pub fn spawn_with(&self, service: usize, name: &str, further: &[&str]) -> Instance {
+        let instance = self.spawn_aside(service, name, further);
         instance.wait_until_it_serves();
         instance
     }

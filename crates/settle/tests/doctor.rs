@@ -346,7 +346,9 @@ fn a_broker_without_room_for_what_waits() {
 fn a_broker_whose_queue_is_kept_elsewhere() {
     let healthy = Healthy::start();
     let place = format!("127.0.0.1:{}", free_port().unwrap());
-    let _stock = healthy.run("stock", &healthy.at(&place), &place);
+    // An order instance makes the queues of both ledgers.
+    let orders = healthy.at(&place).replace("[stock]", "[orders]");
+    let _orders = healthy.run("order", &orders, &place);
     let elsewhere = healthy.configuration("").replace("\n\n[stock]", "\nstorage = \"file\"\n\n[stock]");
     assert_finds(
         "WRONG",

@@ -3,7 +3,7 @@
 //!
 //! | question                   | of whom                                | answer                      |
 //! |----------------------------|----------------------------------------|-----------------------------|
-//! | [`Question::Verdicts`]     | any order instance                     | [`Answer::Verdicts`]        |
+//! | [`Question::Verdicts`]     | any order instance of its system       | [`Answer::Verdicts`]        |
 //! | [`Question::Price`]        | any stock instance                     | [`Answer::Price`]           |
 //! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
 //! | [`Question::Operate`]      | the order instance that drives it      | [`Answer::Operated`]        |
@@ -13,17 +13,23 @@
 //! | [`Question::Auditor`]      | the order instance that leads          | [`Answer::Auditor`]         |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
 //! | [`Question::LogFilter`]    | every instance of a service            | none: it is told, not asked |
+//! | [`Question::Join`]         | any order instance                     | [`Answer::Joined`]          |
+//! | [`Question::System`]       | any instance of a ledger's service     | [`Answer::System`]          |
+//!
+//! A *system* is an orders' database and the two ledgers that belong to it; it goes by the identity of the first.
 
 use std::time::Duration;
 
 use ledger::EntityId;
-use orchestrator::{Clock, Done, Look, Seen};
+use orchestrator::{Clock, Done, Look, Seen, StoreFailure};
 use protocol::log::Verdict;
 use protocol::record::{self, RecordError};
 use protocol::{Name, TransactionId};
+use redis_store::ScriptStore;
 use serde::{Deserialize, Serialize};
 
 use crate::auditor::Auditor;
+use crate::checkout::{PAYMENT, STOCK};
 use crate::faults::FaultChange;
 use crate::ledger_service::LedgerService;
 use crate::order_service::OrderService;
@@ -35,8 +41,13 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 /// A question, or, of all, a piece of news.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
-    /// What became of these transactions?
-    Verdicts(Vec<TransactionId>),
+    /// What became of these transactions of this system? Whoever is of another knows nothing of them, and must not say that there are none.
+    Verdicts {
+        /// The system.
+        system: String,
+        /// The transactions.
+        ids: Vec<TransactionId>,
+    },
     /// What does this item cost?
     Price(EntityId),
     /// How far is this transaction?
@@ -65,6 +76,17 @@ pub enum Question {
     Auditor,
     /// What is to be logged from now on.
     LogFilter(String),
+    /// A ledger would take commands: is it the one that belongs to the orders?
+    Join {
+        /// Its service.
+        service: Name,
+        /// The identity of its database.
+        ledger: String,
+        /// The system that it belongs to, if it has belonged to one.
+        system: Option<String>,
+    },
+    /// To which system do you belong?
+    System,
 }
 
 /// An answer.
@@ -84,6 +106,15 @@ pub enum Answer {
     Seen(Result<Seen, String>),
     /// To [`Question::Auditor`], as JSON.
     Auditor(Vec<u8>),
+    /// To [`Question::Join`].
+    Joined {
+        /// The system of whoever answers.
+        system: String,
+        /// The identity of the database that belongs to it, of the service that asked.
+        ledger: String,
+    },
+    /// To [`Question::System`].
+    System(String),
 }
 
 impl Question {
@@ -124,11 +155,35 @@ fn use_filter(filter: &str, done: Reply) {
     done(None);
 }
 
-/// Answers a question to the order service, whose audit this is. Call it on a runtime.
-pub fn answer_of_orders(orders: &OrderService, auditor: &Auditor, question: &[u8], done: Reply) {
+/// Answers a ledger that would join the system of these orders. Who belongs to it is noted once, by whoever comes first.
+fn answer_to_ledger(orders: &ScriptStore, (service, ledger, of): (Name, &str, Option<String>), done: Reply) {
+    let system = orders.identity().to_owned();
+    if of.is_some_and(|of| of != system) || ![STOCK, PAYMENT].contains(&service) {
+        tracing::error!(%service, "one that belongs to another orders' database asks on this broker: see nats.prefix");
+        return done(None);
+    }
+    let noted = move |noted: Result<String, StoreFailure>| match noted {
+        Ok(ledger) => answer(done, &Answer::Joined { system, ledger }),
+        Err(why) => {
+            tracing::warn!(%service, %why, "cannot say whether it belongs to these orders");
+            done(None);
+        }
+    };
+    orders.note_once(&format!("ledger:{service}"), ledger, Box::new(noted));
+}
+
+/// Answers a question to the order service, whose audit and database these are. Call it on a runtime.
+pub fn answer_of_orders(
+    orders: &OrderService,
+    (auditor, store): (&Auditor, &ScriptStore),
+    question: &[u8],
+    done: Reply,
+) {
     let engine = orders.orchestrator().engine();
     match read(question) {
-        Some(Question::Verdicts(ids)) => {
+        Some(Question::Join { service, ledger, system }) => answer_to_ledger(store, (service, &ledger, system), done),
+        Some(Question::Verdicts { system, .. }) if system != store.identity() => done(None),
+        Some(Question::Verdicts { ids, .. }) => {
             let told = |verdicts: Result<_, orchestrator::LogError>| {
                 answer(done, &Answer::Verdicts(verdicts.map_err(|error| error.to_string())));
             };
@@ -158,14 +213,24 @@ pub fn answer_of_orders(orders: &OrderService, auditor: &Auditor, question: &[u8
             answer(done, &Answer::Auditor(serde_json::to_vec(&auditor.view()).unwrap_or_default()));
         }
         Some(
-            Question::Auditor | Question::Price(_) | Question::Faults { .. } | Question::Orphans | Question::Look(_),
+            Question::Auditor
+            | Question::Price(_)
+            | Question::Faults { .. }
+            | Question::Orphans
+            | Question::Look(_)
+            | Question::System,
         )
         | None => done(None),
     }
 }
 
-/// Answers a question to stock or payment; `instance` is this one. Call it on a runtime.
-pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn Clock), question: &[u8], done: Reply) {
+/// Answers a question to stock or payment, which belongs to `system`; `instance` is this one. Call it on a runtime.
+pub fn answer_of_ledger(
+    ledger: &LedgerService,
+    (instance, system, clock): (Name, &str, &dyn Clock),
+    question: &[u8],
+    done: Reply,
+) {
     match read(question) {
         Some(Question::Price(item)) => {
             ledger.price(item, Box::new(|price| answer(done, &Answer::Price(price))));
@@ -190,7 +255,14 @@ pub fn answer_of_ledger(ledger: &LedgerService, (instance, clock): (Name, &dyn C
         Some(Question::Look(look)) => {
             look_at(&**ledger.store(), look, Box::new(|seen| answer(done, &Answer::Seen(seen))))
         }
-        Some(Question::Verdicts(_) | Question::Transaction { .. } | Question::Operate(_) | Question::Auditor)
+        Some(Question::System) => answer(done, &Answer::System(system.to_owned())),
+        Some(
+            Question::Verdicts { .. }
+            | Question::Transaction { .. }
+            | Question::Operate(_)
+            | Question::Auditor
+            | Question::Join { .. },
+        )
         | None => {
             done(None);
         }
@@ -215,7 +287,9 @@ mod tests {
         };
         let from = Name::literal("stock-1");
         for question in [
-            Question::Verdicts(vec![id, id]),
+            Question::Verdicts { system: "0190b6e2".to_owned(), ids: vec![id, id] },
+            Question::Join { service: STOCK, ledger: "7".to_owned(), system: Some("8".to_owned()) },
+            Question::System,
             Question::Price(EntityId::number(7)),
             Question::Transaction { id, waits: true },
             Question::Operate(Operation::States(vec![id])),
@@ -238,7 +312,8 @@ mod tests {
     #[test]
     fn the_largest_question_and_answer_fit_in_a_message() {
         let ids = vec![TransactionId::new(Timestamp(u64::MAX), [255; 16]); MAX_TERMINATION_BATCH];
-        assert!(Question::Verdicts(ids).encode().unwrap().len() + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
+        let system = "0190b6e2-7c1f-7c3a-8f00-000000000000".to_owned();
+        assert!(Question::Verdicts { system, ids }.encode().unwrap().len() + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
         let verdicts = Answer::Verdicts(Ok(vec![Verdict::Forgotten; MAX_TERMINATION_BATCH]));
         assert!(record::encode(&verdicts, Vec::new()).unwrap().len() + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
     }

@@ -102,6 +102,11 @@ impl RedisOrders {
         self.store.time(done);
     }
 
+    /// The store itself, for what is neither an order nor a transaction.
+    pub fn store(&self) -> &ScriptStore {
+        &self.store
+    }
+
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.
     pub fn close(&self) {
         self.store.close();

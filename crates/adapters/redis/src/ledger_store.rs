@@ -56,6 +56,11 @@ impl RedisLedger {
         self.store.time(done);
     }
 
+    /// The store itself, for what is not the ledger's.
+    pub fn store(&self) -> &ScriptStore {
+        &self.store
+    }
+
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.
     pub fn close(&self) {
         self.store.close();

@@ -90,6 +90,8 @@
 //! | `finals`                | list: final branches, in the order in which they became so                                          |
 //! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers                                             |
 //!
+//! Every store's `meta` also has its `kind` and `identity`, and what its service has noted once and for all (`note_once`).
+//!
 //! A log's. Two hashes hold all transactions, so that one command of the server reads or writes hundreds of them, and a remembered one
 //! takes some 250 bytes:
 //!

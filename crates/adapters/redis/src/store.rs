@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use protocol::{Name, Timestamp};
 use redis::Value;
 
-use crate::answers::{Unreadable, only, wants_more, words};
+use crate::answers::{Unreadable, only, text, wants_more, words};
 use crate::error::OpenError;
 use crate::options::Options;
 use crate::queue::{Answers, Job, Shared};
@@ -19,6 +19,13 @@ use crate::writer::{Names, Writer};
 /// What the server's clock says, in milliseconds.
 static CLOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local t = redis.call('TIME') return string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))"])
+});
+
+/// Notes a word under a name, once; and says what stands there.
+static NOTE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        "if ARGV[2] then redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) end return redis.call('HGET', KEYS[1], ARGV[1])",
+    ])
 });
 
 /// A store whose commands are scripts, over one connection. A clone is another handle to the same connection; any number of processes may
@@ -52,7 +59,7 @@ impl ScriptStore {
     ) -> Result<Self, OpenError> {
         // One partition: what one script touches must be on one node, and a partition is what a node has.
         let base: Arc<str> = format!("{{settle:{service}:0}}:").into();
-        let scripts = scripts.into_iter().chain([&*CLOCK]).collect();
+        let scripts = scripts.into_iter().chain([&*CLOCK, &*NOTE]).collect();
         let writer = Writer::open(&Names { service, kind, base: Arc::clone(&base) }, scripts, options)?;
         Ok(Self { writer: Arc::new(writer), base })
     }
@@ -132,6 +139,29 @@ impl ScriptStore {
             other => Err(Unreadable(format!("no time: {other:?}"))),
         };
         self.ask(vec![self.call(&CLOCK)], read, done);
+    }
+
+    /// What tells this store from every other: it is given to a new one, and lost with what a store keeps.
+    pub fn identity(&self) -> &str {
+        &self.writer.identity
+    }
+
+    /// Has a `word` noted under a name for good, unless one is; `done` gets the one that stands, when that is durable.
+    pub fn note_once(&self, name: &str, word: &str, done: Done<Result<String, StoreFailure>>) {
+        let mut call = self.call(&NOTE);
+        call.word(name).word(word);
+        let noted = |values: &[Value]| {
+            let stands = text(only(values)?)?.ok_or_else(|| Unreadable("what was noted is gone".to_owned()))?;
+            Ok(stands.to_owned())
+        };
+        self.carry_out(move || Ok(vec![call.clone()]), noted, done);
+    }
+
+    /// What was noted under a name, if anything was.
+    pub fn noted(&self, name: &str, done: Done<Result<Option<String>, StoreFailure>>) {
+        let mut call = self.call(&NOTE);
+        call.word(name);
+        self.ask(vec![call], |values| Ok(text(only(&values)?)?.map(str::to_owned)), done);
     }
 
     /// Sends what waits, ends the thread, and answers whatever comes later with a failure.

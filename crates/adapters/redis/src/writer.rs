@@ -59,6 +59,7 @@ pub(crate) struct Names {
 /// The writer and its thread. Closed when it is dropped: what waits is still sent.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) identity: String,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,7 +97,7 @@ impl Writer {
             options: options.clone(),
             known: scripts,
             base: names.base.to_string(),
-            identity,
+            identity: identity.clone(),
             link: Some((link, seat)),
             failed: None,
             spoke: Instant::now(),
@@ -107,7 +108,7 @@ impl Writer {
             .name(format!("redis-{name}"))
             .spawn(move || talk.run())
             .map_err(|error| OpenError::Thread(error.to_string()))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, identity, thread: Mutex::new(Some(thread)) })
     }
 
     pub(crate) fn close(&self) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a broken expectation is a failed test")]
 
 mod auditor;
+mod joining;
 mod operators;
 mod recovery;
 mod watch;

@@ -48,6 +48,7 @@ pub(super) const TOP: &[Key] = &[
 /// The keys of `[nats]`.
 pub(super) const NATS: &[Key] = &[
     key("url", Kind::List, "nats://127.0.0.1:4222", "1 to 15 addresses like nats://HOST:PORT, without a password"),
+    key("prefix", Kind::Text, "settle", "a name that no other system on these servers has"),
     key("mode", Kind::Text, "jetstream", "jetstream or core"),
     key("storage", Kind::Text, "memory", "memory or file"),
     key("replicas", Kind::Whole, "1", "1, 3 or 5"),

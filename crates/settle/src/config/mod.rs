@@ -160,6 +160,8 @@ pub(crate) struct Nats {
     /// One address, or those of a cluster.
     #[serde(deserialize_with = "one_or_many")]
     pub(crate) url: Vec<String>,
+    /// The first word of all subjects and streams: systems that share servers need different ones.
+    pub(crate) prefix: Name,
     /// How commands travel.
     pub(crate) mode: Mode,
     /// Where undelivered commands are kept, with JetStream.

@@ -244,6 +244,12 @@ const WRONG: &[Wrong] = &[
         &[],
         "`nats.url` in FILE: is `0`; allowed: 1 to 15 addresses like nats://HOST:PORT, without a password",
     ),
+    (
+        "[nats]\nprefix = \"a b\"",
+        &[],
+        &[],
+        "`nats.prefix` in FILE: `a b` is not a name: expected 1 to 23 of the characters a-z A-Z 0-9 . _ -; allowed: a name that no other system on these servers has",
+    ),
     ("[nats]\nreplicas = 2", &[], &[], "`nats.replicas` in FILE: is `2`; allowed: 1, 3 or 5"),
     ("[nats]\nmode = \"kafka\"", &[], &[], "`nats.mode` in FILE: is `kafka`; allowed: jetstream or core"),
     (

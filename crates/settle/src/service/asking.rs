@@ -1,5 +1,6 @@
 //! The ports of the services to each other, over NATS. What is asked, and who answers, stands in `shop::questions`.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ledger::EntityId;
@@ -23,12 +24,14 @@ const WAITING: Duration = Duration::from_secs(10);
 pub(super) struct Others {
     nats: Nats,
     instance: Name,
+    /// The system that this one belongs to, once that is known.
+    pub(super) system: Arc<OnceLock<String>>,
 }
 
 impl Others {
     /// The others, as `instance` asks them.
     pub(super) fn new(nats: Nats, instance: Name) -> Self {
-        Self { nats, instance }
+        Self { nats, instance, system: Arc::default() }
     }
 
     /// Asks; `done` hears the answer, or why there is none.
@@ -48,6 +51,13 @@ impl Others {
             done(answer.and_then(|bytes| Answer::decode(&bytes).map_err(|error| error.to_string())));
         };
         self.nats.ask_then(to, &question, within, Box::new(heard));
+    }
+
+    /// The same, and waits for it.
+    pub(super) async fn answer(&self, to: To, question: &Question) -> Result<Answer, String> {
+        let (send, answer) = tokio::sync::oneshot::channel();
+        self.ask(to, question, AT_ONCE, |answer| _ = send.send(answer));
+        answer.await.unwrap_or_else(|_| Err("nobody answers any more".to_owned()))
     }
 
     /// Tells the services that keep ledgers that an order instance is gone, and may have left prepared branches behind that it never staged.
@@ -83,7 +93,10 @@ fn another() -> String {
 
 impl Verdicts for Others {
     fn ask(&self, ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
-        self.ask(To::Service(ORDERS), &Question::Verdicts(ids), AT_ONCE, |answer| {
+        let Some(system) = self.system.get().cloned() else {
+            return done(Err(LogError("it is not known to which orders this ledger belongs".to_owned())));
+        };
+        self.ask(To::Service(ORDERS), &Question::Verdicts { system, ids }, AT_ONCE, |answer| {
             done(match answer {
                 Ok(Answer::Verdicts(verdicts)) => verdicts.map_err(LogError),
                 Ok(_) => Err(LogError(another())),

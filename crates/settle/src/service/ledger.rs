@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nats::{Bytes, Nats, Serving};
-use orchestrator::{Clock, Done, LedgerStore, SystemClock};
+use orchestrator::{Clock, Done, LedgerStore, Participant, SystemClock};
 use protocol::{Name, Timestamp};
 use redis_store::RedisLedger;
 use serde_json::json;
@@ -18,9 +18,10 @@ use shop::metrics::Metrics;
 use shop::participant::LedgerParticipant;
 use shop::questions::answer_of_ledger;
 use shop::vitals::{Ailment, Examination, Vitals};
+use tokio::task::JoinHandle;
 
 use super::asking::{Colleagues, Others};
-use super::{Draining, Running, figures, start};
+use super::{Draining, Running, figures, joining, start};
 use crate::config::{Config, Service};
 
 /// How long `/health/deep` waits for somebody.
@@ -30,8 +31,8 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Ledger {
     vitals: Arc<LedgerVitals>,
     clock: Arc<SystemClock>,
-    /// Commands, then questions.
-    servings: [Serving; 2],
+    /// Commands, then questions, once it is known to which orders they belong.
+    servings: JoinHandle<Option<[Serving; 2]>>,
 }
 
 struct LedgerVitals {
@@ -40,6 +41,9 @@ struct LedgerVitals {
     nats: Nats,
     metrics: Arc<Metrics>,
     draining: Draining,
+    others: Others,
+    /// Why it takes no commands and never will, if that is so.
+    unserved: OnceLock<String>,
 }
 
 impl Ledger {
@@ -59,19 +63,45 @@ impl Ledger {
             store: Arc::new(store.clone()),
             verdicts: Arc::new(others.clone()),
             faults,
-            others: Arc::new(Colleagues { others, service: name }),
+            others: Arc::new(Colleagues { others: others.clone(), service: name }),
             production: config.production,
         });
         tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
-        let (answering, instance, time) = (service.clone(), config.instance, Arc::clone(&clock));
-        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
-            answer_of_ledger(&answering, (instance, &*time), &question, done);
-        };
-        let questions = nats.answer(name, Arc::new(answer)).await?;
         let participant = telemetry::traces::Traced::participant(name, Arc::new(participant));
-        let commands = nats.serve(name, participant).await?;
-        let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining });
-        Ok(Self { vitals, clock, servings: [commands, questions] })
+        let unserved = OnceLock::new();
+        let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining, others, unserved });
+        let (serving, instance, time) = (Arc::clone(&vitals), config.instance, Arc::clone(&clock));
+        // Beside the requests, which need no orders: whoever starts first would wait for whoever waits for it.
+        let servings = tokio::spawn(async move {
+            match serving.serve(participant, instance, time).await {
+                Ok(servings) => Some(servings),
+                Err(why) => {
+                    _ = serving.unserved.set(why);
+                    None
+                }
+            }
+        });
+        Ok(Self { vitals, clock, servings })
+    }
+}
+
+impl LedgerVitals {
+    /// Takes commands and questions, once it is certain whose.
+    async fn serve(
+        &self,
+        participant: Arc<dyn Participant>,
+        instance: Name,
+        clock: Arc<SystemClock>,
+    ) -> Result<[Serving; 2], String> {
+        let (name, service) = (self.service.name(), self.service.clone());
+        let system = joining::join(name, self.store.store(), &self.others).await?;
+        _ = self.others.system.set(system.clone());
+        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
+            answer_of_ledger(&service, (instance, &system, &*clock), &question, done);
+        };
+        let questions = self.nats.answer(name, Arc::new(answer)).await.map_err(|error| error.to_string())?;
+        let commands = self.nats.serve(name, participant).await.map_err(|error| error.to_string())?;
+        Ok([commands, questions])
     }
 }
 
@@ -85,13 +115,18 @@ impl Running for Ledger {
 
     fn stopped(&self) -> Option<String> {
         let name = self.vitals.service.name();
-        self.vitals.store.stopped().map(|why| format!("the {name} database stopped: {why}"))
+        let stopped = self.vitals.store.stopped().map(|why| format!("the {name} database stopped: {why}"));
+        stopped.or_else(|| self.vitals.unserved.get().cloned())
     }
 
     async fn shut_down(self, at_most: Duration) -> bool {
         // What is not taken in hand any more, another instance is given.
-        let [commands, questions] = self.servings;
-        let stopped = async { tokio::join!(commands.stop(), questions.stop()) };
+        self.servings.abort();
+        let servings = self.servings.await.ok().flatten();
+        let stopped = async {
+            let Some([commands, questions]) = servings else { return (true, true) };
+            tokio::join!(commands.stop(), questions.stop())
+        };
         let finished = matches!(tokio::time::timeout(at_most, stopped).await, Ok((true, true)));
         let store = self.vitals.store.clone();
         let closed = tokio::task::spawn_blocking(move || store.close()).await.is_ok();
@@ -118,10 +153,12 @@ impl Vitals for LedgerVitals {
             {
                 findings.insert("prepared".to_owned(), json!(prepared));
             }
-            if let Some(trouble) = self.store.trouble() {
+            let joined = self.others.system.get().is_some();
+            let alone = || (!joined).then(|| "no order instance has said yet that this is its ledger".to_owned());
+            if let Some(trouble) = self.store.trouble().or_else(alone) {
                 findings.insert("detail".to_owned(), json!(trouble));
             }
-            Examination { well: store && nats, findings }
+            Examination { well: store && nats && joined, findings }
         })
     }
 

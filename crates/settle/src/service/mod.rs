@@ -12,6 +12,7 @@
 //! | `ledger.rs`  | stock, or payment                                              |
 //! | `figures.rs` | what their databases and the broker say for the metrics         |
 //! | `asking.rs`  | the ports of the services to each other, over NATS             |
+//! | `joining.rs` | which databases belong together                                |
 //! | `door.rs`    | the operators' door of an order instance                       |
 //! | `start.rs`   | waiting for servers that are not there yet                     |
 //!
@@ -21,6 +22,7 @@
 mod asking;
 mod door;
 mod figures;
+mod joining;
 mod ledger;
 mod order;
 mod start;

@@ -23,6 +23,7 @@ use shop::redis_orders::{ORDERS, RedisOrders};
 use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::Others;
+use super::joining::{Ledgers, ToJoined};
 use super::{COMMAND_PATIENCE_MS, Draining, Running, figures, start};
 use crate::config::{Config, Service};
 use crate::exit::Stopped;
@@ -42,6 +43,8 @@ const PACING: Pacing = Pacing {
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 /// How long figures wait for the database: less than whoever watches waits for figures.
 const FIGURES_PATIENCE: Duration = Duration::from_millis(400);
+/// How long a start waits for the ledgers to say to which orders they belong.
+const MEETING: Duration = Duration::from_secs(1);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -76,6 +79,7 @@ struct OrderVitals {
     store: RedisOrders,
     nats: Nats,
     others: Others,
+    ledgers: Arc<Ledgers>,
     auditor: Arc<Auditor>,
     metrics: Arc<Metrics>,
     draining: Draining,
@@ -86,7 +90,8 @@ impl Order {
         let options = config.redis(Service::Orders)?;
         let store = start::database("orders", move || RedisOrders::open(&options)).await?;
         let nats = start::broker(config).await?;
-        let transport = nats.transport([STOCK, PAYMENT]).await?;
+        let ledgers = Arc::new(Ledgers::new());
+        let transport = ToJoined { all: nats.transport([STOCK, PAYMENT]).await?, ledgers: Arc::clone(&ledgers) };
         let metrics = Arc::new(Metrics::default());
         let others = Others::new(nats.clone(), config.instance);
         let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
@@ -117,11 +122,20 @@ impl Order {
         let auditor = Auditor::new(books, config.instance, Arc::clone(&metrics), by_clock, Pace::ELSEWHERE);
         let engine = Arc::clone(service.orchestrator().engine());
         tokio::spawn(Arc::clone(&auditor).run(move || engine.is_leader()));
-        let (answering, audits) = (service.clone(), Arc::clone(&auditor));
+        let (answering, audits, database) = (service.clone(), Arc::clone(&auditor), store.store().clone());
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
-            answer_of_orders(&answering, &audits, &question, done);
+            answer_of_orders(&answering, (&audits, &database), &question, done);
         };
         let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
+        let meeting = [STOCK, PAYMENT].map(|service| {
+            let system = store.store().identity().to_owned();
+            tokio::spawn(Arc::clone(&ledgers).meet(service, system, others.clone()))
+        });
+        // Those that are there have answered at once; without the others there is no checkout, and all else there is.
+        _ = tokio::time::timeout(MEETING, futures_util::future::join_all(meeting)).await;
+        if let Some(why) = ledgers.foreign() {
+            bail!(why);
+        }
         // An earlier life under this name may have prepared what it did not stage. Nobody takes that life over, so nobody else says so; and
         // stock and payment ask only about branches that are older than a lease.
         let earlier = others.clone();
@@ -129,7 +143,7 @@ impl Order {
             tokio::time::sleep(Duration::from_millis(LEASE_MS + LEASE_RENEWAL_MS)).await;
             earlier.tell_of_orphans();
         });
-        let vitals = Arc::new(OrderVitals { service, store, nats, others, auditor, metrics, draining });
+        let vitals = Arc::new(OrderVitals { service, store, nats, others, ledgers, auditor, metrics, draining });
         Ok(Self { vitals, clock, questions })
     }
 }
@@ -177,7 +191,8 @@ impl Running for Order {
     }
 
     fn stopped(&self) -> Option<String> {
-        self.vitals.store.stopped().map(|why| format!("the orders database stopped: {why}"))
+        let stopped = self.vitals.store.stopped().map(|why| format!("the orders database stopped: {why}"));
+        stopped.or_else(|| self.vitals.ledgers.foreign())
     }
 
     async fn shut_down(self, at_most: Duration) -> bool {
@@ -208,6 +223,7 @@ impl Vitals for OrderVitals {
                 self.others.is_well(PAYMENT, HEALTH_PATIENCE)
             );
             let nats = self.nats.is_connected();
+            let (stock, payment) = (stock && self.ledgers.has(STOCK), payment && self.ledgers.has(PAYMENT));
             let answered = [("orders", orders), ("stock", stock), ("payment", payment), ("nats", nats)];
             let mut examination = self.service.examination(&answered);
             let engine = self.service.orchestrator().engine();

@@ -125,6 +125,7 @@ pub(crate) async fn connect_once(config: &Config, patience: Duration) -> Result<
     let told = &config.nats;
     let mut options = Options::new(config.instance, "");
     options.servers.clone_from(&told.url);
+    options.prefix = told.prefix;
     options.mode = match told.mode {
         config::Mode::Core => Mode::Core,
         config::Mode::Jetstream => Mode::JetStream {

@@ -1,0 +1,137 @@
+//! Databases that do not belong together: nothing moves between them.
+
+use std::time::{Duration, Instant};
+
+use e2e::client::PATIENCE;
+use e2e::world::Shop as _;
+use e2e::{Client, System};
+use servers::redis::{self, Persistence};
+
+/// A database in which there is nothing yet.
+fn empty() -> redis::Server {
+    redis::Server::start(Persistence::Always).unwrap()
+}
+
+fn at(section: &str, database: &redis::Server) -> String {
+    format!("{section}.redis={}", database.address())
+}
+
+/// A customer with 100, and an order of one item of 30.
+fn customer(client: &mut Client) -> (String, String) {
+    let (item, user) = (client.new_item(10, 30), client.new_user(100));
+    let order = client.new_order(&user, &[(&item, 1)]);
+    (user, order)
+}
+
+fn wait_until_paid(client: &mut Client, order: &str) {
+    let until = Instant::now() + PATIENCE;
+    while client.check_out(order).status != 200 {
+        assert!(Instant::now() < until, "{order} is not paid");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_ledger_that_the_orders_do_not_know_takes_no_command() {
+    let mut system = System::start(1, &[]);
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    assert_eq!(client.check_out(&order).status, 200);
+    // As when the server of payment comes back without its files, and the service is started again.
+    system.services[2][0].kill();
+    let lost = empty();
+    let mut wrong = system.spawn_aside(2, "payment-2", &["--set", &at("payment", &lost)]);
+    assert_eq!(wrong.wait().code(), Some(1), "{}", wrong.said());
+    let said = wrong.said();
+    assert!(said.contains("the payment database is another one") && said.contains("ledger:payment"), "{said}");
+    let right = system.services[2].remove(0).restart();
+    system.services[2].push(right);
+    let mut client = system.client();
+    assert_eq!(client.credit(&user), 70);
+    let (_, another) = customer(&mut client);
+    wait_until_paid(&mut client, &another);
+    system.audit();
+}
+
+#[test]
+fn orders_that_the_ledgers_do_not_belong_to_send_no_command() {
+    let mut system = System::start(1, &[]);
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    let staging = empty();
+    let set = at("orders", &staging);
+    let mut wrong = system.spawn_aside(0, "order-2", &["--set", &set]);
+    assert_eq!(wrong.wait().code(), Some(2), "{}", wrong.said());
+    assert!(
+        wrong.said().contains("belongs to other orders") && wrong.said().contains("nats.prefix"),
+        "{}",
+        wrong.said()
+    );
+    // Where no ledger is there to say so, it serves, and has nobody to send anything to.
+    system.services[1][0].kill();
+    system.services[2][0].kill();
+    let mut wrong = system.spawn_with(0, "order-3", &["--set", &set]);
+    let mut stray = wrong.client();
+    let health = stray.try_send("GET", "/health/deep", &[], "").unwrap();
+    assert_eq!(health.json()["services"]["payment"], "down");
+    let strays = stray.new_order(&user, &[]);
+    assert!(stray.check_out(&strays).status >= 400);
+    // The ledgers come back, and know whose they are, whichever order instance hears them.
+    for service in [1, 2] {
+        let back = system.services[service].remove(0).restart();
+        system.services[service].push(back);
+    }
+    assert_eq!(wrong.wait().code(), Some(1), "{}", wrong.said());
+    assert!(wrong.said().contains("belongs to other orders"), "{}", wrong.said());
+    let mut client = system.client();
+    assert_eq!(client.credit(&user), 100);
+    wait_until_paid(&mut client, &order);
+    assert_eq!(client.credit(&user), 70);
+    system.audit();
+}
+
+#[test]
+fn a_ledger_that_has_belonged_to_orders_goes_on_while_none_of_them_answers() {
+    let mut system = System::start(1, &[]);
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    system.orders()[0].kill();
+    system.services[2][0].kill();
+    let back = system.services[2].remove(0).restart();
+    let until = Instant::now() + PATIENCE;
+    while back.client().try_send("GET", "/health/deep", &[], "").unwrap().status != 200 {
+        assert!(Instant::now() < until, "{}", back.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    system.services[2].push(back);
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    let mut client = system.client();
+    wait_until_paid(&mut client, &order);
+    assert_eq!(client.credit(&user), 70);
+    system.audit();
+}
+
+#[test]
+fn two_systems_with_prefixes_of_their_own_share_a_broker() {
+    let system = System::start(1, &[]);
+    let databases = [empty(), empty(), empty()];
+    let mut set = vec!["--set".to_owned(), "nats.prefix=staging".to_owned()];
+    for (section, database) in ["orders", "stock", "payment"].iter().zip(&databases) {
+        set.extend(["--set".to_owned(), at(section, database)]);
+    }
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let staging = [0, 1, 2].map(|service| system.spawn_with(service, &format!("staging-{service}"), &set));
+    let [mut orders, mut stock, mut payment] = [0, 1, 2].map(|service: usize| staging[service].client());
+    let (item, user) = (stock.new_item(10, 30), payment.new_user(100));
+    let order = orders.new_order(&user, &[(&item, 1)]);
+    wait_until_paid(&mut orders, &order);
+    assert_eq!((stock.stock(&item), payment.credit(&user)), (9, 70));
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    assert_eq!(client.check_out(&order).status, 200);
+    assert_eq!(client.credit(&user), 70);
+    assert_eq!(system.client().get(&format!("/payment/find_user/{user}")).status, 200);
+    assert_eq!(payment.get(&format!("/payment/find_user/{user}")).status, 404);
+    system.audit();
+}

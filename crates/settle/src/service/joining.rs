@@ -1,0 +1,165 @@
+//! Which databases belong together. A service finds its database by an address, and the others by a broker, and either may be wrong: a database that came
+//! back without its files, an address of the staging system, a second system on one broker. Each alone looks well, and a charge to the wrong one is lost.
+//! So each database notes, once and for all, the identity of the one that it belongs to, and each side asks the other before anything moves.
+//!
+//! | who starts     | asks                  | and goes on if                                            | if it is otherwise            |
+//! |----------------|-----------------------|-----------------------------------------------------------|-------------------------------|
+//! | stock, payment | any order instance    | the orders have noted this ledger, and this ledger them   | takes no command, and stops   |
+//! | order          | stock, then payment   | the ledger says that it belongs to these orders           | sends no command, and stops   |
+//!
+//! Whoever has noted nothing yet, notes whom it meets first. A ledger that has belonged to a system goes on by itself if nobody answers: its database says
+//! that it is the one. What ledgers ask the orders says of which, and other orders do not answer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use nats::{NatsTransport, To};
+use orchestrator::{Done, StoreFailure, Transport};
+use protocol::{Command, Name, Reply, Unknown};
+use redis_store::ScriptStore;
+use shop::checkout::{PAYMENT, STOCK};
+use shop::questions::{Answer, Question};
+use shop::redis_orders::ORDERS;
+
+use super::asking::Others;
+
+/// How soon somebody who has not answered is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often a ledger that has belonged to a system asks before it goes on without an answer.
+const TRIES: u32 = 10;
+/// The name under which a ledger notes its system.
+const SYSTEM: &str = "system";
+
+type Told = Result<String, StoreFailure>;
+
+async fn told(ask: impl FnOnce(Done<Told>)) -> Told {
+    let (send, answer) = tokio::sync::oneshot::channel();
+    ask(Box::new(|told| _ = send.send(told)));
+    answer.await.unwrap_or_else(|_| Err(StoreFailure::Unknown("the database is closed".to_owned())))
+}
+
+/// What a ledger has noted of its system: nothing, if it is new. Waits for its database.
+async fn noted(ledger: &ScriptStore) -> Option<String> {
+    loop {
+        let (send, answer) = tokio::sync::oneshot::channel();
+        ledger.noted(SYSTEM, Box::new(|told| _ = send.send(told)));
+        if let Ok(Ok(noted)) = answer.await {
+            return noted;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Waits until it is certain to which system a ledger belongs, and says to which.
+///
+/// # Errors
+/// If it is not the ledger that the orders know, or they are not those that it knows: it must take no command.
+pub(super) async fn join(service: Name, ledger: &ScriptStore, others: &Others) -> Result<String, String> {
+    let belongs = noted(ledger).await;
+    let own = ledger.identity();
+    let mut tries = 0_u32;
+    loop {
+        let question = Question::Join { service, ledger: own.to_owned(), system: belongs.clone() };
+        match others.answer(To::Service(ORDERS), &question).await {
+            Ok(Answer::Joined { ledger: known, .. }) if known != own => {
+                return Err(another_ledger(service, own, &known));
+            }
+            Ok(Answer::Joined { system, .. }) => match told(|done| ledger.note_once(SYSTEM, &system, done)).await {
+                Ok(stands) if stands == system => return Ok(system),
+                Ok(stands) => return Err(other_orders(service, &stands, &system)),
+                Err(why) => tracing::warn!(%why, "cannot note to which orders it belongs: tries again"),
+            },
+            Ok(_) | Err(_) => {
+                tries += 1;
+                if let Some(system) = belongs.as_ref().filter(|_| tries >= TRIES) {
+                    tracing::info!(system, "no order instance answers: goes on as what it was");
+                    return Ok(system.clone());
+                }
+                if tries == TRIES {
+                    tracing::warn!(
+                        "takes no commands until an order instance has said that this is its ledger, and none answers"
+                    );
+                }
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn another_ledger(service: Name, own: &str, known: &str) -> String {
+    format!(
+        "the {service} database is another one ({own}) than the orders know ({known}): this is the wrong server, or the right one has lost its data and is \
+         empty now. No command was taken. Mend the address, or restore the data. If what it held is given up for good: \
+         `HDEL {{settle:orders:0}}:meta ledger:{service}` in the orders' database, and start this again"
+    )
+}
+
+fn other_orders(service: Name, known: &str, found: &str) -> String {
+    format!(
+        "the {service} database belongs to other orders ({known}) than those on this broker ({found}): one of the two is of another system, or the orders' \
+         database has lost its data and is empty now. No command was taken. Mend the address, give each system a `nats.prefix` of its own, or restore the \
+         data. If the orders that it belonged to are given up for good: `HDEL {{settle:{service}:0}}:meta {SYSTEM}` in this database, and start this again"
+    )
+}
+
+/// The ledgers of an order instance: which have said that they belong to its orders.
+pub(super) struct Ledgers {
+    joined: [(Name, AtomicBool); 2],
+    foreign: OnceLock<String>,
+}
+
+impl Ledgers {
+    pub(super) fn new() -> Self {
+        Self { joined: [STOCK, PAYMENT].map(|service| (service, AtomicBool::new(false))), foreign: OnceLock::new() }
+    }
+
+    /// Whether the ledger of this service has said so.
+    pub(super) fn has(&self, service: Name) -> bool {
+        self.joined.iter().any(|(name, joined)| *name == service && joined.load(Ordering::Acquire))
+    }
+
+    /// Why one of them must not be sent anything, if that is so.
+    pub(super) fn foreign(&self) -> Option<String> {
+        self.foreign.get().cloned()
+    }
+
+    /// Asks a service until it has said to which system it belongs.
+    pub(super) async fn meet(self: Arc<Self>, service: Name, system: String, others: Others) {
+        loop {
+            match others.answer(To::Service(service), &Question::System).await {
+                Ok(Answer::System(said)) if said == system => {
+                    let found = self.joined.iter().find(|(name, _)| *name == service);
+                    return found.into_iter().for_each(|(_, joined)| joined.store(true, Ordering::Release));
+                }
+                Ok(Answer::System(said)) => {
+                    _ = self.foreign.set(other_orders(service, &said, &system));
+                    return;
+                }
+                Ok(_) | Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+}
+
+/// The way to the participants that are known to be the right ones. The others count as not there.
+pub(super) struct ToJoined {
+    /// The way to all.
+    pub(super) all: NatsTransport,
+    /// Which are known.
+    pub(super) ledgers: Arc<Ledgers>,
+}
+
+impl Transport for ToJoined {
+    fn knows(&self, service: &Name) -> bool {
+        self.all.knows(service)
+    }
+
+    fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
+        if self.ledgers.has(*service) {
+            self.all.send(service, command, done);
+        } else {
+            done(Reply::Unknown(Unknown::Unreachable));
+        }
+    }
+}
