@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ledger::{EntityId, Entry, entries};
+use protocol::limits::MAX_LEASE_MS;
 use protocol::log::{LogCommand, LogReply, Resolution, StageRefusal, Standing, Tries, Verdict, Writer};
 use protocol::{
     BranchId, BranchState, Cause, Command, Decision, Name, Order, Payload, Protocol, Recovery, Reply, Step, Timestamp,
@@ -20,7 +21,7 @@ pub use ledger_store::ledger_store;
 pub use transport::transport;
 
 /// A lease that stands for as long as a suite takes. Milliseconds.
-const STANDS: u64 = 1_000_000;
+const STANDS: u64 = MAX_LEASE_MS;
 /// Longer than a millisecond, by any clock.
 const A_MOMENT: Duration = Duration::from_millis(5);
 /// How long a call may take before the suite calls it lost.

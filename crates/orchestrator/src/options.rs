@@ -8,8 +8,8 @@ use protocol::limits::{LEASE_MS, MAX_IN_FLIGHT, MAX_QUEUED, MAX_UNSETTLED, QUEUE
 pub struct Options {
     /// The name of this instance. Two instances of one name fence each other.
     pub instance: Name,
-    /// How long its lease lasts without being renewed, in milliseconds. `u64::MAX`: for ever, for a log that only one process can
-    /// open; then nothing is renewed, and an idle instance writes nothing.
+    /// How long its lease lasts without being renewed, in milliseconds: [`protocol::limits::MAX_LEASE_MS`] at most, whatever is asked for.
+    /// `u64::MAX`: for ever, for a log that only one process can open; then nothing is renewed, and an idle instance writes nothing.
     pub lease: u64,
     /// Transactions in flight.
     pub in_flight: usize,

@@ -50,6 +50,8 @@ pub const BREAKER_SHORT_COOL_DOWN_MS: u64 = 1_000;
 
 /// How long an instance's lease lasts without being renewed. Milliseconds.
 pub const LEASE_MS: u64 = 5_000;
+/// How long any lease may last, whoever asks for it: one that stands for longer was granted before the log's clock was set back. Milliseconds.
+pub const MAX_LEASE_MS: u64 = 10_000;
 /// How often a lease is renewed. Milliseconds.
 pub const LEASE_RENEWAL_MS: u64 = 1_500;
 /// How far the clock of an instance may be from that of its log before it says so. Milliseconds.
@@ -174,6 +176,10 @@ const _: () = {
     assert!(POLICY_TWO_PHASE_UNTIL_PERCENT < POLICY_SAGA_FROM_PERCENT, "the choice must not flap");
     assert!(BREAKER_SHORT_COOL_DOWN_MS < BREAKER_COOL_DOWN_MS);
     assert!(2 * LEASE_RENEWAL_MS < LEASE_MS, "one lost renewal must not lose the lease");
+    assert!(
+        LEASE_MS + 2 * MAX_CLOCK_SKEW_MS < MAX_LEASE_MS,
+        "where instances go by their own clocks, one that is late does not cut the leases of others"
+    );
     assert!(2 * MAX_IN_FLIGHT < MAX_UNSETTLED, "what is answered and not settled leaves room for what is in flight");
     assert!(MIN_RETENTION_MS < RETENTION_MS);
     assert!(

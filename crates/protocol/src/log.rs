@@ -20,6 +20,7 @@ use table::{Frozen, Table};
 
 use self::bare::BareSteps;
 use crate::ids::{Epoch, Name, Timestamp, TransactionId};
+use crate::limits::MAX_LEASE_MS;
 use crate::rare::Rare;
 use crate::simulation::{Mutation, mark, mutated};
 use crate::transaction::{Cause, Decision, Transaction};
@@ -32,6 +33,14 @@ pub use history::{Handover, History, Tries};
 pub use vocabulary::{
     DeadLetter, Lease, LogCommand, LogReply, Record, Resolution, StageCheck, StageRefusal, Standing, Verdict, Writer,
 };
+
+/// When a lease lapses that is granted for ever.
+const NEVER: Timestamp = Timestamp(u64::MAX);
+
+/// When a lease lapses that is granted now.
+fn lapse(now: Timestamp, lease: u64) -> Timestamp {
+    if lease == u64::MAX { NEVER } else { now.plus(lease.min(MAX_LEASE_MS)) }
+}
 
 /// The log's state.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +80,7 @@ impl LogState {
             LogCommand::Register { instance, now, lease } => {
                 // Above every epoch that was ever given to anybody: so whoever is no longer listed can be forgotten.
                 let epoch = Epoch(self.highest_epoch().0 + 1);
-                self.instances.insert(*instance, Lease { epoch, expires: Some(now.plus(*lease)) });
+                self.instances.insert(*instance, Lease { epoch, expires: Some(lapse(*now, *lease)) });
                 // What it left behind when it ended is its own again.
                 self.hand_over(instance, *instance, *now);
                 self.drop_taken_over();
@@ -82,8 +91,9 @@ impl LogState {
                     return (LogReply::Fenced, false);
                 }
                 if let Some(entry) = self.instances.get_mut(&writer.instance) {
-                    entry.expires = Some(now.plus(*lease));
+                    entry.expires = Some(lapse(*now, *lease));
                 }
+                self.cut_leases(*now);
                 (LogReply::Done, true)
             }
             LogCommand::TakeOver { writer, from, now } => self.take_over(writer, from, *now),
@@ -139,6 +149,17 @@ impl LogState {
                 let before = self.finished.len();
                 self.forget(*finished_before, *keep, *spare_since);
                 (LogReply::Done, self.finished.len() != before)
+            }
+        }
+    }
+
+    /// Cuts the leases that stand for longer than any is granted for: the log's clock was set back since. Who lives renews its own in time; who
+    /// is gone would seem to live until that clock has caught up.
+    fn cut_leases(&mut self, now: Timestamp) {
+        let latest = lapse(now, MAX_LEASE_MS);
+        for expires in self.instances.values_mut().filter_map(|lease| lease.expires.as_mut()) {
+            if *expires != NEVER {
+                *expires = latest.min(*expires);
             }
         }
     }
@@ -413,5 +434,54 @@ impl LogState {
             finished.extend(std::mem::take(&mut by_hand));
         }
         Self { records: records.into_iter().collect(), open, finished, by_hand, instances, bare, floor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEAD: Name = Name::literal("dead");
+    const ALIVE: Name = Name::literal("alive");
+    const LATER: Name = Name::literal("later");
+    const SOLE: Name = Name::literal("sole");
+
+    /// Found by an attack: behind a step back of ten minutes, whoever was gone was thought to live for ten minutes, and led.
+    #[test]
+    fn leases_from_before_the_clock_was_set_back_are_cut_and_no_living_instance_is_taken_over() {
+        let mut log = LogState::default();
+        let (before, now) = (Timestamp(1_000_000), Timestamp(400_000));
+        let mut register = |instance, now, lease| match log.apply(&LogCommand::Register { instance, now, lease }).0 {
+            LogReply::Registered(epoch) => Writer { instance, epoch },
+            other => panic!("registering answers with an epoch, not {other:?}"),
+        };
+        register(DEAD, before, 5_000);
+        let alive = register(ALIVE, before, 5_000);
+        register(LATER, before, 5_000);
+        register(SOLE, before, u64::MAX);
+        let lapses = |log: &LogState, name: Name| log.instances()[&name].expires;
+        log.apply(&LogCommand::Renew { writer: alive, now, lease: 5_000 });
+        assert_eq!(lapses(&log, ALIVE), Some(now.plus(5_000)), "its old lease, of longer, does not stand");
+        for cut in [DEAD, LATER] {
+            assert_eq!(lapses(&log, cut), Some(now.plus(MAX_LEASE_MS)), "{cut}");
+        }
+        assert_eq!(lapses(&log, SOLE), Some(NEVER), "for ever is for ever");
+        let take = |from, now| LogCommand::TakeOver { writer: alive, from, now };
+        assert_eq!(log.apply(&take(LATER, now)).0, LogReply::StillAlive, "it has yet to renew");
+        log.apply(&LogCommand::Renew { writer: alive, now: now.plus(MAX_LEASE_MS), lease: 5_000 });
+        assert_eq!(log.apply(&take(DEAD, now.plus(MAX_LEASE_MS))).0, LogReply::StillAlive);
+        assert_eq!(log.apply(&take(DEAD, now.plus(MAX_LEASE_MS + 1))).0, LogReply::Taken(0));
+    }
+
+    #[test]
+    fn no_lease_is_granted_for_longer_than_any_may_last() {
+        let mut log = LogState::default();
+        let now = Timestamp(7);
+        log.apply(&LogCommand::Register { instance: ALIVE, now, lease: MAX_LEASE_MS + 1 });
+        let longest = Some(now.plus(MAX_LEASE_MS));
+        assert_eq!(log.instances()[&ALIVE].expires, longest);
+        let writer = Writer { instance: ALIVE, epoch: Epoch(1) };
+        log.apply(&LogCommand::Renew { writer, now, lease: u64::MAX - 1 });
+        assert_eq!(log.instances()[&ALIVE].expires, longest);
     }
 }

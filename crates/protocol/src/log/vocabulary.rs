@@ -20,16 +20,17 @@ pub enum LogCommand {
         instance: Name,
         /// Now, by the instance's clock.
         now: Timestamp,
-        /// How long its lease lasts. Milliseconds; `u64::MAX`: for ever, for a log that only one process can open.
+        /// How long its lease lasts: [`MAX_LEASE_MS`](crate::limits::MAX_LEASE_MS) at most, whatever is asked for. Milliseconds; `u64::MAX`: for ever,
+        /// for a log that only one process can open.
         lease: u64,
     },
-    /// An instance lives on.
+    /// An instance lives on. Leases that stand for longer than any is granted for, since the log's clock was set back, are cut.
     Renew {
         /// The instance, under its epoch.
         writer: Writer,
         /// Now, by the instance's clock.
         now: Timestamp,
-        /// How long its lease lasts from now. Milliseconds.
+        /// How long its lease lasts from now, as when it registers.
         lease: u64,
     },
     /// Takes the unfinished transactions of an instance whose lease lapsed, and raises that instance's epoch.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::{Log, LogAnswer, LogQuery, answer};
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_HANDOVERS, MAX_IDEMPOTENCY_KEYS};
+use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_HANDOVERS, MAX_IDEMPOTENCY_KEYS, MAX_LEASE_MS};
 use protocol::log::{LogCommand, LogReply, StageRefusal, Standing, Verdict, Writer};
 use protocol::{Decision, Epoch, Timestamp, Transaction, TransactionId};
 use servers::redis::{Persistence, Server};
@@ -302,6 +302,38 @@ fn of_a_transaction_that_went_through_very_many_hands_both_name_the_same_ones() 
         compare(&book, &store, &used, &when);
     }
     assert_eq!(book.transactions().get(id).unwrap().handovers().len(), MAX_HANDOVERS);
+}
+
+#[test]
+fn both_cut_the_leases_from_before_the_clock_was_set_back_and_no_others() {
+    let server = quick_server();
+    let store = open(&in_memory(&server)).by_callers_time();
+    let (mut book, used) = (OrderBook::default(), BTreeSet::new());
+    let mut log = |command, when: &str| {
+        let reply = tell(&mut book, &store, &OrdersCommand::Log(command), when);
+        compare(&book, &store, &used, when);
+        reply
+    };
+    let step = 600_000;
+    let before = Timestamp(1_900_000_000_000);
+    for (number, lease) in [5_000, 5_000, u64::MAX].into_iter().enumerate() {
+        log(LogCommand::Register { instance: INSTANCES[number], now: before, lease }, "before");
+    }
+    let writer = Writer { instance: INSTANCES[1], epoch: Epoch(2) };
+    for (now, is_alive) in [(before.minus(step), true), (before.minus(step - MAX_LEASE_MS - 1), false)] {
+        let when = format!("at {now:?}");
+        let renew = LogCommand::Renew { writer, now, lease: 5_000 };
+        assert_eq!(
+            log(renew, &when),
+            OrdersReply::Log(LogReply::Done),
+            "a lease is renewed although it stands for longer"
+        );
+        let take = |from| LogCommand::TakeOver { writer, from, now };
+        let reply = if is_alive { LogReply::StillAlive } else { LogReply::Taken(0) };
+        assert_eq!(log(take(INSTANCES[0]), &when), OrdersReply::Log(reply));
+        assert_eq!(log(take(INSTANCES[2]), &when), OrdersReply::Log(LogReply::StillAlive), "it has a lease for ever");
+    }
+    assert_eq!(book.transactions().instances().len(), 2);
 }
 
 #[test]

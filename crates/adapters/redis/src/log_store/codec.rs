@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orchestrator::StoreFailure;
-use protocol::limits::{MAX_HANDOVERS, MAX_SCRIPT_ITEMS};
+use protocol::limits::{MAX_HANDOVERS, MAX_LEASE_MS, MAX_SCRIPT_ITEMS};
 use protocol::log::{
     DeadLetter, Handover, History, Lease, LogCommand, LogReply, Record, Resolution, StageRefusal, Tries, Verdict,
     Writer,
@@ -122,9 +122,11 @@ impl RedisLog {
         match command {
             LogCommand::Register { instance, now, lease } => {
                 words.word(instance.as_str()).word(&self.lease_time(*now)).word(&lease.to_string());
-                words.word(&MAX_HANDOVERS.to_string());
+                words.word(&MAX_LEASE_MS.to_string()).word(&MAX_HANDOVERS.to_string());
             }
-            LogCommand::Renew { now, lease, .. } => _ = words.word(&self.lease_time(*now)).word(&lease.to_string()),
+            LogCommand::Renew { now, lease, .. } => {
+                words.word(&self.lease_time(*now)).word(&lease.to_string()).word(&MAX_LEASE_MS.to_string());
+            }
             LogCommand::TakeOver { from, now, .. } => {
                 words.word(from.as_str()).word(&self.lease_time(*now)).word(&MAX_HANDOVERS.to_string());
             }

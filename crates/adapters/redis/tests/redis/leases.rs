@@ -10,7 +10,8 @@ use orchestrator::{
     SystemClock, memory,
 };
 use parking_lot::Mutex;
-use protocol::limits::LEASE_RENEWAL_MS;
+use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS, MAX_LEASE_MS};
+use protocol::log::{LogCommand, LogReply, Writer};
 use protocol::{Name, Timestamp};
 use redis_store::RedisLog;
 
@@ -129,4 +130,42 @@ fn what_is_born_is_never_behind_the_logs_clock() {
     };
     let (_, at) = record.decided.unwrap();
     assert!(right.since(at) < 1_000, "decided at {at:?}: an hour back it would be forgotten at once");
+}
+
+/// What a step back of the server's clock leaves behind is a lease that ends too far ahead of it.
+#[test]
+fn a_renewal_cuts_the_leases_that_end_too_far_ahead_of_the_servers_clock() {
+    let server = quick_server();
+    let log = RedisLog::open(LOG, &in_memory(&server)).unwrap();
+    let append = |command| {
+        let (done, told) = channel();
+        orchestrator::Log::append(&log, command, Box::new(move |reply| _ = done.send(reply)));
+        told.recv_timeout(PATIENCE).unwrap().unwrap()
+    };
+    let leases = || {
+        let (done, found) = channel();
+        orchestrator::Log::read(&log, LogQuery::Open, Box::new(move |told| _ = done.send(told)));
+        let Ok(orchestrator::LogAnswer::Open { instances, now: Some(now), .. }) = found.recv_timeout(PATIENCE).unwrap()
+        else {
+            panic!("it goes by the server's time");
+        };
+        instances.into_iter().map(|(_, lease)| lease.expires.unwrap().since(now)).collect::<Vec<_>>()
+    };
+    let [dead, alive] = [Name::literal("a-dead"), Name::literal("b-alive")];
+    let mut epoch = Default::default();
+    for (instance, lease) in [(dead, LEASE_MS), (alive, u64::MAX - 1)] {
+        let LogReply::Registered(given) = append(LogCommand::Register { instance, now: Timestamp(0), lease }) else {
+            panic!("it registers");
+        };
+        epoch = given;
+    }
+    assert!(leases()[1] <= MAX_LEASE_MS, "no lease is granted for longer than any may last: {:?}", leases());
+    let ahead = SystemClock::default().now().plus(600_000);
+    server.ask(&format!("HSET {{settle:{LOG}:0}}:instances {dead} \"1 {}\"", ahead.0)).unwrap();
+    assert!(leases()[0] > 500_000);
+    let writer = Writer { instance: alive, epoch };
+    assert_eq!(append(LogCommand::Renew { writer, now: Timestamp(0), lease: LEASE_MS }), LogReply::Done);
+    let left = leases();
+    assert!(left[1] <= LEASE_MS, "its own, of longer, does not stand: {left:?}");
+    assert!((LEASE_MS..=MAX_LEASE_MS).contains(&left[0]), "who lives has time to renew: {left:?}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use ledger::{EntityId, IdempotencyKey};
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH};
+use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_LEASE_MS};
 use protocol::log::{DeadLetter, LogCommand, Resolution, Tries, Writer};
 use protocol::{
     Cause, Decision, Epoch, Name, Order as StepOrder, Payload, Protocol, Recovery, Refusal, Step, Timestamp,
@@ -225,7 +225,7 @@ impl Story {
                 LogCommand::Forget { finished_before, keep, spare_since }
             }
             35 | 36 => {
-                let lease = [5, 60, u64::MAX][self.number(3) as usize];
+                let lease = [5, 60, 2 * MAX_LEASE_MS, u64::MAX][self.number(4) as usize];
                 LogCommand::Register { instance: INSTANCES[self.number(3) as usize], now: self.now(), lease }
             }
             37 | 38 => LogCommand::Renew { writer: self.writer(book), now: self.now(), lease: self.number(60) },

@@ -14,12 +14,24 @@ end
 -- NOW in what follows: the server's time if it is empty, as it always is but in tests that tell many histories of leases in a moment.
 local function time_of(now) return now == '' and server_time() or tonumber(now) end
 
--- How long a lease may be to lapse at all, and when one lapses that does not.
+-- How long a lease may be to lapse at all, and when one lapses that does not, which is also how long it is.
 local FOR_EVER, NEVER = 2 ^ 53, '18446744073709551615'
 
-local function lease_of(epoch, now, lease)
-  local expires = time_of(now) + tonumber(lease)
+local function lease_of(epoch, now, lease, longest)
+  local expires = now + (lease == NEVER and FOR_EVER or math.min(tonumber(lease), longest))
   return epoch .. ' ' .. (expires < FOR_EVER and string.format('%.0f', expires) or NEVER)
+end
+
+-- Cuts the leases that stand for longer than any is granted for: the server's clock was set back since. Who lives renews its own in time; who is gone would
+-- seem to live until that clock has caught up.
+local function cut_leases(now, longest)
+  local all, latest = call('HGETALL', base .. 'instances'), now + longest
+  for i = 2, #all, 2 do
+    local epoch, expires = string.match(all[i], '^(%d+) (%d+)$')
+    if expires and expires ~= NEVER and tonumber(expires) > latest then
+      call('HSET', base .. 'instances', all[i - 1], epoch .. ' ' .. string.format('%.0f', latest))
+    end
+  end
 end
 
 -- Drops the instances that were taken over, which have nothing left: whoever is not listed is fenced. The one with the highest epoch stays, so that no
@@ -65,21 +77,23 @@ local function hand_over(from, to, now, most_handovers)
   return handed
 end
 
--- register INSTANCE NOW LEASE MOST_HANDOVERS
+-- register INSTANCE NOW LEASE LONGEST MOST_HANDOVERS
 local function register()
   -- Above every epoch that was ever given to anybody.
   local epoch = string.format('%.0f', drop_taken_over() + 1)
-  call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, ARGV[3], ARGV[4]))
+  call('HSET', base .. 'instances', ARGV[2], lease_of(epoch, time_of(ARGV[3]), ARGV[4], tonumber(ARGV[5])))
   -- What it left behind when it ended is its own again.
-  hand_over(ARGV[2], ARGV[2], ARGV[3], ARGV[5])
+  hand_over(ARGV[2], ARGV[2], ARGV[3], ARGV[6])
   drop_taken_over()
   return { 'registered', epoch }
 end
 
--- renew INSTANCE EPOCH NOW LEASE
+-- renew INSTANCE EPOCH NOW LEASE LONGEST
 local function renew()
   if is_fenced(ARGV[2], ARGV[3]) then return 'fenced' end
-  call('HSET', base .. 'instances', ARGV[2], lease_of(ARGV[3], ARGV[4], ARGV[5]))
+  local now, longest = time_of(ARGV[4]), tonumber(ARGV[6])
+  call('HSET', base .. 'instances', ARGV[2], lease_of(ARGV[3], now, ARGV[5], longest))
+  cut_leases(now, longest)
   return 'ok'
 end
 
