@@ -45,6 +45,13 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// Reads what is durable.
     fn read(&self, query: LedgerQuery, done: Done<Result<LedgerAnswer, StoreFailure>>);
 
+    /// The time by the database's clock, which is the same for all processes that have it open.
+    fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
+        done(Err(StoreFailure::NotDone(
+            "only one process has this database open, and it has no clock of its own".to_owned(),
+        )));
+    }
+
     /// Why the database will never answer again, if that is so: the process should end, and start again.
     fn stopped(&self) -> Option<String>;
 }

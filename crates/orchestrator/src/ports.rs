@@ -3,6 +3,8 @@
 //! The ports take callbacks instead of returning futures: a store that completes a batch of 64 commands on one thread calls 64
 //! functions, and wakes nobody. It also lets the simulator drive the very same engine on one thread.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use protocol::limits::MAX_CLOCK_LEAD_MS;
 use protocol::log::{Lease, LogCommand, LogReply, Record, Standing};
 use protocol::{Command, Name, Reply, Timestamp, TransactionId};
@@ -120,12 +122,15 @@ pub trait Clock: Send + Sync + 'static {
     fn micros(&self) -> u64;
 }
 
-/// The machine's clock: the wall clock at start-up, carried on by the monotonic one, so that a step of the wall clock moves no deadline.
+/// The machine's clock: the wall clock at start-up, carried on by the monotonic one, so that a step of the wall clock moves no deadline. It may
+/// [follow](Self::follow) another.
 #[derive(Debug)]
 pub struct SystemClock {
     started: std::time::Instant,
     coarse_started: u64,
     epoch_millis: u64,
+    /// How far another clock is ahead of this one. Milliseconds.
+    ahead: AtomicU64,
 }
 
 /// Monotonic milliseconds that are right to a tick of the kernel, 10 ms at most: asked for some ten times in every transaction, they must
@@ -147,7 +152,12 @@ impl Default for SystemClock {
     fn default() -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let epoch_millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Self { started: std::time::Instant::now(), coarse_started: coarse_millis(), epoch_millis }
+        Self {
+            started: std::time::Instant::now(),
+            coarse_started: coarse_millis(),
+            epoch_millis,
+            ahead: AtomicU64::new(0),
+        }
     }
 }
 
@@ -164,7 +174,8 @@ impl SystemClock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a transaction was born {0} ms after the time by the database's own clock: the clock of the database's machine was set back, or an instance's was \
-     ahead. Mend the clocks; an instance starts once the database's time has come within {MAX_CLOCK_LEAD_MS} ms of it"
+     ahead. If the database's is late now, set it right; or wait: an instance starts once the database's time has come within {MAX_CLOCK_LEAD_MS} ms of that \
+     birth. Instances that run go on: leave them alone until then"
 )]
 pub struct ClockBehind(pub u64);
 
@@ -181,11 +192,25 @@ impl SystemClock {
         }
         Ok(Self { epoch_millis: database.max(known.plus(1)).0, ..Self::default() })
     }
+
+    /// Follows the `database`'s clock as long as that is ahead, as the births of transactions do; once it no longer is, this clock is again where it would
+    /// be. So it may go back, if that does: ages are taken by it, nothing is born. Returns by how much the database's is ahead, or, below zero, behind.
+    pub fn follow(&self, database: Timestamp) -> i64 {
+        let own = self.own_time();
+        self.ahead.store(database.since(own), Ordering::Relaxed);
+        let signed = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+        signed(database.since(own)) - signed(own.since(database))
+    }
+
+    /// The time without following anybody.
+    fn own_time(&self) -> Timestamp {
+        Timestamp(self.epoch_millis).plus(coarse_millis().saturating_sub(self.coarse_started))
+    }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.epoch_millis).plus(coarse_millis().saturating_sub(self.coarse_started))
+        self.own_time().plus(self.ahead.load(Ordering::Relaxed))
     }
 
     fn micros(&self) -> u64 {
@@ -203,6 +228,18 @@ mod tests {
         assert!(SystemClock::later_than(known).now() > known);
         let machine = SystemClock::default().now();
         assert!(SystemClock::later_than(Timestamp(5)).now() >= machine, "and a right one is left alone");
+    }
+
+    #[test]
+    fn a_clock_follows_one_that_is_ahead_for_as_long_as_it_is() {
+        let clock = SystemClock::default();
+        let began = clock.now();
+        let gone = |clock: &SystemClock| clock.now().since(began);
+        assert!((600_000..610_000).contains(&clock.follow(began.plus(600_000))));
+        assert!((600_000..610_000).contains(&gone(&clock)));
+        assert!((600_000..610_000).contains(&clock.follow(began.plus(600_000))), "it is not ahead of what it follows");
+        assert!(clock.follow(began.minus(600_000)) <= -600_000);
+        assert!(gone(&clock) < 10_000 && clock.now() >= began, "it never follows one back");
     }
 
     #[test]

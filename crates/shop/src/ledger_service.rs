@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use ledger::{EntityId, LedgerCommand, Termination, terminate};
-use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure};
+use orchestrator::{Clock, Done, LedgerAnswer, LedgerQuery, LedgerStore, LogError, StoreFailure, SystemClock};
 use protocol::limits::{
-    EXECUTED_AGE_MS, KEPT_BRANCHES, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, ORPHAN_AGE_MS, RETENTION_MS,
-    TERMINATION_AGE_MS,
+    EXECUTED_AGE_MS, KEPT_BRANCHES, MAX_CLOCK_SKEW_MS, MAX_TERMINATION_BATCH, MIN_RETENTION_MS, ORPHAN_AGE_MS,
+    RETENTION_MS, TERMINATION_AGE_MS,
 };
 use protocol::log::Verdict;
 use protocol::{BranchId, Command, Name, Payload, Timestamp, TransactionId};
@@ -156,12 +156,15 @@ impl LedgerService {
         self.store().read(LedgerQuery::Branches(branches), Box::new(found));
     }
 
-    /// Asks about branches that have been open for long, and forgets final ones beyond what is kept; until the database stops.
-    pub async fn look_after(self, clock: Arc<dyn Clock>) {
+    /// Asks about branches that have been open for long, and forgets final ones beyond what is kept; until the database stops. `clock` follows the
+    /// database's meanwhile: what is born may do so, and would seem young otherwise for as long as all clocks were set ahead.
+    pub async fn look_after(self, clock: Arc<SystemClock>) {
+        let mut far = false;
         let mut interval = tokio::time::interval(UPKEEP);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.store().stopped().is_none() {
             interval.tick().await;
+            self.follow_database(&clock, &mut far).await;
             let now = clock.now();
             // Born so long ago, or longer.
             let before = |age: u64| now.minus(age).plus(1);
@@ -174,6 +177,23 @@ impl LedgerService {
                 spare_since: now.minus(MIN_RETENTION_MS),
             };
             self.store().submit(command, Box::new(|_| {}));
+        }
+    }
+
+    /// Has the clock follow the database's, and says when the two come apart, and when they no longer are. As long as the database does not tell the time,
+    /// it goes by what is known.
+    async fn follow_database(&self, clock: &SystemClock, far: &mut bool) {
+        let Ok(Ok(time)) = called(|done| self.store().time(done)).await else { return };
+        let ahead = clock.follow(time);
+        let is_far = ahead.unsigned_abs() > MAX_CLOCK_SKEW_MS;
+        if std::mem::replace(far, is_far) == is_far {
+            return;
+        }
+        let database = self.name();
+        if is_far {
+            tracing::warn!(%database, milliseconds = ahead.unsigned_abs(), ahead = ahead < 0, "this instance's clock and the database's are apart: one of them was set, or is wrong. Mend the clocks of the machines");
+        } else {
+            tracing::info!(%database, "this instance's clock and the database's agree again");
         }
     }
 

@@ -295,7 +295,7 @@ impl Shop {
             why = any_stopped(&orders, &stores) => return Err(OpenShopError::Stopped(why)),
         };
         for service in [&stock, &payment] {
-            tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
+            tokio::spawn(service.clone().look_after(Arc::clone(&clock)));
         }
         let order_service = OrderService::new(OrderParts {
             store: Arc::new(OrderLog(orders.clone())),

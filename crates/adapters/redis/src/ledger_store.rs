@@ -51,11 +51,6 @@ impl RedisLedger {
         Ok(Self { store })
     }
 
-    /// The time by the server's clock, which is the same for all processes that have the ledger open.
-    pub fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
-        self.store.time(done);
-    }
-
     /// The store itself, for what is not the ledger's.
     pub fn store(&self) -> &ScriptStore {
         &self.store
@@ -119,6 +114,10 @@ impl LedgerStore for RedisLedger {
             }
             LedgerQuery::Audit => Audit::begin(Arc::clone(self.store.shared()), Arc::clone(base), done),
         }
+    }
+
+    fn time(&self, done: Done<Result<Timestamp, StoreFailure>>) {
+        self.store.time(done);
     }
 
     fn stopped(&self) -> Option<String> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nats::{Bytes, Nats, Serving};
-use orchestrator::{Clock, Done, LedgerStore, Participant, SystemClock};
+use orchestrator::{Done, LedgerStore, Participant, SystemClock};
 use protocol::{Name, Timestamp};
 use redis_store::RedisLedger;
 use serde_json::json;
@@ -66,7 +66,7 @@ impl Ledger {
             others: Arc::new(Colleagues { others: others.clone(), service: name }),
             production: config.production,
         });
-        tokio::spawn(service.clone().look_after(Arc::clone(&clock) as Arc<dyn Clock>));
+        tokio::spawn(service.clone().look_after(Arc::clone(&clock)));
         let participant = telemetry::traces::Traced::participant(name, Arc::new(participant));
         let unserved = OnceLock::new();
         let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining, others, unserved });
