@@ -282,6 +282,13 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
 }
 
 impl Api {
+    /// The same routes, wrapped: what they do is described as before.
+    #[must_use]
+    pub fn wrapped(mut self, wrap: impl FnOnce(Router) -> Router) -> Self {
+        self.router = wrap(self.router);
+        self
+    }
+
     /// The router, with the document and the page that shows it. `servers` are what paths may begin with.
     pub(crate) fn described_as(mut self, title: &str, servers: &[&str]) -> Router {
         let own = Description::new("describe", "This document").json(json!({ "type": "object" }));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::client::PATIENCE;
+use e2e::http::Response;
 use e2e::world::Shop as _;
 use e2e::{Client, System};
 use servers::redis::{self, Persistence};
@@ -21,6 +22,12 @@ fn customer(client: &mut Client) -> (String, String) {
     let (item, user) = (client.new_item(10, 30), client.new_user(100));
     let order = client.new_order(&user, &[(&item, 1)]);
     (user, order)
+}
+
+fn assert_refused(answer: &Response) {
+    let code = answer.member("code");
+    assert_eq!((answer.status, code.as_deref()), (424, Some("service_unavailable")), "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
 }
 
 fn wait_until_paid(client: &mut Client, order: &str) {
@@ -44,8 +51,20 @@ fn a_ledger_that_the_orders_do_not_know_takes_no_command() {
     assert_eq!(wrong.wait().code(), Some(1), "{}", wrong.said());
     let said = wrong.said();
     assert!(said.contains("the payment database is another one") && said.contains("ledger:payment"), "{said}");
-    let right = system.services[2].remove(0).restart();
-    system.services[2].push(right);
+    // Where no order instance is there to say so, it answers nothing from what it has.
+    system.orders()[0].kill();
+    let alone = system.spawn_with(2, "payment-3", &["--set", &at("payment", &lost)]);
+    for (method, target) in [("GET", "find_user/"), ("POST", "add_funds/")] {
+        let more = if method == "POST" { "/5" } else { "" };
+        let answer = alone.client().send(method, &format!("/payment/{target}{user}{more}"), &[], "");
+        assert_refused(&answer);
+    }
+    assert_eq!(alone.client().get("/payment/health").status, 200, "it lives");
+    drop(alone);
+    for service in [0, 2] {
+        let right = system.services[service].remove(0).restart();
+        system.services[service].push(right);
+    }
     let mut client = system.client();
     assert_eq!(client.credit(&user), 70);
     let (_, another) = customer(&mut client);

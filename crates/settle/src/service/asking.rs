@@ -1,6 +1,6 @@
 //! The ports of the services to each other, over NATS. What is asked, and who answers, stands in `shop::questions`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::EntityId;
@@ -13,6 +13,7 @@ use shop::faults::FaultChange;
 use shop::ports::{Looks, Operated, Operation, Peers, Price, Prices, Spread, Told, Verdicts};
 use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
+use tokio::sync::SetOnce;
 
 /// How long an answer may take that somebody can give at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -25,7 +26,7 @@ pub(super) struct Others {
     nats: Nats,
     instance: Name,
     /// The system that this one belongs to, once that is known.
-    pub(super) system: Arc<OnceLock<String>>,
+    pub(super) system: Arc<SetOnce<String>>,
 }
 
 impl Others {

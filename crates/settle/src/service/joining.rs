@@ -4,7 +4,7 @@
 //!
 //! | who starts     | asks                  | and goes on if                                            | if it is otherwise            |
 //! |----------------|-----------------------|-----------------------------------------------------------|-------------------------------|
-//! | stock, payment | any order instance    | the orders have noted this ledger, and this ledger them   | takes no command, and stops   |
+//! | stock, payment | any order instance    | the orders have noted this ledger, and this ledger them   | takes nothing, and stops      |
 //! | order          | stock, then payment   | the ledger says that it belongs to these orders           | sends no command, and stops   |
 //!
 //! Whoever has noted nothing yet, notes whom it meets first. A ledger that has belonged to a system goes on by itself if nobody answers: its database says
@@ -14,11 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use nats::{NatsTransport, To};
 use orchestrator::{Done, StoreFailure, Transport};
 use protocol::{Command, Name, Reply, Unknown};
 use redis_store::ScriptStore;
 use shop::checkout::{PAYMENT, STOCK};
+use shop::problem::Problem;
 use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
 
@@ -26,6 +30,8 @@ use super::asking::Others;
 
 /// How soon somebody who has not answered is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long a request to a ledger waits for that to be certain: longer than one that has belonged to a system asks.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a ledger that has belonged to a system asks before it goes on without an answer.
 const TRIES: u32 = 10;
 /// The name under which a ledger notes its system.
@@ -90,7 +96,7 @@ pub(super) async fn join(service: Name, ledger: &ScriptStore, others: &Others) -
 fn another_ledger(service: Name, own: &str, known: &str) -> String {
     format!(
         "the {service} database is another one ({own}) than the orders know ({known}): this is the wrong server, or the right one has lost its data and is \
-         empty now. No command was taken. Mend the address, or restore the data. If what it held is given up for good: \
+         empty now. Nothing was taken. Mend the address, or restore the data. If what it held is given up for good: \
          `HDEL {{settle:orders:0}}:meta ledger:{service}` in the orders' database, and start this again"
     )
 }
@@ -101,6 +107,16 @@ fn other_orders(service: Name, known: &str, found: &str) -> String {
          database has lost its data and is empty now. No command was taken. Mend the address, give each system a `nats.prefix` of its own, or restore the \
          data. If the orders that it belonged to are given up for good: `HDEL {{settle:{service}:0}}:meta {SYSTEM}` in this database, and start this again"
     )
+}
+
+/// Has a request to a ledger wait until it is certain to which system that belongs.
+pub(super) async fn once_joined(State(others): State<Others>, request: Request, next: Next) -> Response {
+    if others.system.get().is_none() && tokio::time::timeout(PATIENCE, others.system.wait()).await.is_err() {
+        let why =
+            "no order instance has said yet that this database is the one that belongs to the orders. Nothing was done";
+        return Problem::unavailable(why).retry_later().into_response();
+    }
+    next.run(request).await
 }
 
 /// The ledgers of an order instance: which have said that they belong to its orders.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Done, LedgerStore, Participant, SystemClock};
 use protocol::{Name, Timestamp};
@@ -71,7 +72,7 @@ impl Ledger {
         let unserved = OnceLock::new();
         let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining, others, unserved });
         let (serving, instance, time) = (Arc::clone(&vitals), config.instance, Arc::clone(&clock));
-        // Beside the requests, which need no orders: whoever starts first would wait for whoever waits for it.
+        // Beside the start: whoever starts first would wait for whoever waits for it.
         let servings = tokio::spawn(async move {
             match serving.serve(participant, instance, time).await {
                 Ok(servings) => Some(servings),
@@ -110,7 +111,10 @@ impl Running for Ledger {
         let LedgerVitals { service, metrics, .. } = &*self.vitals;
         let prefix = if service.name() == STOCK { "/stock" } else { "/payment" };
         let vitals = Arc::clone(&self.vitals) as Arc<dyn Vitals>;
-        Front::of_service(prefix, service.routes(), vitals, Arc::clone(metrics), Arc::clone(&self.clock))
+        // A charge in a database that is not the one of the orders is lost.
+        let once_joined = from_fn_with_state(self.vitals.others.clone(), joining::once_joined);
+        let routes = service.routes().wrapped(|routes| routes.layer(once_joined));
+        Front::of_service(prefix, routes, vitals, Arc::clone(metrics), Arc::clone(&self.clock))
     }
 
     fn stopped(&self) -> Option<String> {
