@@ -131,6 +131,34 @@ fn a_ledger_that_has_belonged_to_orders_goes_on_while_none_of_them_answers() {
     system.audit();
 }
 
+/// Found by a stranger: recovery waited for ledgers that were asked whose they are only behind it.
+#[test]
+fn an_order_instance_that_was_killed_in_the_middle_comes_back_by_itself() {
+    let mut system = System::start(1, &["--chaos", "--protocol", "2pc"]);
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    client.done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
+    let address = system.address();
+    let asked = order.clone();
+    let waiting = std::thread::spawn(move || {
+        _ = Client::new(address).try_send("POST", &format!("/orders/checkout/{asked}"), &[], "");
+    });
+    let until = Instant::now() + PATIENCE;
+    while system.services[1][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json()["prepared"] != 1 {
+        assert!(Instant::now() < until, "stock prepares nothing");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    system.orders()[0].kill();
+    waiting.join().unwrap();
+    client.done("/payment/fault/clear");
+    let back = system.services[0].remove(0).restart();
+    system.services[0].push(back);
+    let mut client = system.client();
+    wait_until_paid(&mut client, &order);
+    assert_eq!(client.credit(&user), 70);
+    system.audit();
+}
+
 #[test]
 fn two_systems_with_prefixes_of_their_own_share_a_broker() {
     let system = System::start(1, &[]);

@@ -94,6 +94,11 @@ impl Order {
         let transport = ToJoined { all: nats.transport([STOCK, PAYMENT]).await?, ledgers: Arc::clone(&ledgers) };
         let metrics = Arc::new(Metrics::default());
         let others = Others::new(nats.clone(), config.instance);
+        // Before recovery, which waits for what they say.
+        let meeting = [STOCK, PAYMENT].map(|service| {
+            let system = store.store().identity().to_owned();
+            tokio::spawn(Arc::clone(&ledgers).meet(service, system, others.clone()))
+        });
         let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
         // Ids that are born here must be younger than those that the log has forgotten.
         let clock = start::clock("orders", |done| store.time(done), |done| youngest(&store, done)).await?;
@@ -107,8 +112,8 @@ impl Order {
             .start();
         let orchestrator = tokio::select! {
             started = started => started.map_err(unstarted)?,
-            // Recovery would wait for ever for a database that has stopped.
-            why = until_stopped(&store) => bail!(Stopped(why)),
+            // Recovery would wait for ever for a database that has stopped, and for ledgers that are sent nothing.
+            why = until_stopped(&store, &ledgers) => bail!(Stopped(why)),
         };
         let service = OrderService::new(OrderParts {
             store: Arc::new(store.clone()),
@@ -127,10 +132,6 @@ impl Order {
             answer_of_orders(&answering, (&audits, &database), &question, done);
         };
         let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
-        let meeting = [STOCK, PAYMENT].map(|service| {
-            let system = store.store().identity().to_owned();
-            tokio::spawn(Arc::clone(&ledgers).meet(service, system, others.clone()))
-        });
         // Those that are there have answered at once; without the others there is no checkout, and all else there is.
         _ = tokio::time::timeout(MEETING, futures_util::future::join_all(meeting)).await;
         if let Some(why) = ledgers.foreign() {
@@ -165,8 +166,11 @@ fn youngest(store: &RedisOrders, done: Done<Result<Timestamp, StoreFailure>>) {
     store.query(OrdersQuery::Youngest, Box::new(told));
 }
 
-async fn until_stopped(store: &RedisOrders) -> String {
+async fn until_stopped(store: &RedisOrders, ledgers: &Ledgers) -> String {
     loop {
+        if let Some(why) = ledgers.foreign() {
+            return why;
+        }
         if let Some(why) = store.stopped() {
             return format!("the orders database stopped: {why}");
         }
