@@ -84,6 +84,22 @@ impl Instance {
         }
     }
 
+    /// Waits until it says that a checkout could be served: that it has found those that it belongs to, too.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait_until_it_is_ready(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let health = self.client().try_send("GET", "/health/deep", &[], "").unwrap();
+            if health.status == 200 {
+                return;
+            }
+            assert!(Instant::now() < until, "{} is not ready: {health:?}, {}", self.name, self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Whether it serves already.
     pub fn serves(&self) -> bool {
         self.greeted.load(Ordering::Relaxed)
@@ -204,6 +220,7 @@ impl System {
             }
         }
         system.services.iter().flatten().for_each(Instance::wait_until_it_serves);
+        system.services.iter().flatten().for_each(Instance::wait_until_it_is_ready);
         system.route();
         system
     }

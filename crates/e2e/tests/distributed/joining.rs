@@ -117,17 +117,26 @@ fn a_ledger_that_has_belonged_to_orders_goes_on_while_none_of_them_answers() {
     system.orders()[0].kill();
     system.services[2][0].kill();
     let back = system.services[2].remove(0).restart();
-    let until = Instant::now() + PATIENCE;
-    while back.client().try_send("GET", "/health/deep", &[], "").unwrap().status != 200 {
-        assert!(Instant::now() < until, "{}", back.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    back.wait_until_it_is_ready();
     system.services[2].push(back);
     let orders = system.services[0].remove(0).restart();
     system.services[0].push(orders);
     let mut client = system.client();
     wait_until_paid(&mut client, &order);
     assert_eq!(client.credit(&user), 70);
+    system.audit();
+}
+
+#[test]
+fn nor_does_it_wait_for_one_that_is_frozen() {
+    let mut system = System::start(1, &[]);
+    let user = system.client().new_user(100);
+    system.services[2][0].kill();
+    system.services[0][0].freeze();
+    let back = system.services[2].remove(0).restart();
+    assert_eq!(back.client().credit(&user), 100);
+    system.services[2].push(back);
+    system.services[0][0].thaw();
     system.audit();
 }
 

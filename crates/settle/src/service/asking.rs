@@ -55,9 +55,9 @@ impl Others {
     }
 
     /// The same, and waits for it.
-    pub(super) async fn answer(&self, to: To, question: &Question) -> Result<Answer, String> {
+    pub(super) async fn answer(&self, to: To, question: &Question, within: Duration) -> Result<Answer, String> {
         let (send, answer) = tokio::sync::oneshot::channel();
-        self.ask(to, question, AT_ONCE, |answer| _ = send.send(answer));
+        self.ask(to, question, within, |answer| _ = send.send(answer));
         answer.await.unwrap_or_else(|_| Err("nobody answers any more".to_owned()))
     }
 

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -30,10 +30,12 @@ use super::asking::Others;
 
 /// How soon somebody who has not answered is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long one of them may take to answer. One of several instances may be frozen, and another is asked the next time.
+const ANSWER: Duration = Duration::from_millis(300);
+/// How long a ledger that has belonged to a system asks before it goes on without an answer.
+const ALONE: Duration = Duration::from_secs(1);
 /// How long a request to a ledger waits for that to be certain: longer than one that has belonged to a system asks.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a ledger that has belonged to a system asks before it goes on without an answer.
-const TRIES: u32 = 10;
 /// The name under which a ledger notes its system.
 const SYSTEM: &str = "system";
 
@@ -64,10 +66,10 @@ async fn noted(ledger: &ScriptStore) -> Option<String> {
 pub(super) async fn join(service: Name, ledger: &ScriptStore, others: &Others) -> Result<String, String> {
     let belongs = noted(ledger).await;
     let own = ledger.identity();
-    let mut tries = 0_u32;
+    let (since, mut said) = (Instant::now(), false);
     loop {
         let question = Question::Join { service, ledger: own.to_owned(), system: belongs.clone() };
-        match others.answer(To::Service(ORDERS), &question).await {
+        match others.answer(To::Service(ORDERS), &question, ANSWER).await {
             Ok(Answer::Joined { ledger: known, .. }) if known != own => {
                 return Err(another_ledger(service, own, &known));
             }
@@ -76,13 +78,13 @@ pub(super) async fn join(service: Name, ledger: &ScriptStore, others: &Others) -
                 Ok(stands) => return Err(other_orders(service, &stands, &system)),
                 Err(why) => tracing::warn!(%why, "cannot note to which orders it belongs: tries again"),
             },
+            Ok(_) | Err(_) if since.elapsed() < ALONE => {}
             Ok(_) | Err(_) => {
-                tries += 1;
-                if let Some(system) = belongs.as_ref().filter(|_| tries >= TRIES) {
+                if let Some(system) = belongs {
                     tracing::info!(system, "no order instance answers: goes on as what it was");
-                    return Ok(system.clone());
+                    return Ok(system);
                 }
-                if tries == TRIES {
+                if !std::mem::replace(&mut said, true) {
                     tracing::warn!(
                         "takes no commands until an order instance has said that this is its ledger, and none answers"
                     );
@@ -143,7 +145,7 @@ impl Ledgers {
     /// Asks a service until it has said to which system it belongs.
     pub(super) async fn meet(self: Arc<Self>, service: Name, system: String, others: Others) {
         loop {
-            match others.answer(To::Service(service), &Question::System).await {
+            match others.answer(To::Service(service), &Question::System, ANSWER).await {
                 Ok(Answer::System(said)) if said == system => {
                     let found = self.joined.iter().find(|(name, _)| *name == service);
                     return found.into_iter().for_each(|(_, joined)| joined.store(true, Ordering::Release));

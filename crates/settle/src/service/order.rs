@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use nats::{Bytes, Nats, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, StoreFailure, SystemClock};
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
@@ -113,7 +113,7 @@ impl Order {
         let orchestrator = tokio::select! {
             started = started => started.map_err(unstarted)?,
             // Recovery would wait for ever for a database that has stopped, and for ledgers that are sent nothing.
-            why = until_stopped(&store, &ledgers) => bail!(Stopped(why)),
+            why = until_stopped(&store, &ledgers) => return Err(why),
         };
         let service = OrderService::new(OrderParts {
             store: Arc::new(store.clone()),
@@ -166,13 +166,14 @@ fn youngest(store: &RedisOrders, done: Done<Result<Timestamp, StoreFailure>>) {
     store.query(OrdersQuery::Youngest, Box::new(told));
 }
 
-async fn until_stopped(store: &RedisOrders, ledgers: &Ledgers) -> String {
+async fn until_stopped(store: &RedisOrders, ledgers: &Ledgers) -> anyhow::Error {
     loop {
+        // Another start would find the same.
         if let Some(why) = ledgers.foreign() {
-            return why;
+            return anyhow!(why);
         }
         if let Some(why) = store.stopped() {
-            return format!("the orders database stopped: {why}");
+            return Stopped(format!("the orders database stopped: {why}")).into();
         }
         tokio::time::sleep(GLANCE).await;
     }
