@@ -83,7 +83,7 @@ fn title(what: What) -> &'static str {
 fn now(view: &TransactionView) -> String {
     let mut text = match &view.driven {
         Some(doing) => format!("its coordinator is {doing}"),
-        None => "nobody drives it: the next start of the shop will".to_owned(),
+        None => "nobody drives it at this moment: recovery takes it up, when its instance or the shop starts again, or when another instance takes over".to_owned(),
     };
     for letter in view.record.open_letters() {
         text.push_str(&format!(

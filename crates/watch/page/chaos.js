@@ -21,7 +21,7 @@ export function told({ times, percent, ...fault }) {
   const delay = fault.delay?.ms;
   const name = delay === undefined ? Object.keys(fault)[0]?.replace("error_afterwards", "error_after") ?? "?" : "delay";
   const what = delay === undefined ? ACTIONS[name] ?? name : `wait ${delay} ms`;
-  return `${what}${percent ? `, in ${percent} % of cases` : ""}${times === null ? "" : `, ${times} more times`}`;
+  return `${what}${percent ? `, in ${percent} % of cases` : ""}${times === null ? "" : times === 1 ? ", once more" : `, ${times} more times`}`;
 }
 
 export function chaos(panel) {

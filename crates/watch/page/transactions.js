@@ -145,7 +145,7 @@ function one(panel, id) {
       el("dl", { class: "facts" },
         fact("State", standing(view)), fact("Decision", decision(view)), fact("Protocol", protocol(view)),
         fact("Born", clock(birth(view.id), true)), fact(view.record.finished ? "Finished by" : "Driven by", view.record.owner ?? "–"),
-        fact("Coordinator", view.driven ?? (view.standing === "finished" ? "done" : "nobody drives it")),
+        fact("Coordinator", view.driven ?? (view.standing === "finished" ? "done" : "nobody at this moment: recovery takes it up")),
         fact("Order", view.order ? el("a", { href: `#/shop/order/${view.order}` }, view.order) : "–"),
         fact("User", view.user ? el("a", { href: `#/shop/user/${view.user}` }, view.user) : "–"),
         link && fact("Trace", view.trace.certain ? link : ["if it was kept: ", link])),

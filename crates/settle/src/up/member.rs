@@ -23,6 +23,8 @@ const GLANCE: Duration = Duration::from_millis(300);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long a database waits for a failover that the Sentinels are about, before it is started as it was.
 const FAILOVER: Duration = Duration::from_secs(8);
+/// How long one may take to be ready before it is told what it says about that.
+const SLOW: Duration = Duration::from_secs(5);
 /// How long it must have run for the pause to be short again.
 const SOUND: Duration = Duration::from_secs(10);
 
@@ -51,12 +53,15 @@ pub(super) struct Member {
     log: PathBuf,
     started: Instant,
     pause: Duration,
+    /// Whether it was told that it takes long.
+    told_slow: bool,
 }
 
 impl Member {
     pub(super) fn new(component: Component, data: &Path) -> Self {
         let log = data.join(&component.name).join("output.log");
-        Self { component, life: Life::Planned, restarts: 0, log, started: Instant::now(), pause: PAUSES.0 }
+        let (life, pause) = (Life::Planned, PAUSES.0);
+        Self { component, life, restarts: 0, log, started: Instant::now(), pause, told_slow: false }
     }
 
     pub(super) fn start(&mut self, data: &Path) -> anyhow::Result<()> {
@@ -71,6 +76,7 @@ impl Member {
         command.current_dir(data.join(&self.component.name));
         let process = Process::start(&self.component.name, &mut command, &self.log)?;
         self.started = Instant::now();
+        self.told_slow = false;
         self.life = Life::Starting(process);
         Ok(())
     }
@@ -128,6 +134,23 @@ impl Member {
             self.life = Life::Running(process);
         }
         true
+    }
+
+    /// Why one takes long to be ready, as far as it says, if that is news.
+    pub(super) fn takes_long(&mut self) -> Option<String> {
+        let slow = matches!(self.life, Life::Starting(_)) && self.started.elapsed() > SLOW;
+        if !slow || std::mem::replace(&mut self.told_slow, true) {
+            return None;
+        }
+        let (name, said) = (&self.component.name, self.said_last(1));
+        Some(format!("{name} is not ready after {} s; it said last: {said}", SLOW.as_secs()))
+    }
+
+    /// The last lines of its log.
+    pub(super) fn said_last(&self, lines: usize) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     pub(super) fn process(&mut self) -> Option<&mut Process> {

@@ -196,13 +196,16 @@ impl System {
                     let (name, log) = (&member.component.name, member.log().display());
                     bail!(Stopped(format!(
                         "{name} {how} before it was ready; it said last:\n{}\nAll of it: {log}",
-                        last_lines(member)
+                        member.said_last(15)
                     )));
                 }
                 if member.become_ready() {
                     let (name, port) = (&member.component.name, member.component.port);
                     let pid = member.pid().unwrap_or_default();
                     self.show.tell(&format!("{name} is ready: process {pid}, port {port}"));
+                }
+                if let Some(why) = member.takes_long() {
+                    self.show.tell(&why);
                 }
                 if matches!(member.life, Life::Starting(_)) {
                     waiting.push(member.component.name.clone());
@@ -305,6 +308,9 @@ impl System {
                 if member.become_ready() {
                     self.show.tell(&format!("{name} is ready: process {}", member.pid().unwrap_or_default()));
                     changed = true;
+                }
+                if let Some(why) = member.takes_long() {
+                    self.show.tell(&why);
                 }
             }
             // Whoever is frozen, or goes on again, wakes this too.
@@ -410,10 +416,4 @@ fn ports(options: &UpOptions, before: BTreeMap<String, u16>) -> anyhow::Result<B
         held.push(listener);
     }
     Ok(ports)
-}
-
-fn last_lines(member: &Member) -> String {
-    let text = std::fs::read_to_string(member.log()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
 }
