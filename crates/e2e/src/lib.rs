@@ -46,7 +46,7 @@ pub mod world;
 
 pub use client::Client;
 pub use server::Server;
-pub use system::System;
+pub use system::{Instance, System};
 pub use world::World;
 
 /// Lets this process have as many files open as the system allows it at all: some systems begin with 1,024, and some tests hold a

@@ -4,12 +4,12 @@
 //! | question                   | of whom                                | answer                      |
 //! |----------------------------|----------------------------------------|-----------------------------|
 //! | [`Question::Verdicts`]     | any order instance of its system       | [`Answer::Verdicts`]        |
-//! | [`Question::Price`]        | any stock instance                     | [`Answer::Price`]           |
+//! | [`Question::Price`]        | any stock instance of its system       | [`Answer::Price`]           |
 //! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
 //! | [`Question::Operate`]      | the order instance that drives it      | [`Answer::Operated`]        |
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
-//! | [`Question::Look`]         | any instance of a ledger's service     | [`Answer::Seen`]            |
+//! | [`Question::Look`]         | any instance of a ledger of its system | [`Answer::Seen`]            |
 //! | [`Question::Auditor`]      | the order instance that leads          | [`Answer::Auditor`]         |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
 //! | [`Question::LogFilter`]    | every instance of a service            | none: it is told, not asked |
@@ -48,8 +48,13 @@ pub enum Question {
         /// The transactions.
         ids: Vec<TransactionId>,
     },
-    /// What does this item cost?
-    Price(EntityId),
+    /// What does this item of this system cost?
+    Price {
+        /// The system.
+        system: String,
+        /// The item.
+        item: EntityId,
+    },
     /// How far is this transaction?
     Transaction {
         /// Which.
@@ -70,8 +75,13 @@ pub enum Question {
     },
     /// An order instance is gone, and another has its transactions. What it had prepared and not staged, nobody has: ask now.
     Orphans,
-    /// What do these accounts, or branches, look like? An audit asks.
-    Look(Look),
+    /// What do these accounts, or branches, of this system look like? An audit asks.
+    Look {
+        /// The system.
+        system: String,
+        /// Which.
+        look: Look,
+    },
     /// What is the last word of your continuous audit?
     Auditor,
     /// What is to be logged from now on.
@@ -214,10 +224,10 @@ pub fn answer_of_orders(
         }
         Some(
             Question::Auditor
-            | Question::Price(_)
+            | Question::Price { .. }
             | Question::Faults { .. }
             | Question::Orphans
-            | Question::Look(_)
+            | Question::Look { .. }
             | Question::System,
         )
         | None => done(None),
@@ -232,7 +242,9 @@ pub fn answer_of_ledger(
     done: Reply,
 ) {
     match read(question) {
-        Some(Question::Price(item)) => {
+        // Another system's item of the same name has another price.
+        Some(Question::Price { system: of, .. } | Question::Look { system: of, .. }) if of != system => done(None),
+        Some(Question::Price { item, .. }) => {
             ledger.price(item, Box::new(|price| answer(done, &Answer::Price(price))));
         }
         Some(Question::Well) => {
@@ -252,7 +264,7 @@ pub fn answer_of_ledger(
             done(None);
         }
         Some(Question::LogFilter(filter)) => use_filter(&filter, done),
-        Some(Question::Look(look)) => {
+        Some(Question::Look { look, .. }) => {
             look_at(&**ledger.store(), look, Box::new(|seen| answer(done, &Answer::Seen(seen))))
         }
         Some(Question::System) => answer(done, &Answer::System(system.to_owned())),
@@ -290,14 +302,14 @@ mod tests {
             Question::Verdicts { system: "0190b6e2".to_owned(), ids: vec![id, id] },
             Question::Join { service: STOCK, ledger: "7".to_owned(), system: Some("8".to_owned()) },
             Question::System,
-            Question::Price(EntityId::number(7)),
+            Question::Price { system: "7".to_owned(), item: EntityId::number(7) },
             Question::Transaction { id, waits: true },
             Question::Operate(Operation::States(vec![id])),
             Question::Operate(Operation::Retry(id)),
             Question::Operate(Operation::Resolved { id, step: 3 }),
             Question::Well,
             Question::Orphans,
-            Question::Look(Look::Accounts { after: "17".to_owned() }),
+            Question::Look { system: "8".to_owned(), look: Look::Accounts { after: "17".to_owned() } },
             Question::Auditor,
             Question::LogFilter("warn,shop=debug".to_owned()),
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },

@@ -235,6 +235,12 @@ impl Slip {
         self.send(payload);
     }
 
+    /// Answers that it failed, for a reason that is not the participant's.
+    pub(crate) fn turn_away(mut self) {
+        let payload = self.desk.without_answer.clone();
+        self.send(payload);
+    }
+
     /// Answers, and sees that the letter is not acknowledged: the server gives it out again.
     pub(crate) fn abandon(mut self, payload: Bytes) {
         if let Some(letter) = &self.letter {

@@ -1,8 +1,8 @@
 //! One process's connection: what goes out, the inbox in which answers arrive, and who waits for them.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
@@ -50,9 +50,15 @@ pub(crate) struct Shared {
     pub(crate) relieved: Notify,
     pub(crate) on_the_way: OnTheWay,
     pub(crate) inbox: String,
+    system: OnceLock<Box<str>>,
 }
 
 impl Shared {
+    /// Whose commands this process sends, and carries out.
+    pub(crate) fn system(&self) -> &str {
+        self.system.get().map_or("", |system| system)
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
@@ -276,6 +282,7 @@ impl Nats {
             relieved: Notify::new(),
             on_the_way: OnTheWay::default(),
             inbox,
+            system: OnceLock::new(),
             options,
         });
         if matches!(shared.options.mode, Mode::JetStream { .. }) {
@@ -300,6 +307,20 @@ impl Nats {
         ];
         let guard = Guard { shared: Arc::clone(&shared), tasks: Mutex::new(tasks.into()) };
         Ok(Self { shared, _guard: Arc::new(guard) })
+    }
+
+    /// Says to which system this process belongs, before it sends or serves anything: its commands say so, and it carries out no others. Several
+    /// systems may have come to one broker without meaning to. Processes that are never told belong together.
+    ///
+    /// # Errors
+    /// If that is longer than 64 bytes, or another was told before.
+    pub fn belong_to(&self, system: &str) -> Result<(), StartError> {
+        let refused = |why| Err(StartError::Option { option: "system", why });
+        if system.len() > wire::MAX_SYSTEM_BYTES {
+            return refused(format!("an identity of {} bytes: {} at most", system.len(), wire::MAX_SYSTEM_BYTES));
+        }
+        let told = self.shared.system.get_or_init(|| system.into());
+        if **told == *system { Ok(()) } else { refused(format!("it belongs to {told} already, and not to {system}")) }
     }
 
     /// What is counted.

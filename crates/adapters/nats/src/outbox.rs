@@ -196,7 +196,7 @@ async fn question(shared: &Shared, subject: Subject, message: Outgoing) {
 
 /// Sends a message of commands that wait, as many as go together.
 async fn commands(shared: &Shared, lane: &mut Waiting, now: Instant) {
-    let mut message = Filling::of_commands(&shared.inbox_of_replies());
+    let mut message = Filling::of_commands(shared.system(), &shared.inbox_of_replies());
     let (mut ids, mut until, mut gone) = (Vec::new(), now, 0);
     for command in &lane.commands {
         if message.many >= MAX_COMMANDS_TOGETHER || !message.fits(command.payload.len()) {

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
@@ -150,7 +151,7 @@ impl Counter {
     /// where to acknowledge it.
     pub(crate) async fn take_in(&self, message: Message, acknowledge: Option<Subject>) {
         let letter = |pieces| acknowledge.as_ref().map(|subject| self.desk.letter(subject.clone(), pieces));
-        let (inbox, parcels) = match wire::open(&message.payload) {
+        let wire::Opened { system, inbox, parcels } = match wire::open(&message.payload) {
             Ok(opened) => opened,
             Err(why) => {
                 // Whose commands they are nobody knows: only the sender of a message without a stream can be told.
@@ -162,8 +163,22 @@ impl Counter {
             }
         };
         let (inbox, letter) = (Subject::from(inbox), letter(parcels.len()));
+        let is_ours = system == self.shared.system();
+        let strangers = &self.shared.statistics.foreign;
+        if !is_ours && strangers.fetch_add(parcels.len() as u64, Ordering::Relaxed) == 0 {
+            tracing::error!(
+                service = %self.service, system, ours = self.shared.system(),
+                "commands of another system come to this instance, and are not carried out: two systems share this broker and its prefix. Each loses \
+                 time over that, and nothing else. Give each a prefix of its own"
+            );
+        }
         for (place, parcel) in parcels.into_iter().enumerate() {
             let slip = self.desk.open(Address::Inbox(inbox.clone(), parcel.number), letter.clone()).await;
+            if !is_ours {
+                // The coordinator sends it again, to an instance of its own perhaps.
+                slip.turn_away();
+                continue;
+            }
             match wire::decode_command(parcel.bytes) {
                 Ok(command) => {
                     let trace = parcel.trace.and_then(|(parent, state)| TraceContext::new(parent, state));

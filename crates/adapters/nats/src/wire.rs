@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   question, answer   1, the application's bytes
-//!   commands           2, the inbox for the replies, then for each: its number, its trace, itself (1, postcard) behind its length
+//!   commands           3, whose they are, the inbox for the replies, then for each: its number, its trace, itself (1, postcard) behind its length
 //!   replies            2, then for each: the command's number, itself (1, postcard) behind its length
 //! ```
 //!
@@ -19,10 +19,16 @@ use crate::error::{Unanswered, Unreadable};
 /// The version of every message. Raise it when a message could be misread by a program of the version before.
 pub(crate) const VERSION: u8 = 1;
 
-/// The version of messages that carry many commands, or many replies.
-pub(crate) const MANY: u8 = 2;
+/// The version of messages that carry commands.
+const COMMANDS: u8 = 3;
 
-/// Room that the commands of a message leave for the inbox, and for number and trace of one that is as long as may be.
+/// The version of messages that carry replies.
+const REPLIES: u8 = 2;
+
+/// The longest identity of a system.
+pub(crate) const MAX_SYSTEM_BYTES: usize = 64;
+
+/// Room that the commands of a message leave for the system, the inbox, and for number and trace of one that is as long as may be.
 const ENVELOPE_BYTES: usize = 2048;
 
 pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Unreadable> {
@@ -91,15 +97,15 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    /// A message of commands whose replies go to `inbox`.
-    pub(crate) fn of_commands(inbox: &str) -> Self {
-        // A text always can be written; a message without one would be a dead letter.
-        let bytes = postcard::to_extend(inbox, vec![MANY]).unwrap_or_else(|_| vec![MANY]);
+    /// A message of commands of `system`, whose replies go to `inbox`.
+    pub(crate) fn of_commands(system: &str, inbox: &str) -> Self {
+        // Texts always can be written; a message without them would be a dead letter.
+        let bytes = postcard::to_extend(&(system, inbox), vec![COMMANDS]).unwrap_or_else(|_| vec![COMMANDS]);
         Self { bytes, many: 0 }
     }
 
     pub(crate) fn of_replies() -> Self {
-        Self { bytes: vec![MANY], many: 0 }
+        Self { bytes: vec![REPLIES], many: 0 }
     }
 
     /// Whether there is room for so many bytes more. There always is for the first.
@@ -118,32 +124,42 @@ impl Filling {
     }
 }
 
-fn body_of_many(bytes: &[u8]) -> Result<&[u8], Unreadable> {
+fn body_of_many(bytes: &[u8], version: u8) -> Result<&[u8], Unreadable> {
     const MOST: usize = MAX_MESSAGE_BYTES + ENVELOPE_BYTES;
     match bytes.split_first() {
         None => Err(Unreadable::Empty),
-        Some((&found, _)) if found != MANY => Err(Unreadable::Version { found, known: MANY }),
+        Some((&found, _)) if found != version => Err(Unreadable::Version { found, known: version }),
         Some(_) if bytes.len() > MOST => Err(Unreadable::TooLong { found: bytes.len(), most: MOST }),
         Some((_, body)) => Ok(body),
     }
 }
 
-/// The inbox for the replies and the commands of a message. Nothing of it is taken if its frame is broken.
-pub(crate) fn open(bytes: &[u8]) -> Result<(&str, Vec<Parcel<'_>>), Unreadable> {
-    let (inbox, mut rest): (&str, _) =
-        postcard::take_from_bytes(body_of_many(bytes)?).map_err(|error| nonsense(&error))?;
+/// A message of commands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Opened<'a> {
+    /// Whose they are.
+    pub(crate) system: &'a str,
+    /// Where the replies go.
+    pub(crate) inbox: &'a str,
+    pub(crate) parcels: Vec<Parcel<'a>>,
+}
+
+/// The commands of a message. Nothing of it is taken if its frame is broken.
+pub(crate) fn open(bytes: &[u8]) -> Result<Opened<'_>, Unreadable> {
+    let ((system, inbox), mut rest): ((&str, &str), _) =
+        postcard::take_from_bytes(body_of_many(bytes, COMMANDS)?).map_err(|error| nonsense(&error))?;
     let mut parcels = Vec::new();
     while !rest.is_empty() {
         let (parcel, behind) = postcard::take_from_bytes(rest).map_err(|error| nonsense(&error))?;
         parcels.push(parcel);
         rest = behind;
     }
-    if parcels.is_empty() { Err(Unreadable::Empty) } else { Ok((inbox, parcels)) }
+    if parcels.is_empty() { Err(Unreadable::Empty) } else { Ok(Opened { system, inbox, parcels }) }
 }
 
 /// The replies of a message, each with the number of its command.
 pub(crate) fn open_replies(bytes: &[u8]) -> Result<Vec<(u64, &[u8])>, Unreadable> {
-    let mut rest = body_of_many(bytes)?;
+    let mut rest = body_of_many(bytes, REPLIES)?;
     let mut replies = Vec::new();
     while !rest.is_empty() {
         let (reply, behind) = postcard::take_from_bytes(rest).map_err(|error| nonsense(&error))?;
@@ -215,7 +231,7 @@ mod tests {
 
     #[test]
     fn many_commands_and_replies_come_out_as_they_went_in() {
-        let mut message = Filling::of_commands("settle.reply.x.b");
+        let mut message = Filling::of_commands("mine", "settle.reply.x.b");
         let commands = [encode(&command(Verb::Prepare, 9)).unwrap(), Bytes::from_static(b"poison")];
         let trace = Some(("parent", Some("state")));
         let parcels = [
@@ -224,31 +240,32 @@ mod tests {
         ];
         parcels.iter().for_each(|parcel| message.add(parcel).unwrap());
         let message = message.finish();
-        assert_eq!(open(&message), Ok(("settle.reply.x.b", parcels.to_vec())));
-        assert_eq!(decode_command(open(&message).unwrap().1[0].bytes), Ok(command(Verb::Prepare, 9)));
-        assert!(decode_command(open(&message).unwrap().1[1].bytes).is_err());
+        let opened = Opened { system: "mine", inbox: "settle.reply.x.b", parcels: parcels.to_vec() };
+        assert_eq!(open(&message), Ok(opened));
+        assert_eq!(decode_command(open(&message).unwrap().parcels[0].bytes), Ok(command(Verb::Prepare, 9)));
+        assert!(decode_command(open(&message).unwrap().parcels[1].bytes).is_err());
         // The last byte is the last parcel's, whose length says how long it is: what is cut anywhere is not read at all.
         for length in 0..message.len() {
             let cut = open(&message[..length]);
-            assert!(cut.is_err() || cut.unwrap().1.len() < 2, "{length} bytes");
+            assert!(cut.is_err() || cut.unwrap().parcels.len() < 2, "{length} bytes");
         }
         let mut replies = Filling::of_replies();
         replies.add(&(7_u64, &commands[1][..])).unwrap();
         replies.add(&(8_u64, &b""[..])).unwrap();
         assert_eq!(open_replies(&replies.finish()), Ok(vec![(7, &b"poison"[..]), (8, &b""[..])]));
-        assert!(open_replies(&[MANY, 1, 200]).is_err());
+        assert!(open_replies(&[REPLIES, 1, 200]).is_err());
     }
 
     #[test]
     fn the_longest_command_fits_with_its_envelope() {
         let longest = encode(&command(Verb::Prepare, MAX_PAYLOAD_BYTES)).unwrap();
         let (parent, state) = ("p".repeat(128), "s".repeat(512));
-        let mut message = Filling::of_commands(&"i".repeat(200));
+        let mut message = Filling::of_commands(&"s".repeat(MAX_SYSTEM_BYTES), &"i".repeat(200));
         assert!(message.fits(longest.len()));
         let parcel = Parcel { number: u64::MAX, trace: Some((&parent, Some(&state))), bytes: &longest };
         message.add(&parcel).unwrap();
         let message = message.finish();
-        assert_eq!(open(&message).unwrap().1, [parcel]);
+        assert_eq!(open(&message).unwrap().parcels, [parcel]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::client::PATIENCE;
 use e2e::http::Response;
 use e2e::world::Shop as _;
-use e2e::{Client, System};
+use e2e::{Client, Instance, System};
 use servers::redis::{self, Persistence};
 
 /// A database in which there is nothing yet.
@@ -168,16 +168,52 @@ fn an_order_instance_that_was_killed_in_the_middle_comes_back_by_itself() {
     system.audit();
 }
 
+/// A second system on the same broker, with a prefix of its own, as the arguments that its databases are told by.
+fn staging(system: &System, databases: &[redis::Server; 3]) -> (Vec<String>, [Instance; 3]) {
+    let at = ["orders", "stock", "payment"].iter().zip(databases).map(|(section, database)| at(section, database));
+    let at: Vec<String> = at.flat_map(|at| ["--set".to_owned(), at]).collect();
+    let mut set: Vec<&str> = at.iter().map(String::as_str).collect();
+    set.extend(["--set", "nats.prefix=staging"]);
+    let instances = [0, 1, 2].map(|service| system.spawn_with(service, &format!("staging-{service}"), &set));
+    instances.iter().for_each(Instance::wait_until_it_is_ready);
+    (at, instances)
+}
+
+#[test]
+fn a_ledger_of_another_system_carries_out_none_of_these_commands() {
+    let mut system = System::start(1, &["--protocol", "2pc"]);
+    let databases = [empty(), empty(), empty()];
+    let (at, instances) = staging(&system, &databases);
+    drop(instances);
+    // The other system's payment comes without its prefix while nobody is there to say that it is a stranger.
+    system.orders()[0].kill();
+    let at: Vec<&str> = at.iter().map(String::as_str).collect();
+    let stranger = system.spawn_with(2, "stranger", &at);
+    stranger.wait_until_it_is_ready();
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    let mut client = system.client();
+    let turned_away = || {
+        let health = stranger.client().try_send("GET", "/health/deep", &[], "").unwrap();
+        health.member("detail").is_some_and(|detail| detail.contains("commands of another system came"))
+    };
+    let until = Instant::now() + PATIENCE;
+    let mut paid = 0;
+    while paid < 10 || !turned_away() {
+        assert!(Instant::now() < until, "the stranger is given no command");
+        let (user, order) = customer(&mut client);
+        assert_eq!(client.check_out(&order).status, 200);
+        assert_eq!(client.credit(&user), 70);
+        paid += 1;
+    }
+    system.audit();
+}
+
 #[test]
 fn two_systems_with_prefixes_of_their_own_share_a_broker() {
     let system = System::start(1, &[]);
     let databases = [empty(), empty(), empty()];
-    let mut set = vec!["--set".to_owned(), "nats.prefix=staging".to_owned()];
-    for (section, database) in ["orders", "stock", "payment"].iter().zip(&databases) {
-        set.extend(["--set".to_owned(), at(section, database)]);
-    }
-    let set: Vec<&str> = set.iter().map(String::as_str).collect();
-    let staging = [0, 1, 2].map(|service| system.spawn_with(service, &format!("staging-{service}"), &set));
+    let (_, staging) = staging(&system, &databases);
     let [mut orders, mut stock, mut payment] = [0, 1, 2].map(|service: usize| staging[service].client());
     let (item, user) = (stock.new_item(10, 30), payment.new_user(100));
     let order = orders.new_order(&user, &[(&item, 1)]);

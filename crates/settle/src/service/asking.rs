@@ -88,15 +88,17 @@ impl Others {
     }
 }
 
+fn unknown() -> String {
+    "it is not known yet to which orders this process belongs".to_owned()
+}
+
 fn another() -> String {
     "an answer to another question".to_owned()
 }
 
 impl Verdicts for Others {
     fn ask(&self, ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
-        let Some(system) = self.system.get().cloned() else {
-            return done(Err(LogError("it is not known to which orders this ledger belongs".to_owned())));
-        };
+        let Some(system) = self.system.get().cloned() else { return done(Err(LogError(unknown()))) };
         self.ask(To::Service(ORDERS), &Question::Verdicts { system, ids }, AT_ONCE, |answer| {
             done(match answer {
                 Ok(Answer::Verdicts(verdicts)) => verdicts.map_err(LogError),
@@ -109,7 +111,8 @@ impl Verdicts for Others {
 
 impl Prices for Others {
     fn price(&self, item: EntityId, done: Done<Price>) {
-        self.ask(To::Service(STOCK), &Question::Price(item), AT_ONCE, |answer| {
+        let Some(system) = self.system.get().cloned() else { return done(Err(unknown())) };
+        self.ask(To::Service(STOCK), &Question::Price { system, item }, AT_ONCE, |answer| {
             done(match answer {
                 Ok(Answer::Price(price)) => price,
                 Ok(_) => Err(another()),
@@ -121,7 +124,8 @@ impl Prices for Others {
 
 impl Looks for Others {
     fn look(&self, service: Name, look: Look, done: Done<Result<Seen, String>>) {
-        self.ask(To::Service(service), &Question::Look(look), AT_ONCE, move |answer| {
+        let Some(system) = self.system.get().cloned() else { return done(Err(unknown())) };
+        self.ask(To::Service(service), &Question::Look { system, look }, AT_ONCE, move |answer| {
             done(match answer {
                 Ok(Answer::Seen(seen)) => seen,
                 Ok(_) => Err(another()),

@@ -5,10 +5,10 @@
 //! | who starts     | asks                  | and goes on if                                            | if it is otherwise            |
 //! |----------------|-----------------------|-----------------------------------------------------------|-------------------------------|
 //! | stock, payment | any order instance    | the orders have noted this ledger, and this ledger them   | takes nothing, and stops      |
-//! | order          | stock, then payment   | the ledger says that it belongs to these orders           | sends no command, and stops   |
+//! | order          | stock, then payment   | a ledger says that it belongs to these orders             | sends no command, and stops   |
 //!
 //! Whoever has noted nothing yet, notes whom it meets first. A ledger that has belonged to a system goes on by itself if nobody answers: its database says
-//! that it is the one. What ledgers ask the orders says of which, and other orders do not answer.
+//! that it is the one. Commands and what is asked about them say whose they are, and are nobody else's: several systems may share a broker and not know.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,6 +34,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_millis(300);
 /// How long a ledger that has belonged to a system asks before it goes on without an answer.
 const ALONE: Duration = Duration::from_secs(1);
+/// How long only strangers answer before an order instance takes that for a mistake of its own: others may share the broker.
+const STRANGERS: Duration = Duration::from_millis(500);
 /// How long a request to a ledger waits for that to be certain: longer than one that has belonged to a system asks.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The name under which a ledger notes its system.
@@ -137,6 +139,12 @@ impl Ledgers {
         self.joined.iter().any(|(name, joined)| *name == service && joined.load(Ordering::Acquire))
     }
 
+    /// Those that have not said so yet.
+    pub(super) fn silent(&self) -> Vec<&str> {
+        let silent = self.joined.iter().filter(|(_, joined)| !joined.load(Ordering::Acquire));
+        silent.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Why one of them must not be sent anything, if that is so.
     pub(super) fn foreign(&self) -> Option<String> {
         self.foreign.get().cloned()
@@ -144,18 +152,20 @@ impl Ledgers {
 
     /// Asks a service until it has said to which system it belongs.
     pub(super) async fn meet(self: Arc<Self>, service: Name, system: String, others: Others) {
+        let mut stranger = None;
         loop {
             match others.answer(To::Service(service), &Question::System, ANSWER).await {
                 Ok(Answer::System(said)) if said == system => {
                     let found = self.joined.iter().find(|(name, _)| *name == service);
                     return found.into_iter().for_each(|(_, joined)| joined.store(true, Ordering::Release));
                 }
-                Ok(Answer::System(said)) => {
+                Ok(Answer::System(said)) if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS => {
                     _ = self.foreign.set(other_orders(service, &said, &system));
                     return;
                 }
-                Ok(_) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(_) | Err(_) => {}
             }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ impl LedgerVitals {
     ) -> Result<[Serving; 2], String> {
         let (name, service) = (self.service.name(), self.service.clone());
         let system = joining::join(name, self.store.store(), &self.others).await?;
+        self.nats.belong_to(&system).map_err(|error| error.to_string())?;
         _ = self.others.system.set(system.clone());
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
             answer_of_ledger(&service, (instance, &system, &*clock), &question, done);
@@ -159,7 +161,13 @@ impl Vitals for LedgerVitals {
             }
             let joined = self.others.system.get().is_some();
             let alone = || (!joined).then(|| "no order instance has said yet that this is its ledger".to_owned());
-            if let Some(trouble) = self.store.trouble().or_else(alone) {
+            let foreign = self.nats.statistics().foreign.load(Ordering::Relaxed);
+            let shared = || {
+                (foreign > 0).then(|| {
+                    format!("{foreign} commands of another system came, and were turned away: see `nats.prefix`")
+                })
+            };
+            if let Some(trouble) = self.store.trouble().or_else(alone).or_else(shared) {
                 findings.insert("detail".to_owned(), json!(trouble));
             }
             Examination { well: store && nats && joined, findings }

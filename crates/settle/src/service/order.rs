@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use nats::{Bytes, Nats, Serving};
@@ -45,6 +45,8 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 const FIGURES_PATIENCE: Duration = Duration::from_millis(400);
 /// How long a start waits for the ledgers to say to which orders they belong.
 const MEETING: Duration = Duration::from_secs(1);
+/// How long recovery may take before it is told what it waits for.
+const SLOW: Duration = Duration::from_secs(2);
 /// How often it is looked whether the database has stopped, while recovery waits for it.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -90,15 +92,16 @@ impl Order {
         let options = config.redis(Service::Orders)?;
         let store = start::database("orders", move || RedisOrders::open(&options)).await?;
         let nats = start::broker(config).await?;
+        let system = store.store().identity().to_owned();
+        nats.belong_to(&system)?;
         let ledgers = Arc::new(Ledgers::new());
         let transport = ToJoined { all: nats.transport([STOCK, PAYMENT]).await?, ledgers: Arc::clone(&ledgers) };
         let metrics = Arc::new(Metrics::default());
         let others = Others::new(nats.clone(), config.instance);
+        _ = others.system.set(system.clone());
         // Before recovery, which waits for what they say.
-        let meeting = [STOCK, PAYMENT].map(|service| {
-            let system = store.store().identity().to_owned();
-            tokio::spawn(Arc::clone(&ledgers).meet(service, system, others.clone()))
-        });
+        let meeting = [STOCK, PAYMENT]
+            .map(|service| tokio::spawn(Arc::clone(&ledgers).meet(service, system.clone(), others.clone())));
         let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
         // Ids that are born here must be younger than those that the log has forgotten.
         let clock = start::clock("orders", |done| store.time(done), |done| youngest(&store, done)).await?;
@@ -167,7 +170,15 @@ fn youngest(store: &RedisOrders, done: Done<Result<Timestamp, StoreFailure>>) {
 }
 
 async fn until_stopped(store: &RedisOrders, ledgers: &Ledgers) -> anyhow::Error {
+    let (since, mut said) = (Instant::now(), false);
     loop {
+        if since.elapsed() > SLOW && !std::mem::replace(&mut said, true) {
+            let silent = ledgers.silent();
+            tracing::warn!(
+                ?silent,
+                "recovery is not done yet: it waits for what an earlier life left undecided, and for services that have not answered"
+            );
+        }
         // Another start would find the same.
         if let Some(why) = ledgers.foreign() {
             return anyhow!(why);
