@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use table::Table;
 
-use protocol::limits::MAX_IDEMPOTENCY_KEYS;
+use protocol::Timestamp;
+use protocol::limits::{IDEMPOTENCY_KEY_MS, KEPT_IDEMPOTENCY_KEYS, MAX_IDEMPOTENCY_KEYS};
 
 /// A key together with a digest of the request that it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct IdempotencyKey {
     pub key: Arc<str>,
     /// A digest of method, path and query: the same key with another one is a mistake of the client.
     pub fingerprint: u64,
+    /// When it was sent, by the clock of whoever took it in. It says how long it is remembered, and nothing else.
+    pub at: Timestamp,
 }
 
 /// What is remembered under a key.
@@ -30,12 +33,16 @@ pub enum Recalled<'a, R> {
     Reused,
 }
 
-/// The keys that a service remembers, the oldest dropped beyond [`MAX_IDEMPOTENCY_KEYS`].
+/// The keys that a service remembers: the latest [`KEPT_IDEMPOTENCY_KEYS`], and those that are younger than [`IDEMPOTENCY_KEY_MS`] up to
+/// [`MAX_IDEMPOTENCY_KEYS`].
 #[derive(Debug, Clone)]
 pub struct Keys<R> {
     answers: Table<Arc<str>, (u64, R)>,
-    order: VecDeque<Arc<str>>,
+    order: VecDeque<(Timestamp, Arc<str>)>,
 }
+
+/// How many keys are forgotten at most as one is remembered: more than one, so that there are fewer again behind a rush.
+const FORGOTTEN_AT_ONCE: usize = 2;
 
 impl<R> Default for Keys<R> {
     fn default() -> Self {
@@ -55,21 +62,81 @@ impl<R: Clone> Keys<R> {
 
     /// Remembers a success.
     pub fn remember(&mut self, key: &IdempotencyKey, answer: R) {
-        if self.answers.insert(Arc::clone(&key.key), (key.fingerprint, answer)).is_none() {
-            self.order.push_back(Arc::clone(&key.key));
-            if self.order.len() > MAX_IDEMPOTENCY_KEYS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.answers.remove(&oldest);
-            }
+        if !self.restore(key, answer) {
+            return;
         }
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let many = self.order.len();
+            let goes = |(at, _): &mut (Timestamp, _)| {
+                many > MAX_IDEMPOTENCY_KEYS || (many > KEPT_IDEMPOTENCY_KEYS && key.at.since(*at) >= IDEMPOTENCY_KEY_MS)
+            };
+            let Some((_, oldest)) = self.order.pop_front_if(goes) else { return };
+            self.answers.remove(&oldest);
+        }
+    }
+
+    /// Takes in what [`iter`](Self::iter) told. Whether it is new.
+    pub fn restore(&mut self, key: &IdempotencyKey, answer: R) -> bool {
+        let is_new = self.answers.insert(Arc::clone(&key.key), (key.fingerprint, answer)).is_none();
+        if is_new {
+            self.order.push_back((key.at, Arc::clone(&key.key)));
+        }
+        is_new
     }
 
     /// Everything remembered, oldest first, for a snapshot.
     pub fn iter(&self) -> impl Iterator<Item = (IdempotencyKey, &R)> {
-        self.order.iter().filter_map(|key| {
+        self.order.iter().filter_map(|(at, key)| {
             let (fingerprint, answer) = self.answers.get(key)?;
-            Some((IdempotencyKey { key: Arc::clone(key), fingerprint: *fingerprint }, answer))
+            Some((IdempotencyKey { key: Arc::clone(key), fingerprint: *fingerprint, at: *at }, answer))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize, at: u64) -> IdempotencyKey {
+        IdempotencyKey { key: n.to_string().into(), fingerprint: 1, at: Timestamp(at) }
+    }
+
+    fn remembered(keys: &Keys<usize>, n: usize) -> bool {
+        keys.recall(&key(n, 0)) == Recalled::Repeat(&n)
+    }
+
+    #[test]
+    fn a_rush_of_keys_is_remembered_for_as_long_as_it_is_young() {
+        let mut keys = Keys::default();
+        let rush = KEPT_IDEMPOTENCY_KEYS + 1_000;
+        (0..rush).for_each(|n| keys.remember(&key(n, 5), n));
+        keys.remember(&key(rush, 4 + IDEMPOTENCY_KEY_MS), rush);
+        assert!(remembered(&keys, 0), "nobody's keys push it out before its time");
+        keys.remember(&key(rush + 1, 5 + IDEMPOTENCY_KEY_MS), rush + 1);
+        assert!(!remembered(&keys, 0) && !remembered(&keys, 1) && remembered(&keys, 2), "two go as one comes");
+        for n in rush + 2..rush + 3_000 {
+            keys.remember(&key(n, 5 + IDEMPOTENCY_KEY_MS), n);
+        }
+        assert_eq!(keys.iter().count(), KEPT_IDEMPOTENCY_KEYS, "so there are no more than usual again");
+    }
+
+    #[test]
+    fn there_is_an_end_to_it() {
+        let mut keys = Keys::default();
+        (0..MAX_IDEMPOTENCY_KEYS + 3).for_each(|n| keys.remember(&key(n, 5), n));
+        assert_eq!(keys.iter().count(), MAX_IDEMPOTENCY_KEYS);
+        assert!(!remembered(&keys, 2) && remembered(&keys, 3));
+    }
+
+    #[test]
+    fn keys_come_back_from_a_snapshot_as_they_were() {
+        let mut keys = Keys::default();
+        let rush = KEPT_IDEMPOTENCY_KEYS + 3;
+        // The youngest came first: its time says nothing about the others.
+        (0..rush).for_each(|n| keys.remember(&key(n, if n == 0 { IDEMPOTENCY_KEY_MS } else { n as u64 }), n));
+        let mut back = Keys::default();
+        keys.iter().for_each(|(key, answer)| _ = back.restore(&key, *answer));
+        assert!(back.iter().eq(keys.iter()));
+        assert_eq!(back.iter().count(), rush);
     }
 }

@@ -513,7 +513,7 @@ impl Ledger {
             .collect();
         let mut keys = Keys::default();
         for (key, reply) in rest.keys {
-            keys.remember(&key, reply);
+            keys.restore(&key, reply);
         }
         Self {
             accounts,

@@ -53,7 +53,7 @@ fn key() -> impl Strategy<Value = Option<IdempotencyKey>> {
         0.2,
         some.prop_map(|(n, fingerprint)| {
             let key = format!("key {n}").into();
-            IdempotencyKey { key, fingerprint }
+            IdempotencyKey { key, fingerprint, at: Timestamp(0) }
         }),
     )
 }

@@ -20,8 +20,12 @@ pub const MAX_BATCH: u64 = 1_000_000;
 pub const MAX_ORDER_LINES: usize = 500;
 /// Bytes of an idempotency key as a client sends it.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
-/// Idempotency keys that a service remembers; the oldest go first.
-pub const MAX_IDEMPOTENCY_KEYS: usize = 100_000;
+/// Idempotency keys that a service remembers however old they are. The oldest go first.
+pub const KEPT_IDEMPOTENCY_KEYS: usize = 100_000;
+/// How long a service remembers an idempotency key beyond those, so that no stranger's keys push one out between a request and its retry. Milliseconds.
+pub const IDEMPOTENCY_KEY_MS: u64 = 600_000;
+/// Idempotency keys that a service remembers at most: 1,666 new ones a second for as long as that.
+pub const MAX_IDEMPOTENCY_KEYS: usize = 1_000_000;
 
 /// Transactions in flight in one instance, before callers queue.
 pub const MAX_IN_FLIGHT: usize = 500;

@@ -499,7 +499,7 @@ impl OrderBook {
     pub fn thaw(orders: Table<EntityId, Order>, log: LogState, rest: OrdersRest, trail: Trail) -> Self {
         let mut keys = Keys::default();
         for (key, reply) in rest.keys {
-            keys.remember(&key, reply);
+            keys.restore(&key, reply);
         }
         Self { orders, log, version: rest.version, replaced: rest.replaced, keys, trail }
     }

@@ -18,7 +18,7 @@
 //! | `orders`            | hash: each order that anybody has touched, as one text                                                 |
 //! | `book`              | hash: the last `version`; `seeds`, which say what the untouched ones are                               |
 //! | `replaced`          | hash: what paid ones came to that were replaced and overwritten: how many, by user, by item            |
-//! | `keys`, `key_order` | hash and list: idempotency keys, with the first answers                                                |
+//! | `keys`, `key_order` | hash and list: idempotency keys, with the first answers; their times, each with its key                |
 //! | `trail`, `trail_outcomes` | hashes: the operators' trail by number, the last of which is in `book`: what was to be done; what came of it |
 //!
 //! **Replacing** a million orders writes one line into `seeds`. What an order that nobody has changed since holds is drawn from it, with the
@@ -32,7 +32,9 @@ use protocol::limits::MAX_PAGE;
 use protocol::log::{LogCommand, LogReply, StageRefusal};
 use protocol::{Name, Timestamp, Transaction};
 use redis_store::answers::{Unreadable, only};
-use redis_store::{LOG_LUA, LogScripts, OpenError, Options, RedisLog, Script, ScriptStore, Statistics, Value, Words};
+use redis_store::{
+    KEYS_LUA, LOG_LUA, LogScripts, OpenError, Options, RedisLog, Script, ScriptStore, Statistics, Value, Words,
+};
 
 use crate::checkout::Claim;
 use crate::order_store::{OrderStore, OrdersAnswer, OrdersQuery, Progress};
@@ -44,7 +46,7 @@ mod codec;
 mod recollection;
 
 /// What is kept, and the version of how.
-const KIND: &str = "orders 1";
+const KIND: &str = "orders 2";
 /// The name that the orders' keys have.
 pub const ORDERS: Name = Name::literal("orders");
 
@@ -53,7 +55,8 @@ const ORDERS_LUA: &str = include_str!("scripts/orders.lua");
 static LOG: LazyLock<LogScripts> = LazyLock::new(|| {
     LogScripts::new(&[ORDERS_LUA, include_str!("scripts/claim.lua"), include_str!("scripts/conclude.lua")])
 });
-static BOOK: LazyLock<Script> = LazyLock::new(|| Script::new(&[LOG_LUA, ORDERS_LUA, include_str!("scripts/book.lua")]));
+static BOOK: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[LOG_LUA, KEYS_LUA, ORDERS_LUA, include_str!("scripts/book.lua")]));
 
 /// What a stage's script is told of the claim.
 fn claim_words(transaction: &Transaction, words: &mut Words) {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ledger::{EntityId, IdempotencyKey};
-use orchestrator::{Done, StoreFailure};
+use orchestrator::{Clock as _, Done, StoreFailure, SystemClock};
 use protocol::limits::{MAX_AMOUNT, MAX_IDEMPOTENCY_KEY_BYTES};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -70,7 +70,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap, what: &[&str]) -> Result<Opti
     for byte in what.iter().flat_map(|part| part.bytes().chain([b'/'])) {
         fingerprint = (fingerprint ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    Ok(Some(IdempotencyKey { key: key.into(), fingerprint }))
+    Ok(Some(IdempotencyKey { key: key.into(), fingerprint, at: SystemClock::default().now() }))
 }
 
 /// 422: the key was used for another request.

@@ -19,7 +19,7 @@ impl Machine for OrderBook {
     type Frozen = FrozenOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u16 = 3;
+    const VERSION: u16 = 4;
     /// 2 differs in that its records have no history.
     const OLDEST_READ: u16 = 2;
 

@@ -34,7 +34,7 @@ impl World {
         let amount = self.random.between(1, 6) as i64;
         if self.random.chance(700) {
             let deposit = self.serial();
-            let key = IdempotencyKey { key: key(deposit), fingerprint: deposit };
+            let key = IdempotencyKey { key: key(deposit), fingerprint: deposit, at: self.true_time() };
             let command = LedgerCommand::Change { change: Change::Credit { account, amount }, key: Some(key) };
             self.deposits.insert(deposit, Deposit { participant, command });
             self.on_hand_in(deposit);

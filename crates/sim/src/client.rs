@@ -76,7 +76,11 @@ impl World {
         let Some(mut command) = command else { return };
         if let OrdersCommand::Create { key, .. } | OrdersCommand::AddItem { key, .. } = &mut command {
             if key.is_none() && self.random.chance(500) {
-                *key = Some(IdempotencyKey { key: format!("request-{request}").into(), fingerprint: request });
+                *key = Some(IdempotencyKey {
+                    key: format!("request-{request}").into(),
+                    fingerprint: request,
+                    at: self.true_time(),
+                });
             }
             if key.is_some() {
                 self.clients[client].again = Some(command.clone());

@@ -13,7 +13,7 @@ impl Machine for Ledger {
     type Frozen = FrozenLedger;
 
     const NAME: &'static str = "ledger";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn new() -> Self {
         Self::default()

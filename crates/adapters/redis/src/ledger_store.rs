@@ -22,7 +22,7 @@ use audit::Audit;
 use codec::{ACCOUNT, BRANCHES, LEDGER};
 
 /// What is kept, and the version of how.
-const KIND: &str = "ledger 2";
+const KIND: &str = "ledger 3";
 
 /// A service's ledger in Redis or Valkey. A clone is another handle to the same connection; any number of processes may have the same
 /// ledger open.

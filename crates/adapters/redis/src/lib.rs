@@ -88,7 +88,7 @@
 //! | `branches`              | hash: a branch's state in a letter; behind it its entries while it is open, or why it was refused     |
 //! | `prepared`, `executed`  | sorted sets: open branches by birth                                                                 |
 //! | `finals`                | list: final branches, in the order in which they became so                                          |
-//! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers                                             |
+//! | `keys`, `key_order`     | hash and list: idempotency keys, with the first answers; their times, each with its key             |
 //!
 //! Every store's `meta` also has its `kind` and `identity`, and what its service has noted once and for all (`note_once`).
 //!
@@ -116,6 +116,7 @@
 pub mod answers;
 mod error;
 mod examine;
+mod keys;
 mod ledger_store;
 mod link;
 mod log_store;
@@ -130,6 +131,7 @@ mod writer;
 
 pub use error::OpenError;
 pub use examine::{Examined, examine};
+pub use keys::{KEYS_LUA, key_words};
 pub use ledger_store::RedisLedger;
 pub use log_store::{ClaimWords, EndedPage, LOG_LUA, LogScripts, RedisLog};
 pub use options::{Credentials, Durability, Failover, Options, Place};

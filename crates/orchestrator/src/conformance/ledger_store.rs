@@ -129,7 +129,7 @@ fn changes(store: &dyn LedgerStore) {
 }
 
 fn keys(store: &dyn LedgerStore) {
-    let key = |text: &str, fingerprint| Some(IdempotencyKey { key: text.into(), fingerprint });
+    let key = |text: &str, fingerprint| Some(IdempotencyKey { key: text.into(), fingerprint, at: Timestamp(7) });
     let (one, two) = (EntityId::number(1), EntityId::number(2));
     let credit = Change::Credit { account: one, amount: 5 };
     let keyed = |change, key| submit(store, LedgerCommand::Change { change, key });

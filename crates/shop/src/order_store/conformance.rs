@@ -209,7 +209,7 @@ fn lines(store: Arc<dyn OrderStore>) {
 
 fn keys(store: Arc<dyn OrderStore>) {
     let mut twins = Twins::new(store);
-    let key = |text: &str, fingerprint| IdempotencyKey { key: text.into(), fingerprint };
+    let key = |text: &str, fingerprint| IdempotencyKey { key: text.into(), fingerprint, at: Timestamp(7) };
     let add = |key| OrdersCommand::AddItem {
         order: number(1),
         line: Line { item: number(5), quantity: 1, price: 2 },

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-use ledger::{EntityId, IdempotencyKey};
+use ledger::EntityId;
 use orchestrator::StoreFailure;
-use protocol::limits::{KEPT_TRAIL, MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS, MAX_ORDER_LINES, MAX_SEED_LAYERS};
+use protocol::limits::{KEPT_TRAIL, MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES, MAX_SEED_LAYERS};
 use redis_store::answers::{Unreadable, list, text, unreadable, words};
-use redis_store::{Value, Words};
+use redis_store::{Value, Words, key_words};
 
 use super::RedisOrders;
 use super::recollection::{Replacement, Shown};
@@ -15,10 +15,6 @@ use crate::trail::Entry;
 
 /// What the script holds exactly, as it holds every number, in 53 bits.
 const EXACT: u64 = MAX_AMOUNT as u64;
-
-fn key_words(call: &mut Words, key: &IdempotencyKey) {
-    call.word(&*key.key).word(&format!("{:x}", key.fingerprint)).word(&MAX_IDEMPOTENCY_KEYS.to_string());
-}
 
 impl RedisOrders {
     pub(super) fn command_call(&self, command: &OrdersCommand) -> Result<Words, StoreFailure> {

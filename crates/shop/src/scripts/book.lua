@@ -2,8 +2,9 @@
 ---------------------------------------------------------------------------------------------------------------------------
 -- Everything that orders are told and asked, and that is no command to the log.
 
--- Answers a command of KEY FINGERPRINT MOST_KEYS once: a repeat gets the first answer, if that was a success.
-local function keyed(key, fingerprint, most, change)
+-- Answers a command with KEY FINGERPRINT AT LEAST MOST YOUNG, which begin at this word, once: a repeat gets the first answer, if that was a success.
+local function keyed(first, change)
+  local key, fingerprint = ARGV[first], ARGV[first + 1]
   if not key then return change() end
   local remembered = call('HGET', base .. 'keys', key)
   if remembered then
@@ -13,10 +14,7 @@ local function keyed(key, fingerprint, most, change)
   end
   local reply = change()
   if reply[1] == 'created' or reply[1] == 'total' then
-    call('HSET', base .. 'keys', key, fingerprint .. ' ' .. reply[1] .. ' ' .. reply[2])
-    if call('RPUSH', base .. 'key_order', key) > tonumber(most) then
-      call('HDEL', base .. 'keys', call('LPOP', base .. 'key_order'))
-    end
+    remember_key(key, fingerprint .. ' ' .. reply[1] .. ' ' .. reply[2], unpack(ARGV, first + 2, first + 5))
   end
   return reply
 end
@@ -142,9 +140,9 @@ local function trail()
 end
 
 local what = ARGV[1]
-if what == 'create' then return keyed(ARGV[4], ARGV[5], ARGV[6], create) end
-if what == 'add' then return keyed(ARGV[7], ARGV[8], ARGV[9], add) end
-if what == 'remember' then return keyed(ARGV[3], ARGV[4], ARGV[5], function() return { 'created', ARGV[2] } end) end
+if what == 'create' then return keyed(4, create) end
+if what == 'add' then return keyed(7, add) end
+if what == 'remember' then return keyed(3, function() return { 'created', ARGV[2] } end) end
 if what == 'replace' then return replace() end
 if what == 'is_reused' then return is_reused() end
 if what == 'page' then return page() end

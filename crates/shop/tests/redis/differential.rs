@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use ledger::{EntityId, IdempotencyKey};
 use orchestrator::{Log, LogAnswer, LogQuery, answer};
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_HANDOVERS, MAX_IDEMPOTENCY_KEYS, MAX_LEASE_MS};
+use protocol::limits::{IDEMPOTENCY_KEY_MS, KEPT_IDEMPOTENCY_KEYS, MAX_AMOUNT, MAX_BATCH, MAX_HANDOVERS, MAX_LEASE_MS};
 use protocol::log::{LogCommand, LogReply, StageRefusal, Standing, Verdict, Writer};
 use protocol::{Decision, Epoch, Timestamp, Transaction, TransactionId};
 use servers::redis::{Persistence, Server};
@@ -41,7 +41,7 @@ fn compare(book: &OrderBook, store: &RedisOrders, used: &BTreeSet<TransactionId>
     questions.push(OrdersQuery::Youngest);
     questions.push(OrdersQuery::Trail(5));
     for (word, fingerprint) in WORDS.iter().flat_map(|word| [(word, 0), (word, u64::MAX)]) {
-        questions.push(OrdersQuery::IsKeyReused(IdempotencyKey { key: (*word).into(), fingerprint }));
+        questions.push(OrdersQuery::IsKeyReused(IdempotencyKey { key: (*word).into(), fingerprint, at: Timestamp(0) }));
     }
     for question in questions {
         let told = query(store, question.clone()).unwrap();
@@ -358,28 +358,43 @@ fn orders_that_nobody_touched_are_the_same_from_every_seed() {
     }
 }
 
+/// More keys than are kept however old they are.
+const RUSH: usize = KEPT_IDEMPOTENCY_KEYS + 50;
+
 #[test]
 fn the_oldest_idempotency_keys_are_forgotten() {
     let server = quick_server();
     let store = open(&in_memory(&server));
     let mut book = OrderBook::default();
+    // A rush of keys; and what comes when the first of them are young no longer.
+    let at = |n: usize| if n < RUSH { n as u64 % 7 } else { IDEMPOTENCY_KEY_MS + (n - RUSH) as u64 / 5 };
     let remember = |n: usize| OrdersCommand::Remember {
         order: EntityId::number(n as u64),
-        key: IdempotencyKey { key: format!("key {n}").into(), fingerprint: 1 },
+        key: IdempotencyKey { key: format!("key {n}").into(), fingerprint: 1, at: Timestamp(at(n)) },
     };
     let mut answers = std::collections::VecDeque::new();
-    for n in 0..MAX_IDEMPOTENCY_KEYS + 3 {
+    for n in 0..RUSH + 40 {
         book.apply(&remember(n));
         answers.push_back(begin(&store, remember(n)));
         if answers.len() > 1_000 {
             assert!(matches!(answers.pop_front().unwrap().recv().unwrap(), Ok(OrdersReply::Created(_))));
         }
     }
-    for n in [5, 4, 3, 2, 1, 0, 6, 7, MAX_IDEMPOTENCY_KEYS] {
-        let key = IdempotencyKey { key: format!("key {n}").into(), fingerprint: 2 };
-        let question = OrdersQuery::IsKeyReused(key);
-        assert_eq!(query(&store, question.clone()).unwrap(), answer_orders(&book, &question, 0), "{n}");
+    for answer in answers {
+        assert!(matches!(answer.recv().unwrap(), Ok(OrdersReply::Created(_))));
     }
+    let mut forgotten = 0;
+    for n in 0..RUSH + 40 {
+        if n > 100 && n < RUSH {
+            continue;
+        }
+        let key = IdempotencyKey { key: format!("key {n}").into(), fingerprint: 2, at: Timestamp(0) };
+        let question = OrdersQuery::IsKeyReused(key);
+        let told = query(&store, question.clone()).unwrap();
+        assert_eq!(told, answer_orders(&book, &question, 0), "{n}");
+        forgotten += usize::from(told == OrdersAnswer::IsKeyReused(false));
+    }
+    assert!((1..=80).contains(&forgotten), "{forgotten}");
 }
 
 #[test]

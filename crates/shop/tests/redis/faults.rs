@@ -359,7 +359,7 @@ fn a_server_without_its_data_stops_the_store_and_one_with_another_kind_is_refuse
         RedisLog::open(ORDERS, &in_memory(&server)).map(|_| ()),
     ] {
         let error = refused.expect_err("orders are kept there");
-        assert!(matches!(&error, OpenError::AnotherKind { found, .. } if found == "orders 1"), "{error}");
+        assert!(matches!(&error, OpenError::AnotherKind { found, .. } if found == "orders 2"), "{error}");
     }
     assert_eq!(submit(&store, OrdersCommand::Log(stage(1))), Ok(OrdersReply::Log(LogReply::Staged)));
     server.kill().unwrap();

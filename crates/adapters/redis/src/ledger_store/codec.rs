@@ -9,13 +9,14 @@ use ledger::{Account, Branch, Change, Denial, EntityId, Entry, LedgerCommand, Le
 use orchestrator::StoreFailure;
 use protocol::barrier::{Action, Memory, barrier};
 use protocol::limits::{
-    MAX_AMOUNT, MAX_AUDIT_ENTRIES_EACH, MAX_AUDIT_OPEN_REMOTE, MAX_AUDIT_PAGE, MAX_BATCH, MAX_IDEMPOTENCY_KEYS,
-    MAX_SCRIPT_ITEMS, MAX_SEED_LAYERS, MAX_TERMINATION_BATCH,
+    MAX_AMOUNT, MAX_AUDIT_ENTRIES_EACH, MAX_AUDIT_OPEN_REMOTE, MAX_AUDIT_PAGE, MAX_BATCH, MAX_SCRIPT_ITEMS,
+    MAX_SEED_LAYERS, MAX_TERMINATION_BATCH,
 };
 use protocol::{BranchId, BranchState, Command, Name, Refusal, Reply, Timestamp, TransactionId, Verb};
 use redis::Value;
 
 use crate::answers::{Unreadable, unreadable, words};
+use crate::keys::{KEYS_LUA, key_words};
 use crate::link::shown;
 use crate::script::{Script, Words, call};
 
@@ -28,7 +29,7 @@ pub(crate) static ACCOUNT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/account.lua")]));
 /// Everything else that a ledger is told or asked.
 pub(crate) static LEDGER: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, include_str!("../scripts/ledger/ledger.lua")]));
+    LazyLock::new(|| Script::new(&[ACCOUNTS_LUA, KEYS_LUA, include_str!("../scripts/ledger/ledger.lua")]));
 
 /// What the script holds exactly, as it holds every number, in 53 bits.
 const EXACT: u64 = MAX_AMOUNT as u64;
@@ -94,7 +95,7 @@ pub(crate) fn calls(base: &str, command: &LedgerCommand) -> Result<Vec<Words>, S
             }
             words.word("change").word(kind).word(&account.to_string()).number(number);
             if let Some(key) = key {
-                words.word(&*key.key).word(&format!("{:x}", key.fingerprint)).word(&MAX_IDEMPOTENCY_KEYS.to_string());
+                key_words(&mut words, key);
             }
         }
         LedgerCommand::Retire(ids) => return Ok(in_parts(base, "retire", ids)),

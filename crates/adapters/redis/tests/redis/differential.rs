@@ -8,7 +8,7 @@ use ledger::{Change, EntityId, Entry, IdempotencyKey, Ledger, LedgerCommand, Led
 use orchestrator::{
     AccountSeen, LedgerAnswer, LedgerAudit, LedgerQuery, LedgerStore, Look, Seen, StoreFailure, answer_ledger,
 };
-use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS};
+use protocol::limits::{IDEMPOTENCY_KEY_MS, KEPT_IDEMPOTENCY_KEYS, MAX_AMOUNT, MAX_BATCH, MAX_IDEMPOTENCY_KEYS};
 use protocol::{BranchId, BranchState, Command, Payload, Reply, Timestamp, TransactionId, Verb};
 use redis_store::RedisLedger;
 use servers::redis::{Persistence, Server};
@@ -91,6 +91,7 @@ impl Story {
         (self.one_in(3)).then(|| IdempotencyKey {
             key: ["a", "b b", "c\r\n*1", "\u{fc}", "%s {x}", ""][self.number(6) as usize].into(),
             fingerprint: [0, u64::MAX][usize::from(self.one_in(6))],
+            at: self.moment(),
         })
     }
 
@@ -367,15 +368,20 @@ fn a_whole_batch_answers_as_the_pure_ledger_does() {
     assert!(scripts > 2 * batches && repaired > 100 && inexact > 10 && held > 100, "the batches meet every rule");
 }
 
+/// More keys than are kept however old they are.
+const RUSH: usize = KEPT_IDEMPOTENCY_KEYS + 50;
+
 #[test]
 fn the_oldest_idempotency_keys_are_forgotten() {
     let server = quick_server();
     let store = open(&in_memory(&server));
     let mut ledger = Ledger::default();
     let account = EntityId::number(1);
+    // A rush of keys; and what comes when the first of them are young no longer.
+    let at = |n: usize| if n < RUSH { n as u64 % 7 } else { IDEMPOTENCY_KEY_MS + (n - RUSH) as u64 / 5 };
     let keyed = |n: usize| LedgerCommand::Change {
         change: Change::Credit { account, amount: 1 },
-        key: Some(IdempotencyKey { key: format!("key {n}").into(), fingerprint: 1 }),
+        key: Some(IdempotencyKey { key: format!("key {n}").into(), fingerprint: 1, at: Timestamp(at(n)) }),
     };
     tell(
         &mut ledger,
@@ -384,15 +390,32 @@ fn the_oldest_idempotency_keys_are_forgotten() {
         "at first",
     );
     let mut answers = std::collections::VecDeque::new();
-    for n in 0..MAX_IDEMPOTENCY_KEYS + 3 {
+    for n in 0..RUSH + 40 {
         ledger.apply(&keyed(n));
         answers.push_back(begin(&store, keyed(n)));
         if answers.len() > 1_000 {
             assert!(matches!(answers.pop_front().unwrap().recv().unwrap(), Ok(LedgerReply::Account(..))));
         }
     }
-    for n in [5, 4, 3, 2, 1, 0, 6, 7, MAX_IDEMPOTENCY_KEYS] {
+    for answer in answers {
+        assert!(matches!(answer.recv().unwrap(), Ok(LedgerReply::Account(..))));
+    }
+    let many = || -> usize { server.ask("LLEN {settle:stock:0}:key_order").unwrap()[1..].trim().parse().unwrap() };
+    assert!((KEPT_IDEMPOTENCY_KEYS..RUSH + 40).contains(&many()), "some are forgotten, and no more: {}", many());
+    // Repeats change nothing, so begin with those that are remembered.
+    for n in (RUSH..RUSH + 40).chain((0..100).rev()) {
         tell(&mut ledger, &store, &keyed(n), "once more");
+    }
+    // There is an end to that, however young they are.
+    let fill = "EVAL \"for n = 1, ARGV[1] do redis.call('RPUSH', KEYS[1], '1200000 x' .. n) end\" 1 {settle:stock:0}:key_order";
+    server.ask(&format!("{fill} {}", MAX_IDEMPOTENCY_KEYS - many() + 1)).unwrap();
+    let one_more = |n: usize| LedgerCommand::Change {
+        change: Change::Credit { account, amount: 1 },
+        key: Some(IdempotencyKey { key: format!("late {n}").into(), fingerprint: 1, at: Timestamp(0) }),
+    };
+    for n in 0..3 {
+        assert!(matches!(begin(&store, one_more(n)).recv().unwrap(), Ok(LedgerReply::Account(..))));
+        assert_eq!(many(), MAX_IDEMPOTENCY_KEYS);
     }
 }
 

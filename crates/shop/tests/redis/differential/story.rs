@@ -128,7 +128,7 @@ impl Story {
 
     fn certain_key(&mut self) -> IdempotencyKey {
         let fingerprint = [0, u64::MAX][usize::from(self.one_in(6))];
-        IdempotencyKey { key: self.word().into(), fingerprint }
+        IdempotencyKey { key: self.word().into(), fingerprint, at: Timestamp(self.number(9)) }
     }
 
     fn line(&mut self) -> Line {

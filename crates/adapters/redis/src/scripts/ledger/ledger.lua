@@ -1,6 +1,6 @@
 
 ---------------------------------------------------------------------------------------------------------------------------
--- change ('open' ID PRICE | 'credit' ID AMOUNT | 'debit' ID AMOUNT) [KEY FINGERPRINT HOW_MANY_KEYS]
+-- change ('open' ID PRICE | 'credit' ID AMOUNT | 'debit' ID AMOUNT) [KEY FINGERPRINT AT LEAST MOST YOUNG]
 
 local function change()
   local kind, id = ARGV[2], ARGV[3]
@@ -45,10 +45,7 @@ local function keyed()
   write_accounts()
   local reply = answer(account)
   if name then
-    call('HSET', base .. 'keys', name, fingerprint .. ' ' .. table.concat(reply, ' ', 2))
-    if call('RPUSH', base .. 'key_order', name) > tonumber(ARGV[7]) then
-      call('HDEL', base .. 'keys', call('LPOP', base .. 'key_order'))
-    end
+    remember_key(name, fingerprint .. ' ' .. table.concat(reply, ' ', 2), ARGV[7], ARGV[8], ARGV[9], ARGV[10])
   end
   return reply
 end
