@@ -126,12 +126,14 @@ pub(super) async fn once_joined(State(others): State<Others>, request: Request, 
 /// The ledgers of an order instance: which have said that they belong to its orders.
 pub(super) struct Ledgers {
     joined: [(Name, AtomicBool); 2],
+    stranger: AtomicBool,
     foreign: OnceLock<String>,
 }
 
 impl Ledgers {
     pub(super) fn new() -> Self {
-        Self { joined: [STOCK, PAYMENT].map(|service| (service, AtomicBool::new(false))), foreign: OnceLock::new() }
+        let joined = [STOCK, PAYMENT].map(|service| (service, AtomicBool::new(false)));
+        Self { joined, stranger: AtomicBool::new(false), foreign: OnceLock::new() }
     }
 
     /// Whether the ledger of this service has said so.
@@ -143,6 +145,11 @@ impl Ledgers {
     pub(super) fn silent(&self) -> Vec<&str> {
         let silent = self.joined.iter().filter(|(_, joined)| !joined.load(Ordering::Acquire));
         silent.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Whether one has said that it is not theirs: another may be.
+    pub(super) fn met_a_stranger(&self) -> bool {
+        self.stranger.load(Ordering::Acquire)
     }
 
     /// Why one of them must not be sent anything, if that is so.
@@ -159,9 +166,12 @@ impl Ledgers {
                     let found = self.joined.iter().find(|(name, _)| *name == service);
                     return found.into_iter().for_each(|(_, joined)| joined.store(true, Ordering::Release));
                 }
-                Ok(Answer::System(said)) if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS => {
-                    _ = self.foreign.set(other_orders(service, &said, &system));
-                    return;
+                Ok(Answer::System(said)) => {
+                    self.stranger.store(true, Ordering::Release);
+                    if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS {
+                        _ = self.foreign.set(other_orders(service, &said, &system));
+                        return;
+                    }
                 }
                 Ok(_) | Err(_) => {}
             }

@@ -136,7 +136,11 @@ impl Order {
         };
         let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
         // Those that are there have answered at once; without the others there is no checkout, and all else there is.
-        _ = tokio::time::timeout(MEETING, futures_util::future::join_all(meeting)).await;
+        let mut meeting = futures_util::future::join_all(meeting);
+        let met = tokio::time::timeout(MEETING, &mut meeting).await;
+        if met.is_err() && ledgers.met_a_stranger() {
+            _ = tokio::time::timeout(MEETING, meeting).await;
+        }
         if let Some(why) = ledgers.foreign() {
             bail!(why);
         }
