@@ -4,20 +4,21 @@
 //! | question                   | of whom                                | answer                      |
 //! |----------------------------|----------------------------------------|-----------------------------|
 //! | [`Question::Verdicts`]     | any order instance of its system       | [`Answer::Verdicts`]        |
-//! | [`Question::Price`]        | any stock instance of its system       | [`Answer::Price`]           |
+//! | [`Question::Price`]        | any instance of that stock             | [`Answer::Price`]           |
 //! | [`Question::Transaction`]  | the order instance that drives it      | [`Answer::Transaction`]     |
 //! | [`Question::Operate`]      | the order instance that drives it      | [`Answer::Operated`]        |
 //! | [`Question::Well`]         | any instance of a service              | [`Answer::Well`]            |
 //! | [`Question::Faults`]       | every instance of a ledger's service   | none: it is told, not asked |
-//! | [`Question::Look`]         | any instance of a ledger of its system | [`Answer::Seen`]            |
+//! | [`Question::Look`]         | any instance of that ledger            | [`Answer::Seen`]            |
 //! | [`Question::Auditor`]      | the order instance that leads          | [`Answer::Auditor`]         |
 //! | [`Question::Orphans`]      | any instance of a ledger's service     | none: it is told, not asked |
 //! | [`Question::LogFilter`]    | every instance of a service            | none: it is told, not asked |
-//! | [`Question::Join`]         | any order instance                     | [`Answer::Joined`]          |
-//! | [`Question::System`]       | any instance of a ledger's service     | [`Answer::System`]          |
+//! | [`Question::Join`]         | any order instance                     | [`Answer::Joined`], or [`Answer::Stranger`] |
+//! | [`Question::Whose`]        | any instance of a ledger's service     | [`Answer::Whose`]           |
 //!
 //! A *system* is an orders' database and the two ledgers that belong to it; it goes by the identity of the first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::EntityId;
@@ -48,10 +49,10 @@ pub enum Question {
         /// The transactions.
         ids: Vec<TransactionId>,
     },
-    /// What does this item of this system cost?
+    /// What does this item of this ledger cost?
     Price {
-        /// The system.
-        system: String,
+        /// The identity of the ledger.
+        ledger: String,
         /// The item.
         item: EntityId,
     },
@@ -75,10 +76,10 @@ pub enum Question {
     },
     /// An order instance is gone, and another has its transactions. What it had prepared and not staged, nobody has: ask now.
     Orphans,
-    /// What do these accounts, or branches, of this system look like? An audit asks.
+    /// What do these accounts, or branches, of this ledger look like? An audit asks.
     Look {
-        /// The system.
-        system: String,
+        /// The identity of the ledger.
+        ledger: String,
         /// Which.
         look: Look,
     },
@@ -86,7 +87,7 @@ pub enum Question {
     Auditor,
     /// What is to be logged from now on.
     LogFilter(String),
-    /// A ledger would take commands: is it the one that belongs to the orders?
+    /// A ledger takes commands, or would: is it the one that belongs to the orders?
     Join {
         /// Its service.
         service: Name,
@@ -95,8 +96,8 @@ pub enum Question {
         /// The system that it belongs to, if it has belonged to one.
         system: Option<String>,
     },
-    /// To which system do you belong?
-    System,
+    /// Which ledger are you, and to which system do you belong?
+    Whose,
 }
 
 /// An answer.
@@ -123,8 +124,18 @@ pub enum Answer {
         /// The identity of the database that belongs to it, of the service that asked.
         ledger: String,
     },
-    /// To [`Question::System`].
-    System(String),
+    /// To [`Question::Join`], if it has belonged to another system: this is the one of whoever answers.
+    Stranger {
+        /// The system.
+        system: String,
+    },
+    /// To [`Question::Whose`].
+    Whose {
+        /// The system that it belongs to.
+        system: String,
+        /// The identity of its database.
+        ledger: String,
+    },
 }
 
 impl Question {
@@ -168,9 +179,12 @@ fn use_filter(filter: &str, done: Reply) {
 /// Answers a ledger that would join the system of these orders. Who belongs to it is noted once, by whoever comes first.
 fn answer_to_ledger(orders: &ScriptStore, (service, ledger, of): (Name, &str, Option<String>), done: Reply) {
     let system = orders.identity().to_owned();
-    if of.is_some_and(|of| of != system) || ![STOCK, PAYMENT].contains(&service) {
-        tracing::error!(%service, "one that belongs to another orders' database asks on this broker: see nats.prefix");
+    if ![STOCK, PAYMENT].contains(&service) {
         return done(None);
+    }
+    if of.is_some_and(|of| of != system) {
+        tracing::error!(%service, "one that belongs to another orders' database asks on this broker: see nats.prefix");
+        return answer(done, &Answer::Stranger { system });
     }
     let noted = move |noted: Result<String, StoreFailure>| match noted {
         Ok(ledger) => answer(done, &Answer::Joined { system, ledger }),
@@ -182,16 +196,21 @@ fn answer_to_ledger(orders: &ScriptStore, (service, ledger, of): (Name, &str, Op
     orders.note_once(&format!("ledger:{service}"), ledger, Box::new(noted));
 }
 
-/// Answers a question to the order service, whose audit and database these are. Call it on a runtime.
+/// Answers a question to the order service, whose database this is. Call it on a runtime. While it recovers there is no service yet: recovery waits for
+/// ledgers, and those for who says that they belong here, which is all that is answered meanwhile.
 pub fn answer_of_orders(
-    orders: &OrderService,
-    (auditor, store): (&Auditor, &ScriptStore),
+    service: Option<&(OrderService, Arc<Auditor>)>,
+    store: &ScriptStore,
     question: &[u8],
     done: Reply,
 ) {
+    let question = read(question);
+    if let Some(Question::Join { service, ledger, system }) = question {
+        return answer_to_ledger(store, (service, &ledger, system), done);
+    }
+    let Some((orders, auditor)) = service else { return done(None) };
     let engine = orders.orchestrator().engine();
-    match read(question) {
-        Some(Question::Join { service, ledger, system }) => answer_to_ledger(store, (service, &ledger, system), done),
+    match question {
         Some(Question::Verdicts { system, .. }) if system != store.identity() => done(None),
         Some(Question::Verdicts { ids, .. }) => {
             let told = |verdicts: Result<_, orchestrator::LogError>| {
@@ -228,22 +247,23 @@ pub fn answer_of_orders(
             | Question::Faults { .. }
             | Question::Orphans
             | Question::Look { .. }
-            | Question::System,
+            | Question::Join { .. }
+            | Question::Whose,
         )
         | None => done(None),
     }
 }
 
-/// Answers a question to stock or payment, which belongs to `system`; `instance` is this one. Call it on a runtime.
+/// Answers a question to stock or payment, whose database has the identity `own` and belongs to `system`; `instance` is this one. Call it on a runtime.
 pub fn answer_of_ledger(
     ledger: &LedgerService,
-    (instance, system, clock): (Name, &str, &dyn Clock),
+    (instance, own, system, clock): (Name, &str, &str, &dyn Clock),
     question: &[u8],
     done: Reply,
 ) {
     match read(question) {
-        // Another system's item of the same name has another price.
-        Some(Question::Price { system: of, .. } | Question::Look { system: of, .. }) if of != system => done(None),
+        // An item of the same name in another database has another price.
+        Some(Question::Price { ledger: of, .. } | Question::Look { ledger: of, .. }) if of != own => done(None),
         Some(Question::Price { item, .. }) => {
             ledger.price(item, Box::new(|price| answer(done, &Answer::Price(price))));
         }
@@ -267,7 +287,7 @@ pub fn answer_of_ledger(
         Some(Question::Look { look, .. }) => {
             look_at(&**ledger.store(), look, Box::new(|seen| answer(done, &Answer::Seen(seen))))
         }
-        Some(Question::System) => answer(done, &Answer::System(system.to_owned())),
+        Some(Question::Whose) => answer(done, &Answer::Whose { system: system.to_owned(), ledger: own.to_owned() }),
         Some(
             Question::Verdicts { .. }
             | Question::Transaction { .. }
@@ -301,15 +321,15 @@ mod tests {
         for question in [
             Question::Verdicts { system: "0190b6e2".to_owned(), ids: vec![id, id] },
             Question::Join { service: STOCK, ledger: "7".to_owned(), system: Some("8".to_owned()) },
-            Question::System,
-            Question::Price { system: "7".to_owned(), item: EntityId::number(7) },
+            Question::Whose,
+            Question::Price { ledger: "7".to_owned(), item: EntityId::number(7) },
             Question::Transaction { id, waits: true },
             Question::Operate(Operation::States(vec![id])),
             Question::Operate(Operation::Retry(id)),
             Question::Operate(Operation::Resolved { id, step: 3 }),
             Question::Well,
             Question::Orphans,
-            Question::Look { system: "8".to_owned(), look: Look::Accounts { after: "17".to_owned() } },
+            Question::Look { ledger: "8".to_owned(), look: Look::Accounts { after: "17".to_owned() } },
             Question::Auditor,
             Question::LogFilter("warn,shop=debug".to_owned()),
             Question::Faults { from, change: change(Fault::Delay { ms: 5 }, Some(2)) },

@@ -50,13 +50,13 @@ pub(crate) struct Shared {
     pub(crate) relieved: Notify,
     pub(crate) on_the_way: OnTheWay,
     pub(crate) inbox: String,
-    system: OnceLock<Box<str>>,
+    identity: OnceLock<Box<str>>,
 }
 
 impl Shared {
-    /// Whose commands this process sends, and carries out.
-    pub(crate) fn system(&self) -> &str {
-        self.system.get().map_or("", |system| system)
+    /// By what this process's participants go.
+    pub(crate) fn identity(&self) -> &str {
+        self.identity.get().map_or("", |identity| identity)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -246,6 +246,15 @@ impl Drop for Guard {
     }
 }
 
+/// Whether a message has room for it.
+pub(crate) fn check_identity(identity: &str) -> Result<(), StartError> {
+    let (found, most) = (identity.len(), wire::MAX_IDENTITY_BYTES);
+    if found <= most {
+        return Ok(());
+    }
+    Err(StartError::Option { option: "identity", why: format!("it has {found} bytes: {most} at most") })
+}
+
 impl Nats {
     /// Connects, and looks whether everything that the options ask for is there.
     ///
@@ -282,7 +291,7 @@ impl Nats {
             relieved: Notify::new(),
             on_the_way: OnTheWay::default(),
             inbox,
-            system: OnceLock::new(),
+            identity: OnceLock::new(),
             options,
         });
         if matches!(shared.options.mode, Mode::JetStream { .. }) {
@@ -309,18 +318,19 @@ impl Nats {
         Ok(Self { shared, _guard: Arc::new(guard) })
     }
 
-    /// Says to which system this process belongs, before it sends or serves anything: its commands say so, and it carries out no others. Several
-    /// systems may have come to one broker without meaning to. Processes that are never told belong together.
+    /// Says by what the participants of this process go, before they are served: the identity of their database. Commands that are
+    /// [for](crate::NatsTransport::address) another are not carried out, but answered as failed: several systems may have come to one broker without
+    /// meaning to, and a database that was given up may come back.
     ///
     /// # Errors
     /// If that is longer than 64 bytes, or another was told before.
-    pub fn belong_to(&self, system: &str) -> Result<(), StartError> {
-        let refused = |why| Err(StartError::Option { option: "system", why });
-        if system.len() > wire::MAX_SYSTEM_BYTES {
-            return refused(format!("an identity of {} bytes: {} at most", system.len(), wire::MAX_SYSTEM_BYTES));
+    pub fn go_by(&self, identity: &str) -> Result<(), StartError> {
+        check_identity(identity)?;
+        let told = self.shared.identity.get_or_init(|| identity.into());
+        if **told == *identity {
+            return Ok(());
         }
-        let told = self.shared.system.get_or_init(|| system.into());
-        if **told == *system { Ok(()) } else { refused(format!("it belongs to {told} already, and not to {system}")) }
+        Err(StartError::Option { option: "identity", why: format!("it goes by {told} already, and not by {identity}") })
     }
 
     /// What is counted.

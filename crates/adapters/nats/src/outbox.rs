@@ -9,8 +9,8 @@
 //! each with many commands, and a participant that does not answer holds nobody up for longer than that. A commit is no reason to send: nobody
 //! waits for it. It goes along with what is, or after 10 ms.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Subject};
@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(GATHER_COMMITS_MS);
 #[derive(Debug)]
 pub(crate) struct Lane {
     subject: Subject,
+    /// Which participant they are for.
+    addressee: OnceLock<Box<str>>,
     /// Commands that wait, or are under way.
     alive: AtomicUsize,
     /// Whether one of them was answered, or given up, since the last message.
@@ -47,7 +49,17 @@ pub(crate) struct Place(Arc<Lane>);
 
 impl Lane {
     pub(crate) fn new(subject: String) -> Arc<Self> {
-        Arc::new(Self { subject: subject.into(), alive: AtomicUsize::new(0), relieved: AtomicBool::new(false) })
+        let (alive, relieved) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Self { subject: subject.into(), addressee: OnceLock::new(), alive, relieved })
+    }
+
+    /// Says for whom they are. Whether nobody else was named before.
+    pub(crate) fn address(&self, identity: &str) -> bool {
+        &**self.addressee.get_or_init(|| identity.into()) == identity
+    }
+
+    fn addressee(&self) -> &str {
+        self.addressee.get().map_or("", |identity| identity)
     }
 
     pub(crate) fn place(self: &Arc<Self>) -> Place {
@@ -196,7 +208,7 @@ async fn question(shared: &Shared, subject: Subject, message: Outgoing) {
 
 /// Sends a message of commands that wait, as many as go together.
 async fn commands(shared: &Shared, lane: &mut Waiting, now: Instant) {
-    let mut message = Filling::of_commands(shared.system(), &shared.inbox_of_replies());
+    let mut message = Filling::of_commands(lane.lane.addressee(), &shared.inbox_of_replies());
     let (mut ids, mut until, mut gone) = (Vec::new(), now, 0);
     for command in &lane.commands {
         if message.many >= MAX_COMMANDS_TOGETHER || !message.fits(command.payload.len()) {

@@ -151,7 +151,7 @@ impl Counter {
     /// where to acknowledge it.
     pub(crate) async fn take_in(&self, message: Message, acknowledge: Option<Subject>) {
         let letter = |pieces| acknowledge.as_ref().map(|subject| self.desk.letter(subject.clone(), pieces));
-        let wire::Opened { system, inbox, parcels } = match wire::open(&message.payload) {
+        let wire::Opened { addressee, inbox, parcels } = match wire::open(&message.payload) {
             Ok(opened) => opened,
             Err(why) => {
                 // Whose commands they are nobody knows: only the sender of a message without a stream can be told.
@@ -163,13 +163,13 @@ impl Counter {
             }
         };
         let (inbox, letter) = (Subject::from(inbox), letter(parcels.len()));
-        let is_ours = system == self.shared.system();
-        let strangers = &self.shared.statistics.foreign;
-        if !is_ours && strangers.fetch_add(parcels.len() as u64, Ordering::Relaxed) == 0 {
+        let is_ours = addressee == self.shared.identity();
+        let misdirected = &self.shared.statistics.misdirected;
+        if !is_ours && misdirected.fetch_add(parcels.len() as u64, Ordering::Relaxed) == 0 {
             tracing::error!(
-                service = %self.service, system, ours = self.shared.system(),
-                "commands of another system come to this instance, and are not carried out: two systems share this broker and its prefix. Each loses \
-                 time over that, and nothing else. Give each a prefix of its own"
+                service = %self.service, addressee, own = self.shared.identity(),
+                "commands for another database come to this instance, and are not carried out: two systems share this broker and its prefix, or this \
+                 database was given up for another one. They are sent again, and lose time over that"
             );
         }
         for (place, parcel) in parcels.into_iter().enumerate() {

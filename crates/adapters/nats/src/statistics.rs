@@ -35,8 +35,8 @@ pub struct Statistics {
     pub redelivered: AtomicU64,
     /// Commands whose participant panicked, or forgot to answer.
     pub failed: AtomicU64,
-    /// Commands of another system, which were not carried out: two share this broker.
-    pub foreign: AtomicU64,
+    /// Commands for another database than the participant's, which were not carried out.
+    pub misdirected: AtomicU64,
     /// Commands that participants are at work on now.
     pub working: AtomicU64,
     /// Messages that could not be read.

@@ -8,7 +8,7 @@ use orchestrator::{Done, Transport};
 use protocol::{Command, Name, Reply, Unknown, Verb};
 
 use crate::error::StartError;
-use crate::link::{Nats, Shared};
+use crate::link::{Nats, Shared, check_identity};
 use crate::options::Mode;
 use crate::outbox::{Lane, Outgoing, Way};
 use crate::pending::{Lost, Waiting};
@@ -67,6 +67,22 @@ async fn keep_streams(shared: &Shared, services: Vec<Name>) {
         }
         // A server that is asked for a stream too often has no time for it.
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl NatsTransport {
+    /// Says for which participant the commands for a service are, before the first of them: the identity of its database, by which it
+    /// [goes](Nats::go_by).
+    ///
+    /// # Errors
+    /// If that is longer than 64 bytes, another was named before, or there is no such service.
+    pub fn address(&self, service: &Name, identity: &str) -> Result<(), StartError> {
+        check_identity(identity)?;
+        if self.services.get(service).is_some_and(|lane| lane.address(identity)) {
+            return Ok(());
+        }
+        let why = format!("commands for {service} are for another than {identity}, or go nowhere");
+        Err(StartError::Option { option: "identity", why })
     }
 }
 

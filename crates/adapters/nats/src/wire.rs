@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   question, answer   1, the application's bytes
-//!   commands           3, whose they are, the inbox for the replies, then for each: its number, its trace, itself (1, postcard) behind its length
+//!   commands           3, which participant they are for, the inbox for the replies, then for each: its number, its trace, itself (1, postcard) behind its length
 //!   replies            2, then for each: the command's number, itself (1, postcard) behind its length
 //! ```
 //!
@@ -25,10 +25,12 @@ const COMMANDS: u8 = 3;
 /// The version of messages that carry replies.
 const REPLIES: u8 = 2;
 
-/// The longest identity of a system.
-pub(crate) const MAX_SYSTEM_BYTES: usize = 64;
+/// The longest identity of a participant.
+pub(crate) const MAX_IDENTITY_BYTES: usize = 64;
+/// The longest inbox.
+const MAX_INBOX_BYTES: usize = 255;
 
-/// Room that the commands of a message leave for the system, the inbox, and for number and trace of one that is as long as may be.
+/// Room that the commands of a message leave for the identity, the inbox, and for number and trace of one that is as long as may be.
 const ENVELOPE_BYTES: usize = 2048;
 
 pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Unreadable> {
@@ -97,10 +99,10 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    /// A message of commands of `system`, whose replies go to `inbox`.
-    pub(crate) fn of_commands(system: &str, inbox: &str) -> Self {
+    /// A message of commands for the participant of this identity, whose replies go to `inbox`.
+    pub(crate) fn of_commands(addressee: &str, inbox: &str) -> Self {
         // Texts always can be written; a message without them would be a dead letter.
-        let bytes = postcard::to_extend(&(system, inbox), vec![COMMANDS]).unwrap_or_else(|_| vec![COMMANDS]);
+        let bytes = postcard::to_extend(&(addressee, inbox), vec![COMMANDS]).unwrap_or_else(|_| vec![COMMANDS]);
         Self { bytes, many: 0 }
     }
 
@@ -137,8 +139,8 @@ fn body_of_many(bytes: &[u8], version: u8) -> Result<&[u8], Unreadable> {
 /// A message of commands.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Opened<'a> {
-    /// Whose they are.
-    pub(crate) system: &'a str,
+    /// Which participant they are for.
+    pub(crate) addressee: &'a str,
     /// Where the replies go.
     pub(crate) inbox: &'a str,
     pub(crate) parcels: Vec<Parcel<'a>>,
@@ -146,15 +148,18 @@ pub(crate) struct Opened<'a> {
 
 /// The commands of a message. Nothing of it is taken if its frame is broken.
 pub(crate) fn open(bytes: &[u8]) -> Result<Opened<'_>, Unreadable> {
-    let ((system, inbox), mut rest): ((&str, &str), _) =
+    let ((addressee, inbox), mut rest): ((&str, &str), _) =
         postcard::take_from_bytes(body_of_many(bytes, COMMANDS)?).map_err(|error| nonsense(&error))?;
+    if inbox.len() > MAX_INBOX_BYTES {
+        return Err(Unreadable::TooLong { found: inbox.len(), most: MAX_INBOX_BYTES });
+    }
     let mut parcels = Vec::new();
     while !rest.is_empty() {
         let (parcel, behind) = postcard::take_from_bytes(rest).map_err(|error| nonsense(&error))?;
         parcels.push(parcel);
         rest = behind;
     }
-    if parcels.is_empty() { Err(Unreadable::Empty) } else { Ok(Opened { system, inbox, parcels }) }
+    if parcels.is_empty() { Err(Unreadable::Empty) } else { Ok(Opened { addressee, inbox, parcels }) }
 }
 
 /// The replies of a message, each with the number of its command.
@@ -240,7 +245,7 @@ mod tests {
         ];
         parcels.iter().for_each(|parcel| message.add(parcel).unwrap());
         let message = message.finish();
-        let opened = Opened { system: "mine", inbox: "settle.reply.x.b", parcels: parcels.to_vec() };
+        let opened = Opened { addressee: "mine", inbox: "settle.reply.x.b", parcels: parcels.to_vec() };
         assert_eq!(open(&message), Ok(opened));
         assert_eq!(decode_command(open(&message).unwrap().parcels[0].bytes), Ok(command(Verb::Prepare, 9)));
         assert!(decode_command(open(&message).unwrap().parcels[1].bytes).is_err());
@@ -254,13 +259,16 @@ mod tests {
         replies.add(&(8_u64, &b""[..])).unwrap();
         assert_eq!(open_replies(&replies.finish()), Ok(vec![(7, &b"poison"[..]), (8, &b""[..])]));
         assert!(open_replies(&[REPLIES, 1, 200]).is_err());
+        let mut message = Filling::of_commands("mine", &"i".repeat(MAX_INBOX_BYTES + 1));
+        message.add(&parcels[0]).unwrap();
+        assert!(open(&message.finish()).is_err(), "a server that is sent a reply to it breaks the connection");
     }
 
     #[test]
     fn the_longest_command_fits_with_its_envelope() {
         let longest = encode(&command(Verb::Prepare, MAX_PAYLOAD_BYTES)).unwrap();
         let (parent, state) = ("p".repeat(128), "s".repeat(512));
-        let mut message = Filling::of_commands(&"s".repeat(MAX_SYSTEM_BYTES), &"i".repeat(200));
+        let mut message = Filling::of_commands(&"s".repeat(MAX_IDENTITY_BYTES), &"i".repeat(200));
         assert!(message.fits(longest.len()));
         let parcel = Parcel { number: u64::MAX, trace: Some((&parent, Some(&state))), bytes: &longest };
         message.add(&parcel).unwrap();

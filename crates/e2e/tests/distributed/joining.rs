@@ -195,7 +195,7 @@ fn a_ledger_of_another_system_carries_out_none_of_these_commands() {
     let mut client = system.client();
     let turned_away = || {
         let health = stranger.client().try_send("GET", "/health/deep", &[], "").unwrap();
-        health.member("detail").is_some_and(|detail| detail.contains("commands of another system came"))
+        health.member("detail").is_some_and(|detail| detail.contains("commands for another database came"))
     };
     let until = Instant::now() + PATIENCE;
     let mut paid = 0;
@@ -206,6 +206,91 @@ fn a_ledger_of_another_system_carries_out_none_of_these_commands() {
         assert_eq!(client.credit(&user), 70);
         paid += 1;
     }
+    system.audit();
+}
+
+#[test]
+fn a_ledger_with_the_database_of_another_system_does_not_serve_from_it() {
+    let mut system = System::start(1, &[]);
+    let databases = [empty(), empty(), empty()];
+    drop(staging(&system, &databases));
+    let wrong = ["--set", &at("payment", &databases[2])];
+    let mut refused = system.spawn_aside(2, "payment-2", &wrong);
+    assert_eq!(refused.wait().code(), Some(1), "{}", refused.said());
+    assert!(refused.said().contains("belongs to other orders"), "{}", refused.said());
+    // Where nobody is there to say so, it goes on alone; and stops as soon as somebody is.
+    system.orders()[0].kill();
+    let mut alone = system.spawn_with(2, "payment-3", &wrong);
+    alone.wait_until_it_is_ready();
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    assert_eq!(alone.wait().code(), Some(1), "{}", alone.said());
+    assert!(alone.said().contains("belongs to other orders"), "{}", alone.said());
+    let mut client = system.client();
+    let (user, order) = customer(&mut client);
+    wait_until_paid(&mut client, &order);
+    assert_eq!(client.credit(&user), 70);
+    system.audit();
+}
+
+/// Found by a stranger: both carried out the commands, and customers were charged in both.
+#[test]
+fn a_ledger_that_was_given_up_and_comes_back_is_sent_nothing() {
+    let mut system = System::start(1, &["--chaos", "--protocol", "2pc"]);
+    let mut client = system.client();
+    let (_, order) = customer(&mut client);
+    // In the middle of a checkout, payment is gone for good, with what it held.
+    client.done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
+    let address = system.address();
+    let waiting = std::thread::spawn(move || {
+        _ = Client::new(address).try_send("POST", &format!("/orders/checkout/{order}"), &[], "");
+    });
+    let until = Instant::now() + PATIENCE;
+    while system.services[1][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json()["prepared"] != 1 {
+        assert!(Instant::now() < until, "stock prepares nothing");
+    }
+    system.services[2][0].kill();
+    system.orders()[0].kill();
+    waiting.join().unwrap();
+    // As its successor is told to do.
+    system.databases[0].ask("HDEL {settle:orders:0}:meta ledger:payment").unwrap();
+    let successor = empty();
+    let heir = system.spawn_aside(2, "payment-2", &["--set", &at("payment", &successor)]);
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    heir.wait_until_it_is_ready();
+    // The first one is back, while nobody is there to say that it was given up.
+    system.orders()[0].kill();
+    let mut first = system.services[2].remove(0).restart();
+    first.wait_until_it_is_ready();
+    system.services[2].push(heir);
+    system.route();
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    let mut client = system.client();
+    for _ in 0..20 {
+        let (user, order) = customer(&mut client);
+        wait_until_paid(&mut client, &order);
+        assert_eq!(client.credit(&user), 70);
+    }
+    assert_eq!(first.wait().code(), Some(1), "{}", first.said());
+    assert!(first.said().contains("is another one"), "{}", first.said());
+    assert!(!first.said().contains("captured anew"), "{}", first.said());
+    system.wait_until_settled();
+}
+
+#[test]
+fn orders_are_not_led_from_under_another_prefix() {
+    let mut system = System::start(1, &[]);
+    let mut stray = system.spawn_aside(0, "order-2", &["--set", "nats.prefix=staging"]);
+    assert_eq!(stray.wait().code(), Some(2), "{}", stray.said());
+    assert!(stray.said().contains("HDEL {settle:orders:0}:meta prefix"), "{}", stray.said());
+    system.orders()[0].kill();
+    let orders = system.services[0].remove(0).restart();
+    system.services[0].push(orders);
+    let mut client = system.client();
+    let (_, order) = customer(&mut client);
+    wait_until_paid(&mut client, &order);
     system.audit();
 }
 

@@ -15,6 +15,8 @@ use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
 use tokio::sync::SetOnce;
 
+use super::joining::Ledgers;
+
 /// How long an answer may take that somebody can give at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// How long one that waits for a checkout may take.
@@ -27,12 +29,14 @@ pub(super) struct Others {
     instance: Name,
     /// The system that this one belongs to, once that is known.
     pub(super) system: Arc<SetOnce<String>>,
+    /// The ledgers of an order instance.
+    pub(super) ledgers: Arc<Ledgers>,
 }
 
 impl Others {
     /// The others, as `instance` asks them.
     pub(super) fn new(nats: Nats, instance: Name) -> Self {
-        Self { nats, instance, system: Arc::default() }
+        Self { nats, instance, system: Arc::default(), ledgers: Arc::default() }
     }
 
     /// Asks; `done` hears the answer, or why there is none.
@@ -88,8 +92,8 @@ impl Others {
     }
 }
 
-fn unknown() -> String {
-    "it is not known yet to which orders this process belongs".to_owned()
+fn unmet(service: Name) -> String {
+    format!("no instance of {service} has said yet that it belongs to these orders")
 }
 
 fn another() -> String {
@@ -98,7 +102,9 @@ fn another() -> String {
 
 impl Verdicts for Others {
     fn ask(&self, ids: Vec<TransactionId>, done: Done<Result<Vec<Verdict>, LogError>>) {
-        let Some(system) = self.system.get().cloned() else { return done(Err(LogError(unknown()))) };
+        let Some(system) = self.system.get().cloned() else {
+            return done(Err(LogError("it is not known yet to which orders this ledger belongs".to_owned())));
+        };
         self.ask(To::Service(ORDERS), &Question::Verdicts { system, ids }, AT_ONCE, |answer| {
             done(match answer {
                 Ok(Answer::Verdicts(verdicts)) => verdicts.map_err(LogError),
@@ -111,8 +117,8 @@ impl Verdicts for Others {
 
 impl Prices for Others {
     fn price(&self, item: EntityId, done: Done<Price>) {
-        let Some(system) = self.system.get().cloned() else { return done(Err(unknown())) };
-        self.ask(To::Service(STOCK), &Question::Price { system, item }, AT_ONCE, |answer| {
+        let Some(ledger) = self.ledgers.of(STOCK).cloned() else { return done(Err(unmet(STOCK))) };
+        self.ask(To::Service(STOCK), &Question::Price { ledger, item }, AT_ONCE, |answer| {
             done(match answer {
                 Ok(Answer::Price(price)) => price,
                 Ok(_) => Err(another()),
@@ -124,8 +130,8 @@ impl Prices for Others {
 
 impl Looks for Others {
     fn look(&self, service: Name, look: Look, done: Done<Result<Seen, String>>) {
-        let Some(system) = self.system.get().cloned() else { return done(Err(unknown())) };
-        self.ask(To::Service(service), &Question::Look { system, look }, AT_ONCE, move |answer| {
+        let Some(ledger) = self.ledgers.of(service).cloned() else { return done(Err(unmet(service))) };
+        self.ask(To::Service(service), &Question::Look { ledger, look }, AT_ONCE, move |answer| {
             done(match answer {
                 Ok(Answer::Seen(seen)) => seen,
                 Ok(_) => Err(another()),

@@ -39,7 +39,7 @@ pub(super) fn broker(metrics: &Metrics, nats: &Nats) {
         ("handled", now(&counted.handled)),
         ("redelivered", now(&counted.redelivered)),
         ("failed", now(&counted.failed)),
-        ("foreign", now(&counted.foreign)),
+        ("misdirected", now(&counted.misdirected)),
         ("poison", now(&counted.poison)),
         ("letter_failed", now(&counted.letters_failed)),
         ("asked", now(&counted.asked)),

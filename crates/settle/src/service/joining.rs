@@ -1,14 +1,16 @@
 //! Which databases belong together. A service finds its database by an address, and the others by a broker, and either may be wrong: a database that came
-//! back without its files, an address of the staging system, a second system on one broker. Each alone looks well, and a charge to the wrong one is lost.
-//! So each database notes, once and for all, the identity of the one that it belongs to, and each side asks the other before anything moves.
+//! back without its files, an address of the staging system, a second system on one broker, a database that was given up and is back. Each alone looks
+//! well, and a charge to the wrong one is lost. So each database notes, once and for all, the identity of the one that it belongs to, and each side asks the
+//! other: before anything moves, and again and again.
 //!
-//! | who starts     | asks                  | and goes on if                                            | if it is otherwise            |
+//! | who            | asks                  | and goes on if                                            | if it is otherwise            |
 //! |----------------|-----------------------|-----------------------------------------------------------|-------------------------------|
 //! | stock, payment | any order instance    | the orders have noted this ledger, and this ledger them   | takes nothing, and stops      |
-//! | order          | stock, then payment   | a ledger says that it belongs to these orders             | sends no command, and stops   |
+//! | order          | stock, then payment   | a ledger belongs to these orders, and they have noted it  | sends no command, and stops   |
 //!
 //! Whoever has noted nothing yet, notes whom it meets first. A ledger that has belonged to a system goes on by itself if nobody answers: its database says
-//! that it is the one. Commands and what is asked about them say whose they are, and are nobody else's: several systems may share a broker and not know.
+//! that it is the one. Commands, and what is asked about them, say for whose they are: several systems may share a broker and not know. So strangers are a
+//! reason to stop only if nobody else answers for [`STRANGERS`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,78 +32,159 @@ use super::asking::Others;
 
 /// How soon somebody who has not answered is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How soon somebody else is asked who has the right answer, perhaps: of two who may be asked, twenty times the wrong one is.
+const SOON: Duration = Duration::from_millis(20);
+/// How often what was found is looked at again.
+const CHECK: Duration = Duration::from_secs(2);
 /// How long one of them may take to answer. One of several instances may be frozen, and another is asked the next time.
 const ANSWER: Duration = Duration::from_millis(300);
 /// How long a ledger that has belonged to a system asks before it goes on without an answer.
 const ALONE: Duration = Duration::from_secs(1);
-/// How long only strangers answer before an order instance takes that for a mistake of its own: others may share the broker.
+/// How long only strangers answer before that is taken for a mistake of one's own.
 const STRANGERS: Duration = Duration::from_millis(500);
-/// How long a request to a ledger waits for that to be certain: longer than one that has belonged to a system asks.
+/// How long a request to a ledger waits until it is certain whose that is: longer than one that has belonged to a system asks.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The name under which a ledger notes its system.
 const SYSTEM: &str = "system";
+/// The name under which orders note their system's prefix.
+const PREFIX: &str = "prefix";
 
-type Told = Result<String, StoreFailure>;
+/// The name under which orders note the ledger of a service.
+fn ledger_of(service: Name) -> String {
+    format!("ledger:{service}")
+}
 
-async fn told(ask: impl FnOnce(Done<Told>)) -> Told {
+async fn told<T: Send + 'static>(ask: impl FnOnce(Done<Result<T, StoreFailure>>)) -> Result<T, StoreFailure> {
     let (send, answer) = tokio::sync::oneshot::channel();
     ask(Box::new(|told| _ = send.send(told)));
     answer.await.unwrap_or_else(|_| Err(StoreFailure::Unknown("the database is closed".to_owned())))
 }
 
-/// What a ledger has noted of its system: nothing, if it is new. Waits for its database.
-async fn noted(ledger: &ScriptStore) -> Option<String> {
+/// What a database has noted under a name: nothing, if it is new. Waits for it.
+async fn noted(store: &ScriptStore, name: &str) -> Option<String> {
+    let mut said = false;
     loop {
-        let (send, answer) = tokio::sync::oneshot::channel();
-        ledger.noted(SYSTEM, Box::new(|told| _ = send.send(told)));
-        if let Ok(Ok(noted)) = answer.await {
-            return noted;
+        match told(|done| store.noted(name, done)).await {
+            Ok(noted) => return noted,
+            Err(why) if !std::mem::replace(&mut said, true) => {
+                tracing::warn!(%why, field = name, "cannot read to which databases this one belongs: tries again");
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// Waits until it is certain to which system a ledger belongs, and says to which.
+/// Has these orders note the prefix under which their system talks.
 ///
 /// # Errors
-/// If it is not the ledger that the orders know, or they are not those that it knows: it must take no command.
-pub(super) async fn join(service: Name, ledger: &ScriptStore, others: &Others) -> Result<String, String> {
-    let belongs = noted(ledger).await;
-    let own = ledger.identity();
-    let (since, mut said) = (Instant::now(), false);
-    loop {
-        let question = Question::Join { service, ledger: own.to_owned(), system: belongs.clone() };
-        match others.answer(To::Service(ORDERS), &question, ANSWER).await {
-            Ok(Answer::Joined { ledger: known, .. }) if known != own => {
-                return Err(another_ledger(service, own, &known));
-            }
-            Ok(Answer::Joined { system, .. }) => match told(|done| ledger.note_once(SYSTEM, &system, done)).await {
-                Ok(stands) if stands == system => return Ok(system),
-                Ok(stands) => return Err(other_orders(service, &stands, &system)),
-                Err(why) => tracing::warn!(%why, "cannot note to which orders it belongs: tries again"),
-            },
-            Ok(_) | Err(_) if since.elapsed() < ALONE => {}
-            Ok(_) | Err(_) => {
-                if let Some(system) = belongs {
-                    tracing::info!(system, "no order instance answers: goes on as what it was");
-                    return Ok(system);
-                }
-                if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(
-                        "takes no commands until an order instance has said that this is its ledger, and none answers"
-                    );
-                }
-            }
+/// If that is another: this instance would be alone with them, and might lead, and take over what it cannot finish.
+pub(super) async fn keep_prefix(orders: &ScriptStore, prefix: Name) -> Result<(), String> {
+    let stands = loop {
+        match told(|done| orders.note_once(PREFIX, prefix.as_str(), done)).await {
+            Ok(stands) => break stands,
+            Err(why) => tracing::warn!(%why, "cannot note the `nats.prefix` of these orders: tries again"),
         }
         tokio::time::sleep(AGAIN).await;
+    };
+    if stands == prefix.as_str() {
+        return Ok(());
+    }
+    Err(format!(
+        "the orders' system talks under `nats.prefix` {stands}, and not under {prefix}: this instance is of another system, or the prefix was changed. Mend \
+         the address of the orders' database, or the prefix. If that was changed on purpose: stop all services, `HDEL {{settle:orders:0}}:meta {PREFIX}` in \
+         the orders' database, and start them again"
+    ))
+}
+
+/// A ledger that is to find out, and to keep an eye on, whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct Joining {
+    pub(super) service: Name,
+    pub(super) ledger: ScriptStore,
+    pub(super) others: Others,
+}
+
+impl Joining {
+    /// To which system this ledger belongs, as an order instance says; nothing, if none of this one's answers.
+    ///
+    /// # Errors
+    /// If it is not the ledger that the orders know, or only strangers answer: it must take no command.
+    async fn ask(&self, belongs: Option<&String>) -> Result<Option<String>, String> {
+        let (service, own) = (self.service, self.ledger.identity());
+        let question = Question::Join { service, ledger: own.to_owned(), system: belongs.cloned() };
+        let mut stranger = None;
+        loop {
+            match (self.others.answer(To::Service(ORDERS), &question, ANSWER).await, belongs) {
+                (Ok(Answer::Joined { ledger: known, .. }), _) if known != own => {
+                    return Err(another_ledger(service, own, &known));
+                }
+                (Ok(Answer::Joined { system, .. }), _) => return Ok(Some(system)),
+                (Ok(Answer::Stranger { system: theirs }), Some(ours)) => {
+                    if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS {
+                        return Err(other_orders(service, ours, &theirs));
+                    }
+                }
+                _ if stranger.is_some_and(|since| since.elapsed() < STRANGERS) => {}
+                _ => return Ok(None),
+            }
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
+    /// Waits until it is certain to which system this ledger belongs, and says to which.
+    ///
+    /// # Errors
+    /// If it must take no command.
+    pub(super) async fn join(&self) -> Result<String, String> {
+        let belongs = noted(&self.ledger, SYSTEM).await;
+        let (since, mut said) = (Instant::now(), false);
+        loop {
+            match self.ask(belongs.as_ref()).await? {
+                Some(system) => match told(|done| self.ledger.note_once(SYSTEM, &system, done)).await {
+                    Ok(stands) if stands == system => return Ok(system),
+                    Ok(stands) => return Err(other_orders(self.service, &stands, &system)),
+                    Err(why) => tracing::warn!(%why, "cannot note to which orders it belongs: tries again"),
+                },
+                None if since.elapsed() < ALONE => {}
+                None => {
+                    if let Some(system) = belongs {
+                        tracing::info!(system, "no order instance answers: goes on as what it was");
+                        return Ok(system);
+                    }
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!(
+                            "takes no commands until an order instance has said that this is its ledger, and none answers"
+                        );
+                    }
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Looks again and again whether that is still so, and says why it is not. Orders may have been told to take another ledger for theirs, while
+    /// this one went on alone or ran.
+    pub(super) async fn until_parted(&self, system: &String) -> String {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            if let Ok(None) = told(|done| self.ledger.noted(SYSTEM, done)).await {
+                return forgotten(self.service.as_str(), SYSTEM);
+            }
+            match self.ask(Some(system)).await {
+                Ok(_) => {}
+                Err(why) => return why,
+            }
+        }
     }
 }
 
 fn another_ledger(service: Name, own: &str, known: &str) -> String {
     format!(
         "the {service} database is another one ({own}) than the orders know ({known}): this is the wrong server, or the right one has lost its data and is \
-         empty now. Nothing was taken. Mend the address, or restore the data. If what it held is given up for good: \
-         `HDEL {{settle:orders:0}}:meta ledger:{service}` in the orders' database, and start this again"
+         empty now. Nothing was taken. Mend the address, or restore the data. If what it held is given up for good: stop all {service} instances, \
+         `HDEL {{settle:orders:0}}:meta {}` in the orders' database, start its order instances again, then these",
+        ledger_of(service)
     )
 }
 
@@ -109,7 +192,15 @@ fn other_orders(service: Name, known: &str, found: &str) -> String {
     format!(
         "the {service} database belongs to other orders ({known}) than those on this broker ({found}): one of the two is of another system, or the orders' \
          database has lost its data and is empty now. No command was taken. Mend the address, give each system a `nats.prefix` of its own, or restore the \
-         data. If the orders that it belonged to are given up for good: `HDEL {{settle:{service}:0}}:meta {SYSTEM}` in this database, and start this again"
+         data. If the orders that it belonged to are given up for good: stop all {service} instances, `HDEL {{settle:{service}:0}}:meta {SYSTEM}` in the \
+         {service} database, and start them again"
+    )
+}
+
+fn forgotten(database: &str, field: &str) -> String {
+    format!(
+        "the {database} database has no `{field}` any more, which says to whom it belongs: it was emptied, or somebody removed that. Started again, this \
+         finds out what there is"
     )
 }
 
@@ -123,28 +214,28 @@ pub(super) async fn once_joined(State(others): State<Others>, request: Request, 
     next.run(request).await
 }
 
-/// The ledgers of an order instance: which have said that they belong to its orders.
+/// The ledgers of an order instance: which belong to its orders.
+#[derive(Debug, Default)]
 pub(super) struct Ledgers {
-    joined: [(Name, AtomicBool); 2],
+    stock: OnceLock<String>,
+    payment: OnceLock<String>,
     stranger: AtomicBool,
     foreign: OnceLock<String>,
 }
 
 impl Ledgers {
-    pub(super) fn new() -> Self {
-        let joined = [STOCK, PAYMENT].map(|service| (service, AtomicBool::new(false)));
-        Self { joined, stranger: AtomicBool::new(false), foreign: OnceLock::new() }
+    fn place(&self, service: Name) -> &OnceLock<String> {
+        if service == STOCK { &self.stock } else { &self.payment }
     }
 
-    /// Whether the ledger of this service has said so.
-    pub(super) fn has(&self, service: Name) -> bool {
-        self.joined.iter().any(|(name, joined)| *name == service && joined.load(Ordering::Acquire))
+    /// The identity of the ledger of this service, once that is known.
+    pub(super) fn of(&self, service: Name) -> Option<&String> {
+        self.place(service).get()
     }
 
-    /// Those that have not said so yet.
-    pub(super) fn silent(&self) -> Vec<&str> {
-        let silent = self.joined.iter().filter(|(_, joined)| !joined.load(Ordering::Acquire));
-        silent.map(|(name, _)| name.as_str()).collect()
+    /// Those that are not known yet.
+    pub(super) fn silent(&self) -> Vec<Name> {
+        [STOCK, PAYMENT].into_iter().filter(|service| self.of(*service).is_none()).collect()
     }
 
     /// Whether one has said that it is not theirs: another may be.
@@ -157,25 +248,55 @@ impl Ledgers {
         self.foreign.get().cloned()
     }
 
-    /// Asks a service until it has said to which system it belongs.
-    pub(super) async fn meet(self: Arc<Self>, service: Name, system: String, others: Others) {
-        let mut stranger = None;
+    /// Asks a service until the ledger has answered that belongs to these orders, and that they know.
+    pub(super) async fn meet(&self, service: Name, orders: &ScriptStore, others: &Others, way: &NatsTransport) {
+        let (system, mut stranger) = (orders.identity(), None);
         loop {
-            match others.answer(To::Service(service), &Question::System, ANSWER).await {
-                Ok(Answer::System(said)) if said == system => {
-                    let found = self.joined.iter().find(|(name, _)| *name == service);
-                    return found.into_iter().for_each(|(_, joined)| joined.store(true, Ordering::Release));
-                }
-                Ok(Answer::System(said)) => {
+            let mut again = AGAIN;
+            if let Ok(Answer::Whose { system: said, ledger }) =
+                others.answer(To::Service(service), &Question::Whose, ANSWER).await
+            {
+                let why = match noted(orders, &ledger_of(service)).await {
+                    _ if said != system => Some(other_orders(service, &said, system)),
+                    Some(known) if known == ledger => {
+                        if let Err(error) = way.address(&service, &ledger) {
+                            _ = self.foreign.set(error.to_string());
+                        }
+                        _ = self.place(service).set(ledger);
+                        return;
+                    }
+                    Some(known) => Some(another_ledger(service, &ledger, &known)),
+                    // Somebody has had the orders forget it. It will ask again whether it is theirs, or another will.
+                    None => None,
+                };
+                if let Some(why) = why {
+                    again = SOON;
                     self.stranger.store(true, Ordering::Release);
                     if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS {
-                        _ = self.foreign.set(other_orders(service, &said, &system));
+                        _ = self.foreign.set(why);
                         return;
                     }
                 }
-                Ok(_) | Err(_) => {}
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(again).await;
+        }
+    }
+
+    /// Looks again and again whether the orders still know the ledgers that this instance sends commands to.
+    pub(super) async fn watch(&self, orders: &ScriptStore) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            for service in [STOCK, PAYMENT] {
+                let Some(ledger) = self.of(service) else { continue };
+                let field = ledger_of(service);
+                let why = match told(|done| orders.noted(&field, done)).await {
+                    Ok(None) => forgotten("orders", &field),
+                    Ok(Some(known)) if known != *ledger => another_ledger(service, ledger, &known),
+                    Ok(Some(_)) | Err(_) => continue,
+                };
+                _ = self.foreign.set(why);
+                return;
+            }
         }
     }
 }
@@ -194,7 +315,7 @@ impl Transport for ToJoined {
     }
 
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
-        if self.ledgers.has(*service) {
+        if self.ledgers.of(*service).is_some() {
             self.all.send(service, command, done);
         } else {
             done(Reply::Unknown(Unknown::Unreachable));

@@ -23,6 +23,7 @@ use shop::vitals::{Ailment, Examination, Vitals};
 use tokio::task::JoinHandle;
 
 use super::asking::{Colleagues, Others};
+use super::joining::Joining;
 use super::{Draining, Running, figures, joining, start};
 use crate::config::{Config, Service};
 
@@ -46,6 +47,8 @@ struct LedgerVitals {
     others: Others,
     /// Why it takes no commands and never will, if that is so.
     unserved: OnceLock<String>,
+    /// Why it must take no more, if that is so.
+    parted: Arc<OnceLock<String>>,
 }
 
 impl Ledger {
@@ -71,7 +74,8 @@ impl Ledger {
         tokio::spawn(service.clone().look_after(Arc::clone(&clock)));
         let participant = telemetry::traces::Traced::participant(name, Arc::new(participant));
         let unserved = OnceLock::new();
-        let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining, others, unserved });
+        let parted = Arc::default();
+        let vitals = Arc::new(LedgerVitals { service, store, nats, metrics, draining, others, unserved, parted });
         let (serving, instance, time) = (Arc::clone(&vitals), config.instance, Arc::clone(&clock));
         // Beside the start: whoever starts first would wait for whoever waits for it.
         let servings = tokio::spawn(async move {
@@ -96,11 +100,15 @@ impl LedgerVitals {
         clock: Arc<SystemClock>,
     ) -> Result<[Serving; 2], String> {
         let (name, service) = (self.service.name(), self.service.clone());
-        let system = joining::join(name, self.store.store(), &self.others).await?;
-        self.nats.belong_to(&system).map_err(|error| error.to_string())?;
+        let joining = Joining { service: name, ledger: self.store.store().clone(), others: self.others.clone() };
+        let system = joining.join().await?;
+        let own = joining.ledger.identity().to_owned();
+        self.nats.go_by(&own).map_err(|error| error.to_string())?;
         _ = self.others.system.set(system.clone());
+        let (belongs, answering) = (system.clone(), Arc::clone(&self.parted));
+        tokio::spawn(async move { _ = answering.set(joining.until_parted(&belongs).await) });
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
-            answer_of_ledger(&service, (instance, &system, &*clock), &question, done);
+            answer_of_ledger(&service, (instance, &own, &system, &*clock), &question, done);
         };
         let questions = self.nats.answer(name, Arc::new(answer)).await.map_err(|error| error.to_string())?;
         let commands = self.nats.serve(name, participant).await.map_err(|error| error.to_string())?;
@@ -122,7 +130,7 @@ impl Running for Ledger {
     fn stopped(&self) -> Option<String> {
         let name = self.vitals.service.name();
         let stopped = self.vitals.store.stopped().map(|why| format!("the {name} database stopped: {why}"));
-        stopped.or_else(|| self.vitals.unserved.get().cloned())
+        stopped.or_else(|| self.vitals.unserved.get().or_else(|| self.vitals.parted.get()).cloned())
     }
 
     async fn shut_down(self, at_most: Duration) -> bool {
@@ -161,10 +169,10 @@ impl Vitals for LedgerVitals {
             }
             let joined = self.others.system.get().is_some();
             let alone = || (!joined).then(|| "no order instance has said yet that this is its ledger".to_owned());
-            let foreign = self.nats.statistics().foreign.load(Ordering::Relaxed);
+            let misdirected = self.nats.statistics().misdirected.load(Ordering::Relaxed);
             let shared = || {
-                (foreign > 0).then(|| {
-                    format!("{foreign} commands of another system came, and were turned away: see `nats.prefix`")
+                (misdirected > 0).then(|| {
+                    format!("{misdirected} commands for another database came, and were turned away: see `nats.prefix`")
                 })
             };
             if let Some(trouble) = self.store.trouble().or_else(alone).or_else(shared) {

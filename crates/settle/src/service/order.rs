@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
-use nats::{Bytes, Nats, Serving};
+use anyhow::anyhow;
+use nats::{Bytes, Nats, NatsTransport, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, StoreFailure, SystemClock};
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
 use protocol::{Pacing, Timestamp, Transaction};
@@ -24,7 +24,7 @@ use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::Others;
 use super::joining::{Ledgers, ToJoined};
-use super::{COMMAND_PATIENCE_MS, Draining, Running, figures, start};
+use super::{COMMAND_PATIENCE_MS, Draining, Running, figures, joining, start};
 use crate::config::{Config, Service};
 use crate::exit::Stopped;
 
@@ -91,17 +91,21 @@ impl Order {
     pub(super) async fn start(config: &Config, draining: Draining) -> anyhow::Result<Self> {
         let options = config.redis(Service::Orders)?;
         let store = start::database("orders", move || RedisOrders::open(&options)).await?;
+        joining::keep_prefix(store.store(), config.nats.prefix).await.map_err(|why| anyhow!(why))?;
         let nats = start::broker(config).await?;
-        let system = store.store().identity().to_owned();
-        nats.belong_to(&system)?;
-        let ledgers = Arc::new(Ledgers::new());
-        let transport = ToJoined { all: nats.transport([STOCK, PAYMENT]).await?, ledgers: Arc::clone(&ledgers) };
-        let metrics = Arc::new(Metrics::default());
+        let way = nats.transport([STOCK, PAYMENT]).await?;
         let others = Others::new(nats.clone(), config.instance);
-        _ = others.system.set(system.clone());
-        // Before recovery, which waits for what they say.
-        let meeting = [STOCK, PAYMENT]
-            .map(|service| tokio::spawn(Arc::clone(&ledgers).meet(service, system.clone(), others.clone())));
+        let (service, database) = (Arc::new(OnceLock::new()), store.store().clone());
+        let answering = Arc::clone(&service);
+        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
+            answer_of_orders(answering.get(), &database, &question, done);
+        };
+        let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
+        // Before recovery, which waits for what they say; and before the log hears of this instance, which may be a stranger to it.
+        meet(&store, &others, &way).await?;
+        let ledgers = Arc::clone(&others.ledgers);
+        let transport = ToJoined { all: way, ledgers: Arc::clone(&ledgers) };
+        let metrics = Arc::new(Metrics::default());
         let watch = Watch { metrics: Arc::clone(&metrics), others: others.clone() };
         // Ids that are born here must be younger than those that the log has forgotten.
         let clock = start::clock("orders", |done| store.time(done), |done| youngest(&store, done)).await?;
@@ -118,7 +122,7 @@ impl Order {
             // Recovery would wait for ever for a database that has stopped, and for ledgers that are sent nothing.
             why = until_stopped(&store, &ledgers) => return Err(why),
         };
-        let service = OrderService::new(OrderParts {
+        let orders = OrderService::new(OrderParts {
             store: Arc::new(store.clone()),
             orchestrator,
             prices: Arc::new(others.clone()),
@@ -128,22 +132,9 @@ impl Order {
         let books = Books { orders: Arc::new(store.clone()), ledgers: Arc::new(others.clone()) };
         let by_clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let auditor = Auditor::new(books, config.instance, Arc::clone(&metrics), by_clock, Pace::ELSEWHERE);
-        let engine = Arc::clone(service.orchestrator().engine());
+        let engine = Arc::clone(orders.orchestrator().engine());
         tokio::spawn(Arc::clone(&auditor).run(move || engine.is_leader()));
-        let (answering, audits, database) = (service.clone(), Arc::clone(&auditor), store.store().clone());
-        let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
-            answer_of_orders(&answering, (&audits, &database), &question, done);
-        };
-        let questions = nats.answer(ORDERS, Arc::new(answer)).await?;
-        // Those that are there have answered at once; without the others there is no checkout, and all else there is.
-        let mut meeting = futures_util::future::join_all(meeting);
-        let met = tokio::time::timeout(MEETING, &mut meeting).await;
-        if met.is_err() && ledgers.met_a_stranger() {
-            _ = tokio::time::timeout(MEETING, meeting).await;
-        }
-        if let Some(why) = ledgers.foreign() {
-            bail!(why);
-        }
+        _ = service.set((orders.clone(), Arc::clone(&auditor)));
         // An earlier life under this name may have prepared what it did not stage. Nobody takes that life over, so nobody else says so; and
         // stock and payment ask only about branches that are older than a lease.
         let earlier = others.clone();
@@ -151,9 +142,27 @@ impl Order {
             tokio::time::sleep(Duration::from_millis(LEASE_MS + LEASE_RENEWAL_MS)).await;
             earlier.tell_of_orphans();
         });
-        let vitals = Arc::new(OrderVitals { service, store, nats, others, ledgers, auditor, metrics, draining });
+        let vitals =
+            Arc::new(OrderVitals { service: orders, store, nats, others, ledgers, auditor, metrics, draining });
         Ok(Self { vitals, clock, questions })
     }
+}
+
+/// Looks for the ledgers of these orders, and waits a little: those that are there answer at once, and without the others there is no checkout, and all
+/// else there is.
+async fn meet(store: &RedisOrders, others: &Others, way: &NatsTransport) -> anyhow::Result<()> {
+    let meeting = [STOCK, PAYMENT].map(|service| {
+        let (orders, others, way) = (store.store().clone(), others.clone(), way.clone());
+        tokio::spawn(async move { others.ledgers.meet(service, &orders, &others, &way).await })
+    });
+    let (orders, ledgers) = (store.store().clone(), Arc::clone(&others.ledgers));
+    tokio::spawn(async move { ledgers.watch(&orders).await });
+    let mut meeting = futures_util::future::join_all(meeting);
+    let met = tokio::time::timeout(MEETING, &mut meeting).await;
+    if met.is_err() && others.ledgers.met_a_stranger() {
+        _ = tokio::time::timeout(MEETING, meeting).await;
+    }
+    others.ledgers.foreign().map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 
 /// A log that does not answer is the system's fault, not the caller's: a supervisor may try again.
@@ -243,7 +252,8 @@ impl Vitals for OrderVitals {
                 self.others.is_well(PAYMENT, HEALTH_PATIENCE)
             );
             let nats = self.nats.is_connected();
-            let (stock, payment) = (stock && self.ledgers.has(STOCK), payment && self.ledgers.has(PAYMENT));
+            let (stock, payment) =
+                (stock && self.ledgers.of(STOCK).is_some(), payment && self.ledgers.of(PAYMENT).is_some());
             let answered = [("orders", orders), ("stock", stock), ("payment", payment), ("nats", nats)];
             let mut examination = self.service.examination(&answered);
             let engine = self.service.orchestrator().engine();

@@ -35,23 +35,23 @@ fn instances_share_the_commands() {
 }
 
 #[test]
-fn another_systems_commands_are_not_carried_out() {
+fn commands_for_another_database_are_not_carried_out() {
     for mode in [CORE, MEMORY] {
         let server = server();
         let participant = willing();
         let way = Way::new(&options(&server, "order-1", mode), participant.clone());
-        for end in [&way.stock, &way.order] {
-            end.belong_to("ours").unwrap();
-        }
+        way.stock.go_by("ours").unwrap();
+        way.transport.address(&STOCK, "ours").unwrap();
         let stranger = connect(&way.runtime, options(&server, "order-2", mode));
-        stranger.belong_to("theirs").unwrap();
         let theirs = way.runtime.block_on(stranger.transport([STOCK])).unwrap();
+        theirs.address(&STOCK, "theirs").unwrap();
         assert_eq!(send(&theirs, command(1)).recv_timeout(PATIENCE), Ok(Reply::Unknown(Unknown::Failed)), "{mode:?}");
         assert_eq!(way.ask(2), DONE);
-        assert_eq!((participant.total(), read(&way.stock.statistics().foreign)), (1, 1), "{mode:?}");
+        assert_eq!((participant.total(), read(&way.stock.statistics().misdirected)), (1, 1), "{mode:?}");
         assert_eq!(read(&way.stock.statistics().failed), 0, "it is not the participant's fault");
-        assert!(stranger.belong_to("theirs").is_ok() && stranger.belong_to("ours").is_err());
-        assert!(connect(&way.runtime, options(&server, "order-3", mode)).belong_to(&"x".repeat(65)).is_err());
+        assert!(way.stock.go_by("ours").is_ok() && way.stock.go_by("theirs").is_err());
+        assert!(theirs.address(&STOCK, "theirs").is_ok() && theirs.address(&STOCK, "ours").is_err());
+        assert!(stranger.go_by(&"x".repeat(65)).is_err());
     }
 }
 
