@@ -45,7 +45,7 @@ pub mod system;
 pub mod world;
 
 pub use client::Client;
-pub use server::Server;
+pub use server::{Server, settle};
 pub use system::{Instance, System};
 pub use world::World;
 

@@ -17,17 +17,18 @@ use anyhow::{Context, bail};
 use clap::Args;
 use ledger::Ledger;
 use orchestrator::{Done, LedgerAnswer, LedgerQuery, LedgerStore, StoreFailure};
-use redis_store::RedisLedger;
+use redis_store::{RedisLedger, meta};
 use shop::audit::{AuditReport, audit as audit_stores, compare};
 use shop::checkout::{PAYMENT, STOCK};
 use shop::order_store::{OrderStore, OrdersAnswer, OrdersQuery};
 use shop::orders::OrderBook;
-use shop::redis_orders::RedisOrders;
+use shop::redis_orders::{ORDERS, RedisOrders};
 
 use crate::config::{Config, ConfigArgs, Service};
 use crate::exit::{OFF, UNUSABLE};
 use crate::folder::Folder;
 use crate::output::say;
+use crate::service::apart;
 use crate::up::plan::Kind;
 use crate::up::state::State;
 
@@ -146,11 +147,19 @@ struct Databases {
 impl Databases {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let [orders, stock, payment] = [Service::Orders, Service::Stock, Service::Payment].map(|it| config.redis(it));
-        Ok(Self {
-            orders: RedisOrders::open(&orders?).context("the orders database")?,
-            stock: RedisLedger::open(STOCK, &stock?).context("the stock database")?,
-            payment: RedisLedger::open(PAYMENT, &payment?).context("the payment database")?,
-        })
+        let (orders, stock, payment) = (orders?, stock?, payment?);
+        let found = Self {
+            orders: RedisOrders::open(&orders).context("the orders database")?,
+            stock: RedisLedger::open(STOCK, &stock).context("the stock database")?,
+            payment: RedisLedger::open(PAYMENT, &payment).context("the payment database")?,
+        };
+        let of = meta(ORDERS, &orders)?;
+        for (service, ledger) in [(STOCK, &stock), (PAYMENT, &payment)] {
+            if let Some(why) = apart(service, &meta(service, ledger)?, &of) {
+                bail!("these books are not of one system: {why}. Audit those that belong together");
+            }
+        }
+        Ok(found)
     }
 
     fn audit(&self) -> anyhow::Result<AuditReport> {

@@ -1,7 +1,9 @@
 //! A look at a service's database for people who want to know why it does not do what it should, or will not one day.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use protocol::Name;
 use redis::Value;
 
 use crate::error::OpenError;
@@ -54,6 +56,21 @@ pub fn examine(options: &Options) -> Examined {
         examined.problems.push(error.to_string());
     }
     examined
+}
+
+/// What the store of a service says of itself, by field: its identity, its kind, and what its service has noted. Nothing, if it is new. Changes nothing.
+///
+/// # Errors
+/// If it cannot be reached, or is no such store.
+pub fn meta(service: Name, options: &Options) -> Result<BTreeMap<String, String>, OpenError> {
+    let seat = Compass::new(options)?.seat()?;
+    let mut master = Link::introduce(&seat.address, options)?;
+    let question = "HGETALL";
+    match master.ask(Words::new().word(question).word(&format!("{{settle:{service}:0}}:meta")))? {
+        Value::Array(parts) => Ok(parts.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect()),
+        Value::Map(pairs) => Ok(pairs.iter().map(|(field, value)| (shown(field), shown(value))).collect()),
+        other => Err(master.silent(question, &other)),
+    }
 }
 
 impl Examined {

@@ -130,7 +130,7 @@ mod store;
 mod writer;
 
 pub use error::OpenError;
-pub use examine::{Examined, examine};
+pub use examine::{Examined, examine, meta};
 pub use keys::{KEYS_LUA, key_words};
 pub use ledger_store::RedisLedger;
 pub use log_store::{ClaimWords, EndedPage, LOG_LUA, LogScripts, RedisLog};

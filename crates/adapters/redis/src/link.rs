@@ -174,7 +174,7 @@ impl Link {
         }
     }
 
-    fn silent(&self, question: &'static str, said: &Value) -> OpenError {
+    pub(crate) fn silent(&self, question: &'static str, said: &Value) -> OpenError {
         OpenError::Silent { address: self.address.clone(), question, said: shown(said) }
     }
 

@@ -179,12 +179,31 @@ fn staging(system: &System, databases: &[redis::Server; 3]) -> (Vec<String>, [In
     (at, instances)
 }
 
+/// Those who look at the books of one system with the payment of another are told.
+fn assert_told_apart(system: &System, payment: &redis::Server) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mixed.toml");
+    let section = |name: &str, database: &redis::Server| {
+        format!("[{name}]\nredis = \"{}\"\ndurability = \"fsync\"\n", database.address())
+    };
+    let [orders, stock] = [("orders", 0), ("stock", 1)].map(|(name, at)| section(name, &system.databases[at]));
+    let nats = format!("[nats]\nurl = \"{}\"\n", system.broker.address());
+    std::fs::write(&file, [orders, stock, section("payment", payment), nats].concat()).unwrap();
+    for (command, code) in [("audit", 2), ("doctor", 1)] {
+        let output = e2e::settle(command, &["--config", file.to_str().unwrap()]).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains("the orders know another payment database"), "{command}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+    }
+}
+
 #[test]
 fn a_ledger_of_another_system_carries_out_none_of_these_commands() {
     let mut system = System::start(1, &["--protocol", "2pc"]);
     let databases = [empty(), empty(), empty()];
     let (at, instances) = staging(&system, &databases);
     drop(instances);
+    assert_told_apart(&system, &databases[2]);
     // The other system's payment comes without its prefix while nobody is there to say that it is a stranger.
     system.orders()[0].kill();
     let at: Vec<&str> = at.iter().map(String::as_str).collect();

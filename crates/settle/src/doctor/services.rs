@@ -4,13 +4,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_store::{Examined, examine as examine_database};
+use protocol::Name;
+use redis_store::{Examined, Options, examine as examine_database, meta};
 use shop::checkout::{PAYMENT, STOCK};
+use shop::redis_orders::ORDERS;
 
 use super::machine::disk;
 use super::{Findings, places};
 use crate::config::{Config, ConfigArgs, Service};
-use crate::service::connect_once;
+use crate::service::{apart, connect_once};
 
 /// Clocks further apart than this are not kept together by anyone. Milliseconds.
 const SKEW_MS: i64 = 500;
@@ -50,7 +52,26 @@ pub(super) fn examine(file: &Path, findings: &mut Findings) {
         }
         database(&about, &examine_database(options), findings);
     }
+    belonging(&databases, findings);
     broker(&config, findings);
+}
+
+/// Whether the databases are of one system, as far as they are named here and say so.
+fn belonging(databases: &[(Service, Options)], findings: &mut Findings) {
+    let of = |wanted: Service, name: Name| {
+        databases.iter().find(|(service, _)| *service == wanted).and_then(|(_, options)| meta(name, options).ok())
+    };
+    let Some(orders) = of(Service::Orders, ORDERS) else { return };
+    for (service, name) in [(Service::Stock, STOCK), (Service::Payment, PAYMENT)] {
+        let Some(ledger) = of(service, name) else { continue };
+        match apart(name, &ledger, &orders) {
+            Some(why) => findings.wrong(
+                &format!("{name} database"),
+                format!("{why}: one of the two addresses is wrong, or two systems were mixed up on one broker; docs/failures.md#a-second-system-on-the-same-broker"),
+            ),
+            None => findings.ok(&format!("{name} database"), "it belongs to these orders, or to none yet"),
+        }
+    }
 }
 
 fn exposure(config: &Config, findings: &mut Findings) {

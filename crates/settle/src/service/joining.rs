@@ -12,6 +12,7 @@
 //! that it is the one. Commands, and what is asked about them, say for whose they are: several systems may share a broker and not know. So strangers are a
 //! reason to stop only if nobody else answers for [`STRANGERS`].
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -202,6 +203,23 @@ fn forgotten(database: &str, field: &str) -> String {
         "the {database} database has no `{field}` any more, which says to whom it belongs: it was emptied, or somebody removed that. Started again, this \
          finds out what there is"
     )
+}
+
+/// What a database says of itself, by field.
+type Meta = BTreeMap<String, String>;
+
+/// Why this ledger of this service and these orders do not belong together, as far as they say.
+pub(crate) fn apart(service: Name, ledger: &Meta, orders: &Meta) -> Option<String> {
+    let differ = |known: Option<&String>, found: Option<&String>| known.is_some() && known != found;
+    let identity = |meta: &Meta| meta.get("identity").cloned().unwrap_or_else(|| "it has none yet".to_owned());
+    if let Some(known) = orders.get(&ledger_of(service)).filter(|known| differ(Some(known), ledger.get("identity"))) {
+        return Some(format!(
+            "the orders know another {service} database ({known}) than this one ({})",
+            identity(ledger)
+        ));
+    }
+    let known = ledger.get(SYSTEM).filter(|known| differ(Some(known), orders.get("identity")))?;
+    Some(format!("the {service} database belongs to other orders ({known}) than these ({})", identity(orders)))
 }
 
 /// Has a request to a ledger wait until it is certain to which system that belongs.

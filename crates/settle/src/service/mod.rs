@@ -27,6 +27,7 @@ mod ledger;
 mod order;
 mod start;
 
+pub(crate) use joining::apart;
 pub(crate) use start::connect_once;
 
 use std::net::SocketAddr;
