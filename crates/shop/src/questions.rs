@@ -19,10 +19,11 @@
 //! A *system* is an orders' database and the two ledgers that belong to it; it goes by the identity of the first.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::EntityId;
 use orchestrator::{Clock, Done, Look, Seen, StoreFailure};
+use parking_lot::Mutex;
 use protocol::log::Verdict;
 use protocol::record::{self, RecordError};
 use protocol::{Name, TransactionId};
@@ -176,6 +177,17 @@ fn use_filter(filter: &str, done: Reply) {
     done(None);
 }
 
+/// Says that there are strangers on the broker. They ask often.
+fn say_now_and_then(service: Name) {
+    const SECONDS: u64 = 10;
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock();
+    if said.is_none_or(|said| said.elapsed() >= Duration::from_secs(SECONDS)) {
+        *said = Some(Instant::now());
+        tracing::error!(%service, "one that belongs to another orders' database asks on this broker: see nats.prefix");
+    }
+}
+
 /// Answers a ledger that would join the system of these orders. Who belongs to it is noted once, by whoever comes first.
 fn answer_to_ledger(orders: &ScriptStore, (service, ledger, of): (Name, &str, Option<String>), done: Reply) {
     let system = orders.identity().to_owned();
@@ -183,7 +195,7 @@ fn answer_to_ledger(orders: &ScriptStore, (service, ledger, of): (Name, &str, Op
         return done(None);
     }
     if of.is_some_and(|of| of != system) {
-        tracing::error!(%service, "one that belongs to another orders' database asks on this broker: see nats.prefix");
+        say_now_and_then(service);
         return answer(done, &Answer::Stranger { system });
     }
     let noted = move |noted: Result<String, StoreFailure>| match noted {

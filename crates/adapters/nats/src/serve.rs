@@ -168,8 +168,9 @@ impl Counter {
         if !is_ours && misdirected.fetch_add(parcels.len() as u64, Ordering::Relaxed) == 0 {
             tracing::error!(
                 service = %self.service, addressee, own = self.shared.identity(),
-                "commands for another database come to this instance, and are not carried out: two systems share this broker and its prefix, or this \
-                 database was given up for another one. They are sent again, and lose time over that"
+                "commands for another database come to this instance, and are not carried out: they were still on their way to one whose place this has \
+                 taken; or, if they keep coming, two systems share this broker and its prefix, or this database was given up for another one. They are sent \
+                 again, and lose time over that"
             );
         }
         for (place, parcel) in parcels.into_iter().enumerate() {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -30,19 +31,21 @@ use shop::questions::{Answer, Question};
 use shop::redis_orders::ORDERS;
 
 use super::asking::Others;
+use crate::exit::Stopped;
 
 /// How soon somebody who has not answered is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How soon somebody else is asked who has the right answer, perhaps: of two who may be asked, twenty times the wrong one is.
-const SOON: Duration = Duration::from_millis(20);
 /// How often what was found is looked at again.
 const CHECK: Duration = Duration::from_secs(2);
-/// How long one of them may take to answer. One of several instances may be frozen, and another is asked the next time.
+/// How long one of them may take to answer at first: one of several instances may be frozen, and another is asked the next time. It is doubled as long as
+/// there is no answer, for all may be slow.
 const ANSWER: Duration = Duration::from_millis(300);
+/// How long one may take at most.
+const MOST: Duration = Duration::from_secs(2);
 /// How long a ledger that has belonged to a system asks before it goes on without an answer.
 const ALONE: Duration = Duration::from_secs(1);
-/// How long only strangers answer before that is taken for a mistake of one's own.
-const STRANGERS: Duration = Duration::from_millis(500);
+/// How long only strangers answer before that is taken for a mistake of one's own: longer than a restart takes, and long enough to ask some twenty times.
+pub(super) const STRANGERS: Duration = Duration::from_secs(2);
 /// How long a request to a ledger waits until it is certain whose that is: longer than one that has belonged to a system asks.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The name under which a ledger notes its system.
@@ -79,23 +82,30 @@ async fn noted(store: &ScriptStore, name: &str) -> Option<String> {
 /// Has these orders note the prefix under which their system talks.
 ///
 /// # Errors
-/// If that is another: this instance would be alone with them, and might lead, and take over what it cannot finish.
-pub(super) async fn keep_prefix(orders: &ScriptStore, prefix: Name) -> Result<(), String> {
+/// If that is another: this instance would be alone with them, and might lead, and take over what it cannot finish. Or if their database has stopped.
+pub(super) async fn keep_prefix(orders: &ScriptStore, prefix: Name) -> anyhow::Result<()> {
+    let mut said = false;
     let stands = loop {
         match told(|done| orders.note_once(PREFIX, prefix.as_str(), done)).await {
             Ok(stands) => break stands,
-            Err(why) => tracing::warn!(%why, "cannot note the `nats.prefix` of these orders: tries again"),
+            Err(why) if !std::mem::replace(&mut said, true) => {
+                tracing::warn!(%why, "cannot note the `nats.prefix` of these orders: tries again");
+            }
+            Err(_) => {}
+        }
+        if let Some(why) = orders.stopped() {
+            bail!(Stopped(format!("the orders database stopped: {why}")));
         }
         tokio::time::sleep(AGAIN).await;
     };
     if stands == prefix.as_str() {
         return Ok(());
     }
-    Err(format!(
+    bail!(
         "the orders' system talks under `nats.prefix` {stands}, and not under {prefix}: this instance is of another system, or the prefix was changed. Mend \
-         the address of the orders' database, or the prefix. If that was changed on purpose: stop all services, `HDEL {{settle:orders:0}}:meta {PREFIX}` in \
-         the orders' database, and start them again"
-    ))
+         the address of the orders' database, or the prefix. If that was changed on purpose: stop all services, `HSET {{settle:orders:0}}:meta {PREFIX} \
+         {prefix}` in the orders' database, and start them again"
+    )
 }
 
 /// A ledger that is to find out, and to keep an eye on, whose it is.
@@ -107,51 +117,46 @@ pub(super) struct Joining {
 }
 
 impl Joining {
-    /// To which system this ledger belongs, as an order instance says; nothing, if none of this one's answers.
+    /// What an order instance says of this ledger, which has belonged to that system, if to one.
     ///
     /// # Errors
-    /// If it is not the ledger that the orders know, or only strangers answer: it must take no command.
-    async fn ask(&self, belongs: Option<&String>) -> Result<Option<String>, String> {
+    /// If it is not the ledger that the orders know: it must take no command.
+    async fn ask(&self, belongs: Option<&String>, within: Duration) -> Result<Said, String> {
         let (service, own) = (self.service, self.ledger.identity());
         let question = Question::Join { service, ledger: own.to_owned(), system: belongs.cloned() };
-        let mut stranger = None;
-        loop {
-            match (self.others.answer(To::Service(ORDERS), &question, ANSWER).await, belongs) {
-                (Ok(Answer::Joined { ledger: known, .. }), _) if known != own => {
-                    return Err(another_ledger(service, own, &known));
-                }
-                (Ok(Answer::Joined { system, .. }), _) => return Ok(Some(system)),
-                (Ok(Answer::Stranger { system: theirs }), Some(ours)) => {
-                    if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS {
-                        return Err(other_orders(service, ours, &theirs));
-                    }
-                }
-                _ if stranger.is_some_and(|since| since.elapsed() < STRANGERS) => {}
-                _ => return Ok(None),
+        Ok(match (self.others.answer(To::Service(ORDERS), &question, within).await, belongs) {
+            (Ok(Answer::Joined { ledger: known, .. }), _) if known != own => {
+                return Err(another_ledger(service, own, &known));
             }
-            tokio::time::sleep(SOON).await;
-        }
+            (Ok(Answer::Joined { system, .. }), _) => Said::Belongs(system),
+            (Ok(Answer::Stranger { system: theirs }), Some(ours)) => {
+                Said::Stranger(other_orders(service, ours, &theirs))
+            }
+            _ => Said::Nothing,
+        })
     }
 
     /// Waits until it is certain to which system this ledger belongs, and says to which.
     ///
     /// # Errors
     /// If it must take no command.
-    pub(super) async fn join(&self) -> Result<String, String> {
+    pub(super) async fn join(&self) -> Result<Joined, String> {
         let belongs = noted(&self.ledger, SYSTEM).await;
-        let (since, mut said) = (Instant::now(), false);
+        let (since, mut said, mut within, mut strangers) = (Instant::now(), false, ANSWER, Strangers::default());
         loop {
-            match self.ask(belongs.as_ref()).await? {
-                Some(system) => match told(|done| self.ledger.note_once(SYSTEM, &system, done)).await {
-                    Ok(stands) if stands == system => return Ok(system),
+            match self.ask(belongs.as_ref(), within).await? {
+                Said::Belongs(system) => match told(|done| self.ledger.note_once(SYSTEM, &system, done)).await {
+                    Ok(stands) if stands == system => return Ok(Joined { system, confirmed: true }),
                     Ok(stands) => return Err(other_orders(self.service, &stands, &system)),
                     Err(why) => tracing::warn!(%why, "cannot note to which orders it belongs: tries again"),
                 },
-                None if since.elapsed() < ALONE => {}
-                None => {
+                Said::Stranger(why) => strangers.only(why)?,
+                Said::Nothing if since.elapsed() < ALONE || strangers.came() => within = longer(within),
+                Said::Nothing => {
+                    within = longer(within);
                     if let Some(system) = belongs {
                         tracing::info!(system, "no order instance answers: goes on as what it was");
-                        return Ok(system);
+                        return Ok(Joined { system, confirmed: false });
                     }
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!(
@@ -165,19 +170,65 @@ impl Joining {
     }
 
     /// Looks again and again whether that is still so, and says why it is not. Orders may have been told to take another ledger for theirs, while
-    /// this one went on alone or ran.
-    pub(super) async fn until_parted(&self, system: &String) -> String {
+    /// this one went on alone or ran. Once they have said that it is theirs, strangers say nothing about that.
+    pub(super) async fn until_parted(&self, joined: &Joined) -> String {
+        let (mut confirmed, mut strangers, mut pause) = (joined.confirmed, Strangers::default(), CHECK);
         loop {
-            tokio::time::sleep(CHECK).await;
+            tokio::time::sleep(pause).await;
             if let Ok(None) = told(|done| self.ledger.noted(SYSTEM, done)).await {
                 return forgotten(self.service.as_str(), SYSTEM);
             }
-            match self.ask(Some(system)).await {
-                Ok(_) => {}
+            pause = CHECK;
+            match self.ask(Some(&joined.system), MOST).await {
+                Ok(Said::Belongs(_)) => confirmed = true,
+                Ok(Said::Stranger(why)) if !confirmed => match strangers.only(why) {
+                    Ok(()) => pause = AGAIN,
+                    Err(why) => return why,
+                },
+                Ok(Said::Stranger(_) | Said::Nothing) => {}
                 Err(why) => return why,
             }
         }
     }
+}
+
+/// To whom a ledger belongs.
+#[derive(Debug, Clone)]
+pub(super) struct Joined {
+    pub(super) system: String,
+    /// Whether these orders have said so in this life.
+    confirmed: bool,
+}
+
+/// What somebody who was asked has said.
+enum Said {
+    /// It belongs to this system, which is the answerer's.
+    Belongs(String),
+    /// It belongs to another than the answerer's: what that would mean if nobody else answered.
+    Stranger(String),
+    Nothing,
+}
+
+/// Since when nobody but strangers has answered.
+#[derive(Debug, Default)]
+struct Strangers(Option<Instant>);
+
+impl Strangers {
+    fn came(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes another one in.
+    ///
+    /// # Errors
+    /// Its reason, if that has gone on for too long.
+    fn only(&mut self, why: String) -> Result<(), String> {
+        if self.0.get_or_insert_with(Instant::now).elapsed() < STRANGERS { Ok(()) } else { Err(why) }
+    }
+}
+
+fn longer(within: Duration) -> Duration {
+    (within * 2).min(MOST)
 }
 
 fn another_ledger(service: Name, own: &str, known: &str) -> String {
@@ -268,14 +319,17 @@ impl Ledgers {
 
     /// Asks a service until the ledger has answered that belongs to these orders, and that they know.
     pub(super) async fn meet(&self, service: Name, orders: &ScriptStore, others: &Others, way: &NatsTransport) {
-        let (system, mut stranger) = (orders.identity(), None);
+        let (system, mut within, mut strangers, mut said) = (orders.identity(), ANSWER, Strangers::default(), false);
         loop {
-            let mut again = AGAIN;
-            if let Ok(Answer::Whose { system: said, ledger }) =
-                others.answer(To::Service(service), &Question::Whose, ANSWER).await
-            {
-                let why = match noted(orders, &ledger_of(service)).await {
-                    _ if said != system => Some(other_orders(service, &said, system)),
+            match others.answer(To::Service(service), &Question::Whose, within).await {
+                Ok(Answer::Whose { system: of, .. }) if of != system => {
+                    self.stranger.store(true, Ordering::Release);
+                    if let Err(why) = strangers.only(other_orders(service, &of, system)) {
+                        _ = self.foreign.set(why);
+                        return;
+                    }
+                }
+                Ok(Answer::Whose { ledger, .. }) => match noted(orders, &ledger_of(service)).await {
                     Some(known) if known == ledger => {
                         if let Err(error) = way.address(&service, &ledger) {
                             _ = self.foreign.set(error.to_string());
@@ -283,20 +337,17 @@ impl Ledgers {
                         _ = self.place(service).set(ledger);
                         return;
                     }
-                    Some(known) => Some(another_ledger(service, &ledger, &known)),
-                    // Somebody has had the orders forget it. It will ask again whether it is theirs, or another will.
-                    None => None,
-                };
-                if let Some(why) = why {
-                    again = SOON;
-                    self.stranger.store(true, Ordering::Release);
-                    if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGERS {
-                        _ = self.foreign.set(why);
-                        return;
+                    // Given up for another one, and back. It hears of that from these orders, and stops; or somebody has had the orders forget it, and it
+                    // or another asks again whether it is theirs.
+                    known => {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(%service, ledger, ?known, "a ledger answers that is not the one that these orders know: it is sent nothing");
+                        }
                     }
-                }
+                },
+                Ok(_) | Err(_) => within = longer(within),
             }
-            tokio::time::sleep(again).await;
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -101,12 +100,13 @@ impl LedgerVitals {
     ) -> Result<[Serving; 2], String> {
         let (name, service) = (self.service.name(), self.service.clone());
         let joining = Joining { service: name, ledger: self.store.store().clone(), others: self.others.clone() };
-        let system = joining.join().await?;
+        let joined = joining.join().await?;
+        let system = joined.system.clone();
         let own = joining.ledger.identity().to_owned();
         self.nats.go_by(&own).map_err(|error| error.to_string())?;
         _ = self.others.system.set(system.clone());
-        let (belongs, answering) = (system.clone(), Arc::clone(&self.parted));
-        tokio::spawn(async move { _ = answering.set(joining.until_parted(&belongs).await) });
+        let parted = Arc::clone(&self.parted);
+        tokio::spawn(async move { _ = parted.set(joining.until_parted(&joined).await) });
         let answer = move |question: Bytes, done: Done<Option<Vec<u8>>>| {
             answer_of_ledger(&service, (instance, &own, &system, &*clock), &question, done);
         };
@@ -169,13 +169,7 @@ impl Vitals for LedgerVitals {
             }
             let joined = self.others.system.get().is_some();
             let alone = || (!joined).then(|| "no order instance has said yet that this is its ledger".to_owned());
-            let misdirected = self.nats.statistics().misdirected.load(Ordering::Relaxed);
-            let shared = || {
-                (misdirected > 0).then(|| {
-                    format!("{misdirected} commands for another database came, and were turned away: see `nats.prefix`")
-                })
-            };
-            if let Some(trouble) = self.store.trouble().or_else(alone).or_else(shared) {
+            if let Some(trouble) = self.store.trouble().or_else(alone) {
                 findings.insert("detail".to_owned(), json!(trouble));
             }
             Examination { well: store && nats && joined, findings }

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use nats::{Bytes, Nats, NatsTransport, Serving};
 use orchestrator::{Builder, Clock, Done, Observation, Observer, Options, StartError, StoreFailure, SystemClock};
 use protocol::limits::{LEASE_MS, LEASE_RENEWAL_MS};
@@ -23,7 +22,7 @@ use shop::redis_orders::{ORDERS, RedisOrders};
 use shop::vitals::{Ailment, Examination, Vitals};
 
 use super::asking::Others;
-use super::joining::{Ledgers, ToJoined};
+use super::joining::{Ledgers, STRANGERS, ToJoined};
 use super::{COMMAND_PATIENCE_MS, Draining, Running, figures, joining, start};
 use crate::config::{Config, Service};
 use crate::exit::Stopped;
@@ -91,7 +90,7 @@ impl Order {
     pub(super) async fn start(config: &Config, draining: Draining) -> anyhow::Result<Self> {
         let options = config.redis(Service::Orders)?;
         let store = start::database("orders", move || RedisOrders::open(&options)).await?;
-        joining::keep_prefix(store.store(), config.nats.prefix).await.map_err(|why| anyhow!(why))?;
+        joining::keep_prefix(store.store(), config.nats.prefix).await?;
         let nats = start::broker(config).await?;
         let way = nats.transport([STOCK, PAYMENT]).await?;
         let others = Others::new(nats.clone(), config.instance);
@@ -160,9 +159,9 @@ async fn meet(store: &RedisOrders, others: &Others, way: &NatsTransport) -> anyh
     let mut meeting = futures_util::future::join_all(meeting);
     let met = tokio::time::timeout(MEETING, &mut meeting).await;
     if met.is_err() && others.ledgers.met_a_stranger() {
-        _ = tokio::time::timeout(MEETING, meeting).await;
+        _ = tokio::time::timeout(STRANGERS + MEETING, meeting).await;
     }
-    others.ledgers.foreign().map_or(Ok(()), |why| Err(anyhow!(why)))
+    others.ledgers.foreign().map_or(Ok(()), |why| Err(Stopped(why).into()))
 }
 
 /// A log that does not answer is the system's fault, not the caller's: a supervisor may try again.
@@ -192,9 +191,8 @@ async fn until_stopped(store: &RedisOrders, ledgers: &Ledgers) -> anyhow::Error 
                 "recovery is not done yet: it waits for what an earlier life left undecided, and for services that have not answered"
             );
         }
-        // Another start would find the same.
         if let Some(why) = ledgers.foreign() {
-            return anyhow!(why);
+            return Stopped(why).into();
         }
         if let Some(why) = store.stopped() {
             return Stopped(format!("the orders database stopped: {why}")).into();
