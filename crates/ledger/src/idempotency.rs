@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use table::Table;
+use table::{Frozen, Table};
 
 use protocol::Timestamp;
 use protocol::limits::{IDEMPOTENCY_KEY_MS, KEPT_IDEMPOTENCY_KEYS, MAX_IDEMPOTENCY_KEYS};
@@ -37,16 +37,32 @@ pub enum Recalled<'a, R> {
 /// [`MAX_IDEMPOTENCY_KEYS`].
 #[derive(Debug, Clone)]
 pub struct Keys<R> {
-    answers: Table<Arc<str>, (u64, R)>,
+    answers: Table<Arc<str>, Remembered<R>>,
+    /// By age, the oldest first.
     order: VecDeque<(Timestamp, Arc<str>)>,
+    /// The number of the next one.
+    next: u64,
 }
+
+/// What is kept of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered<R> {
+    /// Says which of two came first.
+    number: u64,
+    fingerprint: u64,
+    at: Timestamp,
+    answer: R,
+}
+
+/// A picture of the [`Keys`] that stands still: there may be a million, so it is as cheap as one of any table, and is written row by row.
+pub type FrozenKeys<R> = Frozen<Arc<str>, Remembered<R>>;
 
 /// How many keys are forgotten at most as one is remembered: more than one, so that there are fewer again behind a rush.
 const FORGOTTEN_AT_ONCE: usize = 2;
 
 impl<R> Default for Keys<R> {
     fn default() -> Self {
-        Self { answers: Table::default(), order: VecDeque::new() }
+        Self { answers: Table::default(), order: VecDeque::new(), next: 0 }
     }
 }
 
@@ -55,16 +71,19 @@ impl<R: Clone> Keys<R> {
     pub fn recall(&self, key: &IdempotencyKey) -> Recalled<'_, R> {
         match self.answers.get(&key.key) {
             None => Recalled::Fresh,
-            Some((fingerprint, answer)) if *fingerprint == key.fingerprint => Recalled::Repeat(answer),
+            Some(found) if found.fingerprint == key.fingerprint => Recalled::Repeat(&found.answer),
             Some(_) => Recalled::Reused,
         }
     }
 
     /// Remembers a success.
     pub fn remember(&mut self, key: &IdempotencyKey, answer: R) {
-        if !self.restore(key, answer) {
+        let found = Remembered { number: self.next, fingerprint: key.fingerprint, at: key.at, answer };
+        if self.answers.insert(Arc::clone(&key.key), found).is_some() {
             return;
         }
+        self.next += 1;
+        self.order.push_back((key.at, Arc::clone(&key.key)));
         for _ in 0..FORGOTTEN_AT_ONCE {
             let many = self.order.len();
             let goes = |(at, _): &mut (Timestamp, _)| {
@@ -75,21 +94,17 @@ impl<R: Clone> Keys<R> {
         }
     }
 
-    /// Takes in what [`iter`](Self::iter) told. Whether it is new.
-    pub fn restore(&mut self, key: &IdempotencyKey, answer: R) -> bool {
-        let is_new = self.answers.insert(Arc::clone(&key.key), (key.fingerprint, answer)).is_none();
-        if is_new {
-            self.order.push_back((key.at, Arc::clone(&key.key)));
-        }
-        is_new
+    /// A picture that stands still.
+    pub fn freeze(&self) -> FrozenKeys<R> {
+        self.answers.freeze()
     }
 
-    /// Everything remembered, oldest first, for a snapshot.
-    pub fn iter(&self) -> impl Iterator<Item = (IdempotencyKey, &R)> {
-        self.order.iter().filter_map(|(at, key)| {
-            let (fingerprint, answer) = self.answers.get(key)?;
-            Some((IdempotencyKey { key: Arc::clone(key), fingerprint: *fingerprint, at: *at }, answer))
-        })
+    /// Rebuilds the keys from the rows of a picture, in any order.
+    pub fn thaw(answers: Table<Arc<str>, Remembered<R>>) -> Self {
+        let mut rows: Vec<_> = answers.iter().map(|(key, found)| (found.number, found.at, Arc::clone(key))).collect();
+        rows.sort_unstable_by_key(|(number, ..)| *number);
+        let next = rows.last().map_or(0, |(number, ..)| number + 1);
+        Self { answers, order: rows.into_iter().map(|(_, at, key)| (at, key)).collect(), next }
     }
 }
 
@@ -117,14 +132,14 @@ mod tests {
         for n in rush + 2..rush + 3_000 {
             keys.remember(&key(n, 5 + IDEMPOTENCY_KEY_MS), n);
         }
-        assert_eq!(keys.iter().count(), KEPT_IDEMPOTENCY_KEYS, "so there are no more than usual again");
+        assert_eq!(keys.order.len(), KEPT_IDEMPOTENCY_KEYS, "so there are no more than usual again");
     }
 
     #[test]
     fn there_is_an_end_to_it() {
         let mut keys = Keys::default();
         (0..MAX_IDEMPOTENCY_KEYS + 3).for_each(|n| keys.remember(&key(n, 5), n));
-        assert_eq!(keys.iter().count(), MAX_IDEMPOTENCY_KEYS);
+        assert_eq!(keys.order.len(), MAX_IDEMPOTENCY_KEYS);
         assert!(!remembered(&keys, 2) && remembered(&keys, 3));
     }
 
@@ -134,9 +149,10 @@ mod tests {
         let rush = KEPT_IDEMPOTENCY_KEYS + 3;
         // The youngest came first: its time says nothing about the others.
         (0..rush).for_each(|n| keys.remember(&key(n, if n == 0 { IDEMPOTENCY_KEY_MS } else { n as u64 }), n));
-        let mut back = Keys::default();
-        keys.iter().for_each(|(key, answer)| _ = back.restore(&key, *answer));
-        assert!(back.iter().eq(keys.iter()));
-        assert_eq!(back.iter().count(), rush);
+        let frozen = keys.freeze();
+        let mut back = Keys::thaw(frozen.iter().map(|(key, found)| (Arc::clone(key), found.clone())).collect());
+        assert_eq!((&back.order, back.next), (&keys.order, keys.next));
+        back.remember(&key(rush, IDEMPOTENCY_KEY_MS), rush);
+        assert!((0..=rush).all(|n| remembered(&back, n)), "and the youngest still holds back those behind it");
     }
 }

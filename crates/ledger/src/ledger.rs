@@ -14,7 +14,7 @@ use protocol::{BranchId, BranchState, Command, Name, Refusal, Reply, Timestamp, 
 use crate::account::{Account, Denial, Totals};
 use crate::entries::{self, Entry};
 use crate::id::EntityId;
-use crate::idempotency::{IdempotencyKey, Keys, Recalled};
+use crate::idempotency::{FrozenKeys, IdempotencyKey, Keys, Recalled};
 
 /// A change of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +143,8 @@ pub struct FrozenLedger {
     pub accounts: Frozen<EntityId, Account>,
     /// The branches.
     pub branches: Frozen<BranchId, Branch>,
+    /// The idempotency keys.
+    pub keys: FrozenKeys<LedgerReply>,
     /// What does not fit in a table.
     pub rest: LedgerRest,
 }
@@ -154,7 +156,6 @@ pub struct LedgerRest {
     floor: Timestamp,
     replaced: Totals,
     replaced_settled: BTreeMap<EntityId, i128>,
-    keys: Vec<(IdempotencyKey, LedgerReply)>,
 }
 
 /// The reason of a branch that asks for more than is available.
@@ -486,22 +487,23 @@ impl Ledger {
         FrozenLedger {
             accounts: self.accounts.freeze(),
             branches: self.branches.freeze(),
+            keys: if mutated(Mutation::KeysAreNotInSnapshots) { Table::default().freeze() } else { self.keys.freeze() },
             rest: LedgerRest {
                 finals: self.finals.clone(),
                 floor: self.floor,
                 replaced: self.replaced,
                 replaced_settled: self.replaced_settled.clone(),
-                keys: if mutated(Mutation::KeysAreNotInSnapshots) {
-                    Vec::new()
-                } else {
-                    self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect()
-                },
             },
         }
     }
 
     /// Rebuilds the state from what a picture held.
-    pub fn thaw(accounts: Table<EntityId, Account>, branches: Table<BranchId, Branch>, rest: LedgerRest) -> Self {
+    pub fn thaw(
+        accounts: Table<EntityId, Account>,
+        branches: Table<BranchId, Branch>,
+        keys: Keys<LedgerReply>,
+        rest: LedgerRest,
+    ) -> Self {
         let open = branches
             .iter()
             .filter(|(_, branch)| match branch.state {
@@ -511,10 +513,6 @@ impl Ledger {
             })
             .map(|(id, _)| *id)
             .collect();
-        let mut keys = Keys::default();
-        for (key, reply) in rest.keys {
-            keys.restore(&key, reply);
-        }
         Self {
             accounts,
             branches,

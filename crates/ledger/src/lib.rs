@@ -32,7 +32,7 @@ mod ledger;
 pub use account::{Account, Denial, Totals};
 pub use entries::Entry;
 pub use id::{EntityId, NotAnId};
-pub use idempotency::{IdempotencyKey, Keys};
+pub use idempotency::{FrozenKeys, IdempotencyKey, Keys, Remembered};
 pub use ledger::{
     Branch, Change, FrozenLedger, INSUFFICIENT, Ledger, LedgerCommand, LedgerReply, LedgerRest, Termination,
     UNKNOWN_ACCOUNT, terminate,

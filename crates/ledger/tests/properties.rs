@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ledger::audit::audit;
 use ledger::{
-    Change, EntityId, Entry, IdempotencyKey, Ledger, LedgerCommand, LedgerReply, Termination, entries, terminate,
+    Change, EntityId, Entry, IdempotencyKey, Keys, Ledger, LedgerCommand, LedgerReply, Termination, entries, terminate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -113,7 +113,9 @@ fn visible(ledger: &Ledger) -> (BTreeMap<EntityId, ledger::Account>, BTreeMap<Br
     let accounts = frozen.accounts.iter().map(|(id, account)| (*id, *account)).collect();
     let branches = frozen.branches.iter().map(|(id, branch)| (*id, branch.clone())).collect();
     let open: Vec<_> = ledger.open_branches().collect();
-    (accounts, branches, format!("{:?} {open:?} {:?} {:?}", frozen.rest, ledger.totals(), ledger.settled_by_account()))
+    let keys: BTreeMap<_, _> = frozen.keys.iter().collect();
+    let rest = format!("{:?} {keys:?} {open:?} {:?} {:?}", frozen.rest, ledger.totals(), ledger.settled_by_account());
+    (accounts, branches, rest)
 }
 
 /// What a store does with a snapshot.
@@ -126,7 +128,8 @@ fn thawed(ledger: &Ledger) -> Ledger {
     for (id, branch) in frozen.branches.iter() {
         branches.insert(*id, branch.clone());
     }
-    Ledger::thaw(accounts, branches, frozen.rest)
+    let keys = frozen.keys.iter().map(|(key, found)| (key.clone(), found.clone())).collect();
+    Ledger::thaw(accounts, branches, Keys::thaw(keys), frozen.rest)
 }
 
 fn run(commands: &[LedgerCommand]) -> Ledger {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use table::{Frozen, Table};
 
 use ledger::idempotency::Recalled;
-use ledger::{EntityId, IdempotencyKey, Keys};
+use ledger::{EntityId, FrozenKeys, IdempotencyKey, Keys};
 use protocol::limits::{MAX_AMOUNT, MAX_BATCH, MAX_ORDER_LINES};
 use protocol::log::{FrozenLog, LogCommand, LogReply, LogState, Record, StageCheck, StageRefusal};
 use protocol::simulation::{Mutation, mark, mutated};
@@ -213,6 +213,8 @@ pub struct FrozenOrders {
     pub orders: Frozen<EntityId, Order>,
     /// The log.
     pub log: FrozenLog,
+    /// The idempotency keys.
+    pub keys: FrozenKeys<OrdersReply>,
     /// What does not fit in a table.
     pub rest: OrdersRest,
     /// The operators' trail.
@@ -224,7 +226,6 @@ pub struct FrozenOrders {
 pub struct OrdersRest {
     version: u64,
     replaced: Paid,
-    keys: Vec<(IdempotencyKey, OrdersReply)>,
 }
 
 impl OrderBook {
@@ -482,25 +483,20 @@ impl OrderBook {
         FrozenOrders {
             orders: self.orders.freeze(),
             log: self.log.freeze(),
-            rest: OrdersRest {
-                version: self.version,
-                replaced: self.replaced.clone(),
-                keys: if mutated(Mutation::KeysAreNotInSnapshots) {
-                    Vec::new()
-                } else {
-                    self.keys.iter().map(|(key, reply)| (key, reply.clone())).collect()
-                },
-            },
+            keys: if mutated(Mutation::KeysAreNotInSnapshots) { Table::default().freeze() } else { self.keys.freeze() },
+            rest: OrdersRest { version: self.version, replaced: self.replaced.clone() },
             trail: self.trail.clone(),
         }
     }
 
     /// Rebuilds the state from what a picture held.
-    pub fn thaw(orders: Table<EntityId, Order>, log: LogState, rest: OrdersRest, trail: Trail) -> Self {
-        let mut keys = Keys::default();
-        for (key, reply) in rest.keys {
-            keys.restore(&key, reply);
-        }
+    pub fn thaw(
+        orders: Table<EntityId, Order>,
+        log: LogState,
+        keys: Keys<OrdersReply>,
+        rest: OrdersRest,
+        trail: Trail,
+    ) -> Self {
         Self { orders, log, version: rest.version, replaced: rest.replaced, keys, trail }
     }
 }

@@ -10,8 +10,9 @@
 //! Whoever waits for an answer gets it when everything before it is durable, also if the command itself changed nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use ledger::{Ledger, LedgerCommand, LedgerReply};
+use ledger::{Keys, Ledger, LedgerCommand, LedgerReply};
 use protocol::log::LogState;
 use shop::orders::{OrderBook, OrdersCommand, OrdersReply};
 
@@ -38,7 +39,8 @@ impl Machine for Ledger {
         let picture = self.freeze();
         let accounts = picture.accounts.iter().map(|(id, account)| (*id, *account)).collect();
         let branches = picture.branches.iter().map(|(id, branch)| (*id, branch.clone())).collect();
-        Ledger::thaw(accounts, branches, picture.rest)
+        let keys = picture.keys.iter().map(|(key, found)| (Arc::clone(key), found.clone())).collect();
+        Ledger::thaw(accounts, branches, Keys::thaw(keys), picture.rest)
     }
 }
 
@@ -56,7 +58,8 @@ impl Machine for OrderBook {
         let records = picture.log.records.iter().map(|(id, record)| (*id, record.clone())).collect();
         let instances: BTreeMap<_, _> = picture.log.instances;
         let log = LogState::thaw(records, instances, picture.log.finished, picture.log.floor);
-        OrderBook::thaw(orders, log, picture.rest, picture.trail)
+        let keys = picture.keys.iter().map(|(key, found)| (Arc::clone(key), found.clone())).collect();
+        OrderBook::thaw(orders, log, Keys::thaw(keys), picture.rest, picture.trail)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use ledger::audit::Discrepancy;
-use ledger::{Account, Branch, EntityId, Ledger, LedgerCommand, LedgerReply};
+use ledger::{Account, Branch, EntityId, Keys, Ledger, LedgerCommand, LedgerReply};
 use orchestrator::{LedgerAnswer, LedgerQuery, answer_ledger};
 use protocol::log::{LogCommand, LogReply, LogState, Writer};
 use protocol::{
@@ -280,7 +280,7 @@ impl World {
         let mut accounts: Table<_, _> = frozen.accounts.iter().map(|(id, account)| (*id, *account)).collect();
         let mut branches: Table<_, _> = frozen.branches.iter().map(|(id, branch)| (*id, branch.clone())).collect();
         change(&mut accounts, &mut branches);
-        self.ledgers.insert(service, Ledger::thaw(accounts, branches, frozen.rest));
+        self.ledgers.insert(service, Ledger::thaw(accounts, branches, Keys::default(), frozen.rest));
     }
 
     fn change_order(&mut self, id: EntityId, change: impl FnOnce(&mut Order)) {
@@ -289,7 +289,7 @@ impl World {
         change(orders.get_mut(&id).unwrap());
         let records = frozen.log.records.iter().map(|(id, record)| (*id, record.clone())).collect();
         let log = LogState::thaw(records, frozen.log.instances, frozen.log.finished, frozen.log.floor);
-        self.book = OrderBook::thaw(orders, log, frozen.rest, frozen.trail);
+        self.book = OrderBook::thaw(orders, log, Keys::default(), frozen.rest, frozen.trail);
     }
 
     /// A paid order whose transaction is remembered everywhere, of this protocol, and that transaction.
