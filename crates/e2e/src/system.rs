@@ -233,6 +233,12 @@ impl System {
         self.route();
     }
 
+    /// Starts the first instance of a service again, once it has ended, and waits until it serves. It is the last one then.
+    pub fn restart(&mut self, service: usize) {
+        let again = self.services[service].remove(0).restart();
+        self.services[service].push(again);
+    }
+
     /// Has the gateway go by the instances that there are.
     pub fn route(&self) {
         for (service, (_, segment)) in SERVICES.iter().enumerate() {

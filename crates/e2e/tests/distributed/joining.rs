@@ -1,5 +1,6 @@
 //! Databases that do not belong together: nothing moves between them.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use e2e::client::PATIENCE;
@@ -38,6 +39,20 @@ fn wait_until_paid(client: &mut Client, order: &str) {
     }
 }
 
+/// Begins to check an order out, and comes back when stock is prepared and payment takes its time.
+fn check_out_until_payment_waits(system: &System, order: &str) -> JoinHandle<()> {
+    system.client().done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
+    let (address, target) = (system.address(), format!("/orders/checkout/{order}"));
+    let waiting = std::thread::spawn(move || _ = Client::new(address).try_send("POST", &target, &[], ""));
+    let until = Instant::now() + PATIENCE;
+    let prepared = || system.services[1][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json();
+    while prepared()["prepared"] != 1 {
+        assert!(Instant::now() < until, "stock prepares nothing");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    waiting
+}
+
 #[test]
 fn a_ledger_that_the_orders_do_not_know_takes_no_command() {
     let mut system = System::start(1, &[]);
@@ -61,10 +76,7 @@ fn a_ledger_that_the_orders_do_not_know_takes_no_command() {
     }
     assert_eq!(alone.client().get("/payment/health").status, 200, "it lives");
     drop(alone);
-    for service in [0, 2] {
-        let right = system.services[service].remove(0).restart();
-        system.services[service].push(right);
-    }
+    [0, 2].into_iter().for_each(|service| system.restart(service));
     let mut client = system.client();
     assert_eq!(client.credit(&user), 70);
     let (_, another) = customer(&mut client);
@@ -96,10 +108,7 @@ fn orders_that_the_ledgers_do_not_belong_to_send_no_command() {
     let strays = stray.new_order(&user, &[]);
     assert!(stray.check_out(&strays).status >= 400);
     // The ledgers come back, and know whose they are, whichever order instance hears them.
-    for service in [1, 2] {
-        let back = system.services[service].remove(0).restart();
-        system.services[service].push(back);
-    }
+    [1, 2].into_iter().for_each(|service| system.restart(service));
     assert_eq!(wrong.wait().code(), Some(1), "{}", wrong.said());
     assert!(wrong.said().contains("belongs to other orders"), "{}", wrong.said());
     let mut client = system.client();
@@ -119,8 +128,7 @@ fn a_ledger_that_has_belonged_to_orders_goes_on_while_none_of_them_answers() {
     let back = system.services[2].remove(0).restart();
     back.wait_until_it_is_ready();
     system.services[2].push(back);
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
+    system.restart(0);
     let mut client = system.client();
     wait_until_paid(&mut client, &order);
     assert_eq!(client.credit(&user), 70);
@@ -146,22 +154,11 @@ fn an_order_instance_that_was_killed_in_the_middle_comes_back_by_itself() {
     let mut system = System::start(1, &["--chaos", "--protocol", "2pc"]);
     let mut client = system.client();
     let (user, order) = customer(&mut client);
-    client.done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
-    let address = system.address();
-    let asked = order.clone();
-    let waiting = std::thread::spawn(move || {
-        _ = Client::new(address).try_send("POST", &format!("/orders/checkout/{asked}"), &[], "");
-    });
-    let until = Instant::now() + PATIENCE;
-    while system.services[1][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json()["prepared"] != 1 {
-        assert!(Instant::now() < until, "stock prepares nothing");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let waiting = check_out_until_payment_waits(&system, &order);
     system.orders()[0].kill();
     waiting.join().unwrap();
     client.done("/payment/fault/clear");
-    let back = system.services[0].remove(0).restart();
-    system.services[0].push(back);
+    system.restart(0);
     let mut client = system.client();
     wait_until_paid(&mut client, &order);
     assert_eq!(client.credit(&user), 70);
@@ -209,8 +206,7 @@ fn a_ledger_of_another_system_carries_out_none_of_these_commands() {
     let at: Vec<&str> = at.iter().map(String::as_str).collect();
     let stranger = system.spawn_with(2, "stranger", &at);
     stranger.wait_until_it_is_ready();
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
+    system.restart(0);
     let mut client = system.client();
     // On a slow machine it may hear that it is a stranger, and stop, before it is given anything.
     let turned_away = || {
@@ -243,8 +239,7 @@ fn a_ledger_with_the_database_of_another_system_does_not_serve_from_it() {
     system.orders()[0].kill();
     let mut alone = system.spawn_with(2, "payment-3", &wrong);
     alone.wait_until_it_is_ready();
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
+    system.restart(0);
     assert_eq!(alone.wait().code(), Some(1), "{}", alone.said());
     assert!(alone.said().contains("belongs to other orders"), "{}", alone.said());
     let mut client = system.client();
@@ -261,15 +256,7 @@ fn a_ledger_that_was_given_up_and_comes_back_is_sent_nothing() {
     let mut client = system.client();
     let (_, order) = customer(&mut client);
     // In the middle of a checkout, payment is gone for good, with what it held.
-    client.done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
-    let address = system.address();
-    let waiting = std::thread::spawn(move || {
-        _ = Client::new(address).try_send("POST", &format!("/orders/checkout/{order}"), &[], "");
-    });
-    let until = Instant::now() + PATIENCE;
-    while system.services[1][0].client().try_send("GET", "/health/deep", &[], "").unwrap().json()["prepared"] != 1 {
-        assert!(Instant::now() < until, "stock prepares nothing");
-    }
+    let waiting = check_out_until_payment_waits(&system, &order);
     system.services[2][0].kill();
     system.orders()[0].kill();
     waiting.join().unwrap();
@@ -277,8 +264,7 @@ fn a_ledger_that_was_given_up_and_comes_back_is_sent_nothing() {
     system.databases[0].ask("HDEL {settle:orders:0}:meta ledger:payment").unwrap();
     let successor = empty();
     let heir = system.spawn_aside(2, "payment-2", &["--set", &at("payment", &successor)]);
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
+    system.restart(0);
     heir.wait_until_it_is_ready();
     system.services[0][0].client().wait_until_settled();
     // The first one is back, while nobody is there to say that it was given up.
@@ -317,22 +303,24 @@ fn two_systems_that_share_a_broker_unawares_both_go_on() {
     theirs.iter().for_each(Instance::wait_until_it_serves);
     theirs.iter().for_each(Instance::wait_until_it_is_ready);
     system.orders()[0].kill();
-    // For longer than strangers may be all that answers somebody who does not know yet.
-    std::thread::sleep(Duration::from_secs(5));
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
-    let mut client = system.client();
-    let (user, order) = {
-        let (item, user) = (client.new_item(10, 30), client.new_user(100));
-        let order = client.new_order(&user, &[]);
-        // The price may be asked of the other's stock, which does not say.
-        let add = format!("/orders/addItem/{order}/{item}/1");
-        let until = Instant::now() + PATIENCE;
-        while client.try_send("POST", &add, &[("idempotency-key", "once")], "").unwrap().status != 200 {
-            assert!(Instant::now() < until, "nobody tells the price");
+    // For longer than only strangers may answer somebody who does not know yet whose it is: those who do serve on, all the while.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        for ledger in [&system.services[1][0], &system.services[2][0]] {
+            assert_eq!(ledger.client().get("/health").status, 200, "{}", ledger.said());
         }
-        (user, order)
-    };
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    system.restart(0);
+    let mut client = system.client();
+    let (item, user) = (client.new_item(10, 30), client.new_user(100));
+    let order = client.new_order(&user, &[]);
+    // The price may be asked of the other's stock, which does not say.
+    let add = format!("/orders/addItem/{order}/{item}/1");
+    let until = Instant::now() + PATIENCE;
+    while client.try_send("POST", &add, &[("idempotency-key", "once")], "").unwrap().status != 200 {
+        assert!(Instant::now() < until, "nobody tells the price");
+    }
     wait_until_paid(&mut client, &order);
     assert_eq!(client.credit(&user), 70);
     system.audit();
@@ -345,8 +333,7 @@ fn orders_are_not_led_from_under_another_prefix() {
     assert_eq!(stray.wait().code(), Some(2), "{}", stray.said());
     assert!(stray.said().contains("HSET {settle:orders:0}:meta prefix staging"), "{}", stray.said());
     system.orders()[0].kill();
-    let orders = system.services[0].remove(0).restart();
-    system.services[0].push(orders);
+    system.restart(0);
     let mut client = system.client();
     let (_, order) = customer(&mut client);
     wait_until_paid(&mut client, &order);

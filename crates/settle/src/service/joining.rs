@@ -331,10 +331,10 @@ impl Ledgers {
                 }
                 Ok(Answer::Whose { ledger, .. }) => match noted(orders, &ledger_of(service)).await {
                     Some(known) if known == ledger => {
-                        if let Err(error) = way.address(&service, &ledger) {
-                            _ = self.foreign.set(error.to_string());
+                        match way.address(&service, &ledger) {
+                            Ok(()) => _ = self.place(service).set(ledger),
+                            Err(error) => _ = self.foreign.set(error.to_string()),
                         }
-                        _ = self.place(service).set(ledger);
                         return;
                     }
                     // Given up for another one, and back. It hears of that from these orders, and stops; or somebody has had the orders forget it, and it
