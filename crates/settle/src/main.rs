@@ -56,7 +56,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Service;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
 
 /// A checkout that never loses a cent or an item.
 ///
