@@ -29,6 +29,13 @@ impl EntityId {
     }
 }
 
+/// Numbers that follow each other are neighbours.
+impl table::Key for EntityId {
+    fn hash_by(&self, hasher: &table::Hasher) -> u64 {
+        hasher.beside(u128::from_be_bytes(self.0), 0)
+    }
+}
+
 impl fmt::Display for EntityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_number() {

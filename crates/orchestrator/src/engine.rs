@@ -32,7 +32,7 @@ use protocol::{
 
 use crate::admission::{Admission, Capacity};
 use crate::definition::{BadDefinition, Choice, Definition};
-use crate::entropy::{GOLDEN, mix};
+use crate::entropy::{GOLDEN, InEights, mix};
 use crate::follower::{Followed, Follower, Mark, Origin};
 use crate::gates::{Gates, Pass};
 use crate::observe::{Observation, Observer};
@@ -130,6 +130,7 @@ pub struct Engine {
     /// How many those hold.
     pub(crate) driven: AtomicUsize,
     entropy: AtomicU64,
+    ids: InEights,
     /// The epoch this engine appends under; 0 before it has registered.
     pub(crate) epoch: AtomicU64,
     pub(crate) finished: Mutex<Vec<TransactionId>>,
@@ -174,6 +175,7 @@ impl Engine {
             Capacity { in_flight: options.in_flight, queued: options.queued, queue_deadline: options.queue_deadline };
         Ok(Arc::new(Self {
             entropy: AtomicU64::new(options.seed),
+            ids: InEights::new(mix(options.seed)),
             options,
             log,
             transport,
@@ -240,7 +242,7 @@ impl Engine {
             Choice::Auto => defined.policy.lock().choose(pass.is_probe()),
         };
         let transaction = Transaction {
-            id: self.new_id(self.in_log(now)),
+            id: TransactionId::new(self.in_log(now), self.ids.draw()),
             definition: name,
             protocol,
             order: definition.order,
@@ -250,14 +252,6 @@ impl Engine {
         };
         transaction.check()?;
         Ok((transaction, definition.pacing, pass))
-    }
-
-    /// A fresh transaction id.
-    fn new_id(&self, now: Timestamp) -> TransactionId {
-        let mut random = [0; 16];
-        random[..8].copy_from_slice(&self.random().to_le_bytes());
-        random[8..].copy_from_slice(&self.random().to_le_bytes());
-        TransactionId::new(now, random)
     }
 
     /// Fresh randomness, without a lock; the same seed gives the same numbers.

@@ -39,7 +39,7 @@ impl Timestamp {
 pub struct TransactionId(Uuid);
 
 impl TransactionId {
-    /// Makes an id born at `now` from 16 random bytes (of which 74 bits are used).
+    /// Makes an id born at `now` from 16 random bytes, of which 74 bits are used: those of the first ten bytes that a UUIDv7 leaves free.
     pub fn new(now: Timestamp, random: [u8; 16]) -> Self {
         let mut tail = [0; 10];
         tail.copy_from_slice(&random[..10]);
@@ -57,6 +57,13 @@ impl TransactionId {
     /// The id as 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+}
+
+/// Those that differ in their last three bits are neighbours: whoever gives ids gives them in a row.
+impl table::Key for TransactionId {
+    fn hash_by(&self, hasher: &table::Hasher) -> u64 {
+        hasher.beside(self.0.as_u128(), 0)
     }
 }
 
@@ -96,6 +103,12 @@ pub struct BranchId {
     pub transaction: TransactionId,
     /// The position of the step in the transaction, from 0.
     pub step: u8,
+}
+
+impl table::Key for BranchId {
+    fn hash_by(&self, hasher: &table::Hasher) -> u64 {
+        hasher.beside(self.transaction.0.as_u128(), self.step)
+    }
 }
 
 impl fmt::Display for BranchId {
