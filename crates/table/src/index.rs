@@ -8,8 +8,8 @@
 //! volume 3, section 6.4, algorithms L and R). A look-up meets one cache line that is not at hand before it meets the row; with control bytes in an
 //! array of their own, as in most hash tables, it would be two. An entry has 32 bits of the hash, and growing needs no more: no row is looked at.
 //!
-//! Half of it is vacant. [Neighbours](crate::Hasher::beside) come in runs of eight, so what is in the way of a key is as much longer: when half is taken, one
-//! that is not there is missed after 12 entries on average, or one cache line and a half; when two thirds are, after 28.
+//! Half of it is vacant. [Neighbours](crate::Hasher::beside) come in runs of eight, so what is in the way of a key is as much longer: when half is taken, the first
+//! of eight is missed after 12 entries on average, in two and a half cache lines, and finds the next ones' lines for them; when two thirds are, after 28.
 
 /// Where nothing is. No row has this slot: [`Table`](crate::Table) gives none so high.
 const VACANT: Entry = Entry { tag: 0, slot: u32::MAX };

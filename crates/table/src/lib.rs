@@ -33,7 +33,7 @@ pub trait Key: Clone + Eq {
     fn hash_by(&self, hasher: &Hasher) -> u64;
 }
 
-/// Hashes the keys of one table, with a seed of its own: nobody can choose keys that are in each other's way.
+/// Hashes the keys of one table, with a seed of its own: keys that are in each other's way cannot be prepared.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(RandomState);
 
