@@ -56,7 +56,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Service;
 
 #[global_allocator]
-static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A checkout that never loses a cent or an item.
 ///

@@ -22,9 +22,8 @@ use ledger::EntityId;
 use orchestrator::{Clock, Executed, Outcome, outcome_word};
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_tcp_user_timeout;
-use rustix::net::{SendFlags, send};
 use telemetry::traces::{Answered, Request, tracer};
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -328,10 +327,7 @@ impl Line {
 
     /// Writes an answer from whatever thread this is, without waiting.
     fn write(&self, answer: Vec<u8>) {
-        // Straight to the system: the C library's way there is prepared to be cancelled, which costs every answer a sixtieth of what it costs to send.
-        let stream = self.stream();
-        let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, &answer, SendFlags::NOSIGNAL)?));
-        match sent {
+        match self.writing.try_write(&answer) {
             Ok(written) if written == answer.len() => self.pass(Turn::Free),
             Ok(written) => self.pass(Turn::Left(Work::Write(answer.get(written..).unwrap_or_default().to_vec()))),
             // Whatever it is, the reader meets it too.

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use ledger::EntityId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -16,13 +15,10 @@ use crate::problem::Problem;
 /// How a checkout ended.
 pub(crate) type Landed = Result<(), Problem>;
 
-/// Those who wait, by their order.
-type Passengers = HashMap<EntityId, Vec<oneshot::Sender<Landed>>, RandomState>;
-
 /// The checkouts in flight in this process, by their order, with those who wait for them.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Flights {
-    waiting: Arc<Mutex<Passengers>>,
+    waiting: Arc<Mutex<HashMap<EntityId, Vec<oneshot::Sender<Landed>>>>>,
 }
 
 /// What someone who wants an order checked out is.
