@@ -25,6 +25,19 @@ fn until(said: &mut BufReader<ChildStderr>, is: impl Fn(&str) -> bool) {
     said.lines().find(|line| line.as_ref().is_ok_and(|line| is(line))).unwrap().unwrap();
 }
 
+/// Waits until nothing was answered for half a second, in which at 50 a second requests were sent.
+fn until_requests_wait(said: &mut BufReader<ChildStderr>) {
+    let (mut last, mut times) = (String::new(), 0);
+    while times < 3 {
+        let mut line = String::new();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "the run has ended");
+        let (_, counted) = line.split_once(" s: ").unwrap_or_default();
+        let (committed, _) = counted.split_once(" (").unwrap_or_default();
+        times = if committed == last { times + 1 } else { 0 };
+        committed.clone_into(&mut last);
+    }
+}
+
 fn interrupt(load: &Child, signal: Signal) {
     kill_process(Pid::from_child(load), signal).unwrap();
 }
@@ -58,6 +71,8 @@ fn the_second_signal_ends_it_at_once() {
     let server = Server::start(&[]);
     let (load, mut said) = running(&server);
     server.freeze();
+    // Without one under way the run would have nothing to wait for, and go on to its audit.
+    until_requests_wait(&mut said);
     interrupt(&load, Signal::INT);
     // Two signals of a kind that wait are one to the system.
     until(&mut said, |line| line.contains("interrupted: waiting"));
