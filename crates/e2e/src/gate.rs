@@ -1,11 +1,12 @@
-//! A way to a server on which answers can be held back: what is to happen between a question and its answer happens then, and not by chance.
+//! A way to a server that can be cut, and on which answers can be held back: what is to happen between a question and its answer happens then, and not by
+//! chance.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Before a server: passes everything on, unless it is told to hold answers back. Ends with the test.
+/// Before a server: passes everything on, unless it is told to hold answers back, or cut. Ends with the test.
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
@@ -26,6 +27,10 @@ struct State {
     holds: bool,
     /// How many pieces of what is held may pass.
     passes: usize,
+    /// Nobody gets through.
+    is_cut: bool,
+    /// Both sides of each connection that was let through.
+    connections: Vec<TcpStream>,
 }
 
 impl Shared {
@@ -61,6 +66,13 @@ impl Gate {
                 let Ok(server) = TcpStream::connect(server) else { continue };
                 let shared = Arc::clone(&theirs);
                 let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { continue };
+                let (Ok(one), Ok(other)) = (client.try_clone(), server.try_clone()) else { continue };
+                let mut state = shared.lock();
+                if state.is_cut {
+                    continue;
+                }
+                state.connections.extend([one, other]);
+                drop(state);
                 std::thread::spawn(move || pump(from_client, to_server, |_| {}));
                 std::thread::spawn(move || pump(server, client, |piece| shared.let_through(piece)));
             }
@@ -73,10 +85,20 @@ impl Gate {
         self.address
     }
 
+    /// Ends all connections, and lets nobody through until it is [open](Self::open) again.
+    pub fn cut(&self) {
+        let mut state = self.shared.lock();
+        state.is_cut = true;
+        for connection in state.connections.drain(..) {
+            // It may have ended by itself.
+            _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     /// Holds back the next answer that has `text` in it, and all behind it, until it is [open](Self::open) again.
     pub fn hold(&self, text: &str) {
         let mut state = self.shared.lock();
-        *state = State { marked: Some(text.as_bytes().to_vec()), ..State::default() };
+        (state.marked, state.holds, state.passes) = (Some(text.as_bytes().to_vec()), false, 0);
     }
 
     /// Whether an answer is held back, waiting for one at most so long.
@@ -94,7 +116,9 @@ impl Gate {
 
     /// Lets everything pass.
     pub fn open(&self) {
-        *self.shared.lock() = State::default();
+        let mut state = self.shared.lock();
+        (state.marked, state.holds, state.passes, state.is_cut) = (None, false, 0, false);
+        drop(state);
         self.shared.changed.notify_all();
     }
 }

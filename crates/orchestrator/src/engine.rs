@@ -120,7 +120,7 @@ const SHARDS: usize = 16;
 pub struct Engine {
     pub(crate) options: Options,
     pub(crate) log: Arc<dyn Log>,
-    transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) definitions: BTreeMap<Name, Defined>,
@@ -261,6 +261,12 @@ impl Engine {
 
     pub(crate) fn writer(&self) -> Writer {
         Writer { instance: self.options.instance, epoch: Epoch(self.epoch.load(Ordering::Acquire)) }
+    }
+
+    /// Whether it drives a transaction of its own. Those of its earlier epochs were taken over.
+    pub(crate) fn has_unsettled(&self) -> bool {
+        let writer = self.writer();
+        self.shards.iter().any(|shard| shard.lock().values().any(|live| live.writer == writer))
     }
 
     pub(crate) fn pacing(&self, definition: &Name) -> Pacing {
@@ -534,6 +540,10 @@ impl Engine {
 
     fn dead_letter(&self, live: &Arc<Live>, (step, verb): (u8, Verb), attempts: u32, why: Failure) {
         let Some(service) = live.service(step) else { return };
+        if live.writer != self.writer() {
+            // Taken over since: whoever has it now says so if it is stuck.
+            return;
+        }
         let error = match why {
             Failure::Unknown(unknown) => format!("{service}: {unknown}"),
             Failure::Violation(state) => format!("{service}: says that the branch is {state:?}"),

@@ -102,6 +102,10 @@ pub trait Transport: Send + Sync + 'static {
     /// Whether the service can be addressed at all.
     fn knows(&self, service: &Name) -> bool;
 
+    /// Whether commands can leave this process. If none can for [`CUT_OFF_MS`](protocol::limits::CUT_OFF_MS), another instance is given what this one has
+    /// not settled.
+    fn is_connected(&self) -> bool;
+
     /// Sends a command to a service. `done` is called exactly once: with the participant's answer, or with
     /// [`Reply::Unknown`] when none came in the transport's own time-out. Messages may be lost, doubled, and overtake each other.
     fn send(&self, service: &Name, command: Command, done: Done<Reply>);

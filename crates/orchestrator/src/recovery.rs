@@ -7,6 +7,7 @@
 //! | renew one's lease                                | every instance       | every [`LEASE_RENEWAL_MS`]                |
 //! | take over instances whose lease has lapsed       | the leader           | behind every renewal                      |
 //! | have the log forget                              | the leader           | every [`FORGET_EVERY_MS`]                 |
+//! | hand over what one has                           | who is [cut off](CutOff) | while another lives                   |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::limits::{KEPT_TRANSACTIONS, LEASE_RENEWAL_MS, MAX_CLOCK_SKEW_MS, MIN_RETENTION_MS, RETENTION_MS};
 use protocol::log::{LogCommand, LogReply};
-use protocol::recovery::{lapsed, leader, plan};
+use protocol::recovery::{CutOff, lapsed, leader, plan};
 use protocol::{Coordinator, Event, Name, Timestamp, TransactionId};
 
 use crate::engine::{Engine, Pending};
@@ -88,6 +89,9 @@ pub(crate) struct Upkeep {
     skewed: bool,
     /// It has given its lease up.
     resigned: bool,
+    /// Another instance lives, by what the log said last.
+    has_company: bool,
+    cut_off: CutOff,
 }
 
 impl Engine {
@@ -130,6 +134,7 @@ impl Engine {
                 // A log that only one process can open has nobody else to look after it.
                 let leads = engine.options.lease == u64::MAX || leader(leases(), now) == Some(own);
                 engine.lead(leads);
+                engine.upkeep.lock().has_company = leader(leases().filter(|(name, _)| **name != own), now).is_some();
                 let lapsed = lapsed(leases(), &own, now);
                 engine.tell_who_is_gone(&lapsed);
                 for from in lapsed.into_iter().filter(|_| leads) {
@@ -244,6 +249,23 @@ impl Engine {
         self.log.append(command, Box::new(|answer: Result<LogReply, LogError>| done(answer.map(|_| ()))));
     }
 
+    /// Lets its lease lapse, and renews it when others have had the time to see that: whoever lives has then taken over what this one has, and this one goes on
+    /// under a new epoch with nothing. No more than a lease that lapses under any living owner.
+    fn hand_over(self: &Arc<Self>, now: Timestamp) {
+        tracing::warn!(
+            "no participant can be reached from here, and another instance lives: it is given what this one has not settled"
+        );
+        self.lead(false);
+        let command = LogCommand::Renew { writer: self.writer(), now, lease: 0 };
+        let engine = Arc::clone(self);
+        let lapses = move |answer: Result<LogReply, LogError>| {
+            if let Ok(LogReply::Fenced) = answer {
+                engine.start_anew();
+            }
+        };
+        self.log.append(command, Box::new(lapses));
+    }
+
     fn take_over(self: &Arc<Self>, from: Name) {
         let command = LogCommand::TakeOver { writer: self.writer(), from, now: self.clock.now() };
         let engine = Arc::clone(self);
@@ -335,15 +357,25 @@ impl Engine {
         let renew =
             self.options.lease != u64::MAX && !upkeep.registering && now.since(upkeep.renewed) >= LEASE_RENEWAL_MS;
         let renew = renew && !upkeep.resigned;
+        let hand_over = self.options.lease != u64::MAX && !upkeep.registering && !upkeep.resigned && {
+            let Upkeep { leads, has_company, .. } = *upkeep;
+            let useful = || has_company && (leads || self.has_unsettled());
+            upkeep.cut_off.hands_over(self.transport.is_connected(), useful, now)
+        };
         let forget = upkeep.leads && now.since(upkeep.forgot) >= FORGET_EVERY_MS;
-        if renew {
+        if hand_over {
+            // Renewed again in two of these: the others look in each.
+            upkeep.renewed = now.plus(LEASE_RENEWAL_MS);
+        } else if renew {
             upkeep.renewed = now;
         }
         if forget {
             upkeep.forgot = now;
         }
         drop(upkeep);
-        if renew {
+        if hand_over {
+            self.hand_over(now);
+        } else if renew {
             self.renew(now);
         }
         if forget {

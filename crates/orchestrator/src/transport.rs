@@ -27,6 +27,10 @@ impl Transport for InProcess {
         self.participants.contains_key(service)
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         match self.participants.get(service) {
             Some(participant) => participant.handle(command, done),

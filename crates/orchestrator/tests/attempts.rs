@@ -34,6 +34,10 @@ impl Transport for Ways {
         true
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         if *service == SICK
             && let Some(left) = self.failures.lock().get_mut(&command.verb).filter(|left| **left > 0)

@@ -42,6 +42,10 @@ impl Transport for Ways {
         true
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         if *service == SICK && command.verb.begins() {
             if self.silent.load(Ordering::Relaxed) {

@@ -12,7 +12,9 @@ use orchestrator::{
     Payload, Retried, Step, Transport, memory,
 };
 use parking_lot::Mutex;
-use protocol::limits::{GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_FINISHED_TOGETHER};
+use protocol::limits::{
+    CUT_OFF_MS, GATHER_FINISHED_MS, LEASE_MS, LEASE_RENEWAL_MS, MAX_CUT_OFF_MS, MAX_FINISHED_TOGETHER,
+};
 use protocol::log::{LogCommand, LogReply, Resolution, Standing};
 use protocol::{BranchState, Command, Reply, Verb};
 
@@ -28,6 +30,8 @@ struct Silence {
     quick: AtomicBool,
     /// They prepare at once, and answer nothing else.
     begins: AtomicBool,
+    /// They are out of reach.
+    cut_off: AtomicBool,
 }
 
 impl Transport for Silence {
@@ -35,13 +39,20 @@ impl Transport for Silence {
         true
     }
 
+    fn is_connected(&self) -> bool {
+        !self.cut_off.load(Ordering::Relaxed)
+    }
+
     fn send(&self, _: &Name, command: Command, done: Done<Reply>) {
         let begins = command.verb == Verb::Prepare && self.begins.load(Ordering::Relaxed);
         if !begins && !self.quick.load(Ordering::Relaxed) {
             return self.unanswered.lock().push(done);
         }
-        let state = if command.verb == Verb::Prepare { BranchState::Prepared } else { BranchState::Committed };
-        done(Reply::Done(state));
+        done(Reply::Done(match command.verb {
+            Verb::Prepare => BranchState::Prepared,
+            Verb::Abort => BranchState::Aborted,
+            _ => BranchState::Committed,
+        }));
     }
 }
 
@@ -100,6 +111,7 @@ struct Eyes {
     recoveries: AtomicU64,
     /// Whether it was recovered, of each that has an outcome.
     answered: Mutex<Vec<bool>>,
+    letters: AtomicU64,
 }
 
 impl Observer for Eyes {
@@ -107,6 +119,7 @@ impl Observer for Eyes {
         match observation {
             Observation::Leads { leads } => self.leads.lock().push(*leads),
             Observation::TookOver { from, .. } => self.took_over.lock().push(*from),
+            Observation::DeadLetter { .. } => _ = self.letters.fetch_add(1, Ordering::Relaxed),
             Observation::Recovering { .. } => _ = self.recoveries.fetch_add(1, Ordering::Relaxed),
             Observation::Answered { recovered, .. } => self.answered.lock().push(*recovered),
             _ => {}
@@ -356,4 +369,61 @@ fn a_resolution_in_the_log_is_heeded_by_an_owner_that_nobody_told_and_by_whoever
         let owner = if owner_is_gone { &a } else { &b };
         assert_eq!((record.owner, owner.engine.live_count()), (Some(owner.engine.instance()), 0));
     }
+}
+
+/// It lives, as far as the log can tell, and can settle nothing: neither what it began, nor, as the leader, what another left behind.
+#[test]
+fn an_instance_that_reaches_no_participant_hands_over_what_it_has() {
+    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
+    let a = Instance::start("a", &clock, &log);
+    let b = Instance::start("b", &clock, &log);
+    let c = Instance::start("c", &clock, &log);
+    for instance in [&a, &c] {
+        let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
+        instance.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
+    }
+    // a is cut off, and c dies.
+    a.ways.cut_off.store(true, Ordering::Relaxed);
+    b.ways.quick.store(true, Ordering::Relaxed);
+    live_on(&clock, &[&a, &b], CUT_OFF_MS);
+    let name = |instance: &Instance| instance.engine.instance();
+    assert_eq!(*log.taken.lock(), [(name(&a), name(&c))]);
+    assert_eq!((a.engine.live_count(), b.engine.live_count()), (2, 0), "which settles nothing there");
+    live_on(&clock, &[&a, &b], 2 * LEASE_RENEWAL_MS);
+    assert_eq!(log.taken.lock()[1..], [(name(&b), name(&a))]);
+    assert_eq!(leaders(&[&a, &b]), [false, true]);
+    live_on(&clock, &[&a, &b], GATHER_FINISHED_MS);
+    let LogAnswer::Open { records, .. } = read(&log, LogQuery::Open) else { panic!("it is asked what is open") };
+    assert!(records.is_empty(), "all of it is settled: {records:?}");
+    // It goes on with nothing, and has nothing more to hand over; it knows of no stuck branch, either.
+    live_on(&clock, &[&a, &b], 300_000);
+    assert_eq!(log.taken.lock().len(), 2);
+    assert_eq!(a.engine.epoch(), 5, "taken over, and registered anew, once");
+    assert_eq!(a.seen.letters.load(Ordering::Relaxed), 0);
+    // Back, and the other one is gone: it leads again.
+    a.ways.cut_off.store(false, Ordering::Relaxed);
+    live_on(&clock, &[&a], LEASE_MS + 2 * LEASE_RENEWAL_MS);
+    assert_eq!(leaders(&[&a]), [true]);
+}
+
+#[test]
+fn who_is_cut_off_and_alone_keeps_what_it_has_and_those_who_are_all_cut_off_lose_nothing() {
+    let (clock, log) = (Arc::<Hands>::default(), Noting::default());
+    let a = Instance::start("a", &clock, &log);
+    a.ways.cut_off.store(true, Ordering::Relaxed);
+    let steps = vec![Step { service: SEATS, payload: Payload::EMPTY }];
+    a.engine.execute(TRIP, steps, Payload::EMPTY, Box::new(|_| {}));
+    live_on(&clock, &[&a], 10 * CUT_OFF_MS);
+    assert_eq!((a.engine.epoch(), a.engine.is_leader()), (1, true));
+    let b = Instance::start("b", &clock, &log);
+    b.ways.cut_off.store(true, Ordering::Relaxed);
+    live_on(&clock, &[&a, &b], 600_000);
+    let times = log.taken.lock().len();
+    assert!((2..=12).contains(&times), "it goes back and forth, ever more seldom: {times} times");
+    // b reaches them again.
+    b.ways.cut_off.store(false, Ordering::Relaxed);
+    b.ways.quick.store(true, Ordering::Relaxed);
+    live_on(&clock, &[&a, &b], MAX_CUT_OFF_MS + LEASE_MS);
+    let LogAnswer::Open { records, .. } = read(&log, LogQuery::Open) else { panic!("it is asked what is open") };
+    assert!(records.is_empty(), "all of it is settled: {records:?}");
 }

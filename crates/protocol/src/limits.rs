@@ -58,6 +58,11 @@ pub const LEASE_MS: u64 = 5_000;
 pub const MAX_LEASE_MS: u64 = 10_000;
 /// How often a lease is renewed. Milliseconds.
 pub const LEASE_RENEWAL_MS: u64 = 1_500;
+/// How long an instance reaches no participant before it hands over what it has to one that may. Milliseconds. Longer than its callers wait: whoever lost the
+/// participants together with all the others still answers its own.
+pub const CUT_OFF_MS: u64 = 7_000;
+/// How long it keeps what it has at most, when it has handed over again and again. Milliseconds.
+pub const MAX_CUT_OFF_MS: u64 = 10 * 60 * 1000;
 /// How far the clock of an instance may be from that of its log before it says so. Milliseconds.
 pub const MAX_CLOCK_SKEW_MS: u64 = 2_000;
 /// How far behind the youngest transaction that it knows of a shared log's clock may be for an instance to start: its own clock then runs ahead by as

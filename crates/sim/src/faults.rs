@@ -38,6 +38,7 @@ impl World {
             5 => self.power_failure(),
             6 | 7 => self.stall(instance),
             8 | 9 => self.cut(instance, Node::Orders),
+            10 if self.random.chance(300) => self.cut_off(instance),
             10 => self.cut(instance, ledger),
             _ => self.cut(instance, Node::Clients),
         }
@@ -122,6 +123,15 @@ impl World {
         let how = if holds { "held back" } else { "lost" };
         self.note(a, |_| format!("is cut off from {b} until {} ms; messages are {how}", until / MILLI));
         self.network.cut(a, b, until, holds);
+    }
+
+    /// An instance loses what carries its commands, and not its log.
+    fn cut_off(&mut self, instance: Node) {
+        let until = self.schedule.now() + self.random.between(1_000, 20_000) * MILLI;
+        self.note(instance, |_| format!("is cut off from all participants until {} ms", until / MILLI));
+        for ledger in [0, 1] {
+            self.network.cut(instance, Node::Ledger(ledger), until, false);
+        }
     }
 
     /// Starts whatever is down.

@@ -149,6 +149,8 @@ impl World {
         let instance = &self.instances[number];
         let (Some(engine), wires) = (instance.engine.clone(), Arc::clone(&instance.wires)) else { return };
         wires.set_clock(now, micros);
+        let node = Node::Instance(number);
+        wires.set_cut_off([0, 1].iter().all(|ledger| self.network.is_cut(node, Node::Ledger(*ledger), micros)));
         act(&engine, &wires);
         drop(engine);
         for out in wires.take() {

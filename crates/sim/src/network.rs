@@ -58,6 +58,11 @@ impl Network {
         self.cuts.insert((a.min(b), a.max(b)), Cut { until, holds });
     }
 
+    /// Whether nothing gets from one to the other now.
+    pub(crate) fn is_cut(&self, a: Node, b: Node, now: u64) -> bool {
+        self.cuts.get(&(a.min(b), a.max(b))).is_some_and(|cut| now < cut.until)
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
         self.healed = true;

@@ -45,6 +45,7 @@ pub(crate) struct Wires {
     dead: AtomicBool,
     millis: AtomicU64,
     micros: AtomicU64,
+    cut_off: AtomicBool,
     outbox: Mutex<Vec<Out>>,
 }
 
@@ -52,6 +53,11 @@ impl Wires {
     pub(crate) fn set_clock(&self, now: Timestamp, micros: u64) {
         self.millis.store(now.0, Ordering::Relaxed);
         self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Whether no participant can be reached.
+    pub(crate) fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
     }
 
     pub(crate) fn take(&self) -> Vec<Out> {
@@ -110,6 +116,10 @@ impl Log for Wires {
 impl Transport for Wires {
     fn knows(&self, _: &Name) -> bool {
         true
+    }
+
+    fn is_connected(&self) -> bool {
+        !self.cut_off.load(Ordering::Relaxed)
     }
 
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {

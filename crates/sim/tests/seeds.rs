@@ -40,7 +40,7 @@ const OUT_OF_REACH: [(&str, &str); 15] = [
 ];
 
 /// Paths outside of the barrier that the fixed seeds must take.
-const PATHS: [&str; 33] = [
+const PATHS: [&str; 34] = [
     "coordinator.dead_letter",
     "ledger.key_repeated",
     "ledger.replaced",
@@ -54,6 +54,7 @@ const PATHS: [&str; 33] = [
     "orders.claim_refused",
     "orders.key_repeated",
     "orders.replaced",
+    "recovery.hands_over",
     "saga.deadline",
     "saga.fenced",
     "saga.refused",

@@ -91,6 +91,10 @@ impl Transport for NatsTransport {
         self.services.contains_key(service)
     }
 
+    fn is_connected(&self) -> bool {
+        self.nats.shared.is_connected()
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         let shared = &self.nats.shared;
         let give_up = |waiting: Waiting| waiting.give_up(Lost::Unreachable, &shared.statistics);

@@ -40,7 +40,7 @@ fn wait_until_paid(client: &mut Client, order: &str) {
 }
 
 /// Begins to check an order out, and comes back when stock is prepared and payment takes its time.
-fn check_out_until_payment_waits(system: &System, order: &str) -> JoinHandle<()> {
+pub(super) fn check_out_until_payment_waits(system: &System, order: &str) -> JoinHandle<()> {
     system.client().done("/payment/fault/set?point=before_prepare&action=delay&delay_ms=3000");
     let (address, target) = (system.address(), format!("/orders/checkout/{order}"));
     let waiting = std::thread::spawn(move || _ = Client::new(address).try_send("POST", &target, &[], ""));

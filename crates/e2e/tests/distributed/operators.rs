@@ -11,7 +11,7 @@ const NAMES: [&str; 2] = ["order-1", "order-2"];
 /// Longer than a lease, its renewal and all attempts.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn fine(output: &Output) -> String {
+pub(super) fn fine(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     String::from_utf8(output.stdout.clone()).unwrap()

@@ -111,6 +111,7 @@ fn replies(connect: &impl Fn(BTreeMap<Name, Arc<dyn Participant>>) -> Arc<dyn Tr
         let command = command(at as u64, Verb::Prepare, Payload::from(vec![at as u8]));
         assert_eq!(only(&send(&*transport, ONE, command)), reply);
     }
+    assert!(transport.is_connected(), "commands go through");
 }
 
 /// Each command arrives as it was sent, up to the largest.

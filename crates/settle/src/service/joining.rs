@@ -383,6 +383,10 @@ impl Transport for ToJoined {
         self.all.knows(service)
     }
 
+    fn is_connected(&self) -> bool {
+        self.all.is_connected()
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         if self.ledgers.of(*service).is_some() {
             self.all.send(service, command, done);

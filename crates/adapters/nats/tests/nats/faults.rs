@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nats::{Mode, Options};
+use orchestrator::Transport as _;
 use protocol::{Reply, Unknown};
 use servers::wait_until;
 
@@ -97,8 +98,10 @@ fn a_killed_server_costs_a_stream_in_files_little() {
 fn without_a_server_a_command_is_unreachable_at_once() {
     let mut server = server();
     let way = Way::new(&Options { timeout: PATIENCE, ..options(&server, "order-1", MEMORY) }, willing());
+    assert!(way.transport.is_connected());
     server.kill().unwrap();
     assert!(wait_until(PATIENCE, || !way.order.is_connected()));
+    assert!(!way.transport.is_connected());
     assert_eq!(way.ask(1), Reply::Unknown(Unknown::Unreachable));
     assert_eq!(read(&way.order.statistics().sent), 0);
 }

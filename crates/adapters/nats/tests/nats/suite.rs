@@ -19,6 +19,10 @@ impl<T: Transport> Transport for Both<T> {
         self.transport.knows(service)
     }
 
+    fn is_connected(&self) -> bool {
+        self.transport.is_connected()
+    }
+
     fn send(&self, service: &Name, command: Command, done: Done<Reply>) {
         self.transport.send(service, command, done);
     }
