@@ -244,6 +244,23 @@ mod tests {
         }
     }
 
+    /// Those in a family's eight differ in nothing but where they stand in one cache line of the index; others are anywhere.
+    #[test]
+    fn eight_neighbours_stand_side_by_side() {
+        let hasher = Hasher::default();
+        let blocks = |keys: std::ops::Range<u128>, of| -> BTreeMap<u64, Vec<u64>> {
+            keys.fold(BTreeMap::new(), |mut blocks, key| {
+                let hash = hasher.beside(key, of);
+                blocks.entry(hash / 8).or_default().push(hash % 8);
+                blocks
+            })
+        };
+        let all = blocks(0..8_000, 0);
+        assert_eq!(all.len(), 1_000);
+        assert!(all.values().all(|places| *places == [0, 1, 2, 3, 4, 5, 6, 7]));
+        assert!(blocks(0..8, 1).keys().all(|block| !all.contains_key(block)), "another family is another place");
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_map_and_a_frozen_picture_stands_still(
